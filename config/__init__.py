@@ -1,0 +1,97 @@
+"""The configuration: YAML file and command line to one frozen, typed ``Config``, and back to YAML.
+
+Nothing else in the project reads YAML, the command line or the environment, and importing this package does
+not import torch: a mistake is told at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from config.command_line import parse
+from config.errors import ConfigError, invalid_value, show
+from config.keys import extra
+from config.schema import GUIDANCE_NAMES, SECTIONS, Config, keys_of, section_of
+from config.yaml_file import PRESET_FOLDER, Values, read
+
+__all__ = ["GUIDANCE_NAMES", "Config", "ConfigError", "dump", "load"]
+
+DEFAULT_FILE = "config/quickstart.yaml"
+
+logger = logging.getLogger(__name__)
+
+
+def load(argv: Sequence[str]) -> Config:
+    """The configuration that the command line ``argv`` (without the program's name) asks for.
+
+    ``--opt FILE`` names a YAML file, by default the quickstart's; every other flag wins over the file.
+    ``--help`` prints the flags and exits. Keys without effect here are named in one warning of the logger
+    ``config``. Raises ``ConfigError`` with one sentence for whatever does not fit.
+    """
+    if "--help" in argv or "-h" in argv:
+        # Built for those who ask only: it reads every field.
+        from config.help_text import help_text
+
+        print(help_text())
+        raise SystemExit(0)
+    path, flags = parse(argv)
+    values = read(path if path is not None else PRESET_FOLDER / "quickstart.yaml")
+    values["ModelParams"].setdefault("opt_path", path if path is not None else DEFAULT_FILE)
+    for section, given in flags.items():
+        values[section].update(given)
+    config = _validate(values)
+    if not config.guidance.text.strip():
+        raise ConfigError("GuidanceParams.text is '', but must be the prompt, as in --text 'a red mug'.")
+    _warn_of_unused(config)
+    return config
+
+
+def _validate(values: Values) -> Config:
+    tree: dict[str, Any] = {**values[""], **{held: values[name] for name, held in SECTIONS.items()}}
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+    raise invalid_value(first)
+
+
+def _warn_of_unused(config: Config) -> None:
+    """Name the keys whose value asks for something that this project does not do."""
+    ignored = []
+    for section in ("", *SECTIONS):
+        held = getattr(config, SECTIONS[section]) if section else config
+        for key in keys_of(section):
+            marks = extra(section_of(section).model_fields[key])
+            acts_as = (
+                marks["acts_as"]
+                if marks["acts_as"] is not None
+                else section_of(section).model_fields[key].default
+            )
+            value = getattr(held, key)
+            if marks["unused"] and value != acts_as:
+                ignored.append(f"{section + '.' if section else ''}{key} ({show(value)})")
+    if ignored:
+        verb = "has" if len(ignored) == 1 else "have"
+        logger.warning("%s %s no effect here.", ", ".join(ignored), verb)
+
+
+def dump(config: Config) -> str:
+    """YAML text with every key of ``config``; loading it gives an equal ``Config``."""
+    tree = config.model_dump()
+    named = {key: tree[key] for key in keys_of("")}
+    named.update({section: tree[held] for section, held in SECTIONS.items()})
+    return yaml.dump(named, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Tuples as ``[a, b]`` on one line."""
+
+
+_Dumper.add_representer(
+    tuple, lambda dumper, items: dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
+)

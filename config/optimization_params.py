@@ -1,0 +1,117 @@
+"""The YAML section ``OptimizationParams``: learning rates, regularisers, density control, view schedule."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, model_validator
+
+from config.keys import Flag, OptionalReal, Real, Section, Whole, key, numbers, sentence
+
+_CLIP = numbers(3, "three numbers [first limit, last limit, iterations] of at least 0, or [] for none", low=0)
+
+
+def _clip_or_none(value: Any) -> Any:
+    return None if value is None or value in ([], ()) else _CLIP.func(value)  # type: ignore[call-arg]
+
+
+class OptimizationParams(Section):
+    """Durations are iterations; learning rates are Adam's step per iteration in the parameter's own unit."""
+
+    iterations: Whole = key(5000, "length of the run", ge=1, le=10_000_000)
+
+    # Learning rates: exponential from the first to the final one
+    position_lr_init: Real = key(1.6e-4, "positions, at first, in world units", ge=0)
+    position_lr_final: Real = key(1.6e-6, "positions, at position_lr_max_steps", ge=0)
+    position_lr_delay_mult: Real = key(
+        0.01, "positions: factor at the first iteration of a delay", ge=0, le=1
+    )
+    position_lr_max_steps: Whole = key(30_000, "iterations until position_lr_final", ge=1)
+    feature_lr: Real = key(5e-3, "colour coefficients, at first", ge=0)
+    feature_lr_final: Real = key(3e-3, "colour coefficients, at the end", ge=0)
+    opacity_lr: Real = key(0.05, "opacity logits", ge=0)
+    scaling_lr: Real = key(5e-3, "log scales, at first", ge=0)
+    scaling_lr_final: Real = key(1e-3, "log scales, at the end", ge=0)
+    rotation_lr: Real = key(1e-3, "quaternions, at first", ge=0)
+    rotation_lr_final: Real = key(2e-4, "quaternions, at the end", ge=0)
+    adam_betas: Annotated[
+        tuple[float, float], numbers(2, "two numbers [β1, β2], each at least 0 and under 1", low=0, below=1)
+    ] = key((0.9, 0.999), "Adam's β1 and β2")
+    grad_clip: Annotated[tuple[float, float, float] | None, BeforeValidator(_clip_or_none)] = key(
+        (2.0, 8.0, 1000.0),
+        "gradient norm limit of each parameter group: [first, last, iterations between them]; [] for none",
+    )
+
+    # Density control
+    percent_dense: Real = key(0.003, "clone below, split above this scale, as a share of the extent", ge=0)
+    densify_grad_threshold: Real = key(
+        0.00075, "mean screen-space gradient norm from which a Gaussian is cloned or split", ge=0
+    )
+    densification_interval: Whole = key(100, "iterations between refinements", ge=1)
+    densify_from_iter: Whole = key(100, "first iteration of refinement", ge=0)
+    densify_until_iter: Whole = key(3000, "last iteration of refinement", ge=0)
+    opacity_reset_interval: Whole = key(300, "iterations between resets of the opacity to 0.01", ge=1)
+    relocate_interval: Whole = key(
+        0, "iterations between moves of faint Gaussians to opaque ones; 0: never", ge=0
+    )
+    max_scale: OptionalReal = key(
+        None, "largest scale in world units, held after each step; null: none", gt=0
+    )
+
+    # Regularisers
+    lambda_tv: Real = key(1.0, "total variation of colours and of disparity", ge=0)
+    lambda_scale: Real = key(1.0, "mean scale of the Gaussians", ge=0)
+    lambda_alpha: Real = key(0.0, "mean coverage α", ge=0)
+    lambda_alpha_binary: Real = key(0.0, "mean 4 α (1 - α): half-transparent pixels", ge=0)
+    lambda_bin: Real = key(10.0, "opacity regulariser, read by no code", unused=True, ge=0)
+    lambda_sat: Real = key(1.0, "saturation regulariser, read by no code", unused=True, ge=0)
+    lambda_radius: Real = key(1.0, "radius regulariser, read by no code", unused=True, ge=0)
+    lambda_b: Real = key(0.1, "brightness regulariser, read by no code", unused=True, ge=0)
+
+    # Geometry guidance and warm-up
+    geo_iter: Whole = key(0, "before this iteration only the disparity image is guided", ge=0)
+    as_latent_ratio: Real = key(0.2, "probability of guiding the disparity image", ge=0, le=1)
+    warmup_iter: Whole = key(1500, "iterations until the highest t has fallen to t_range's", ge=1)
+
+    # View range
+    use_progressive: Flag = key(False, "keep the view range as it is; it relaxes when this is false")
+    progressive_view_iter: Whole = key(500, "first iteration at which the view range relaxes", ge=0)
+    progressive_view_init_ratio: Real = key(0.2, "starting share of the view range", unused=True, ge=0, le=1)
+    scale_up_cameras_iter: Whole = key(500, "iterations between relaxations", ge=1)
+    scale_up_factor: Real = key(0.95, "factor on the radius range", gt=0)
+    fovy_scale_up_factor: Annotated[
+        tuple[float, float], numbers(2, "two numbers [low, high] of at least 0", low=0)
+    ] = key((0.75, 1.1), "factors on the two ends of the field of view's range")
+    phi_scale_up_factor: Real = key(1.5, "factor on the azimuth and polar ranges", gt=0)
+
+    # Process video
+    save_process: Flag = key(True, "save a video of the training")
+    pro_frames_num: Whole = key(600, "frames of that video", ge=1, le=100_000)
+    pro_render_45: Flag = key(False, "that video from 45 degrees above")
+
+    # Brightness-Equalised Generation and parts of older code
+    thresh: Real = key(0.85, "BEG: quantile of the brightness", unused=True, ge=0, le=1)
+    lgt_thresh: Real = key(0.9, "BEG: brightness from which colours are dimmed", unused=True, ge=0)
+    reset_rate: Real = key(0.8, "BEG: factor on the colours", unused=True, ge=0)
+    start_reset_iter: Whole = key(1000, "BEG: first iteration", unused=True, ge=0)
+    end_reset_iter: Whole = key(4500, "BEG: last iteration", unused=True, ge=0)
+    use_control_net_iter: Whole = key(10_000_000, "first iteration with ControlNet", unused=True, ge=0)
+    resnet_lr: Real = key(1e-4, "learning rate of a network that is not here", unused=True, ge=0)
+    resnet_lr_init: Real = key(2e-3, "learning rate of a network that is not here", unused=True, ge=0)
+    resnet_lr_final: Real = key(5e-5, "learning rate of a network that is not here", unused=True, ge=0)
+
+    @model_validator(mode="after")
+    def _schedules_are_exponential(self) -> OptimizationParams:
+        for first, last in (
+            ("position_lr_init", "position_lr_final"),
+            ("feature_lr", "feature_lr_final"),
+            ("scaling_lr", "scaling_lr_final"),
+            ("rotation_lr", "rotation_lr_final"),
+        ):
+            start, end = getattr(self, first), getattr(self, last)
+            if (start == 0) != (end == 0):
+                raise sentence(
+                    f"OptimizationParams.{first} is {start:g} and {last} is {end:g}, but an exponential "
+                    "schedule needs both above 0, or both 0 to hold the parameter fixed."
+                )
+        return self

@@ -1,0 +1,92 @@
+"""The typed configuration: five sections as in the YAML files, and the keys of the run itself.
+
+Attribute names are the YAML keys. Every model is frozen; defaults are those of SegmentDreamer, LucidDreamer
+and GCS-BEG, and a key of ours is off by default. Meanings and units are the fields' descriptions, from which
+``--help`` is printed.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from config.camera_params import GenerateCamParams
+from config.guidance_params import GuidanceParams
+from config.keys import Flag, OptionalText, Section, Text, Whole, key, one_of, sentence, whole_numbers
+from config.model_params import ModelParams, PipelineParams
+from config.optimization_params import OptimizationParams
+
+GUIDANCE_NAMES = ("sds", "sctd")
+TRAIN_TIMESTEPS = 1000
+
+SECTIONS: dict[str, str] = {
+    "GuidanceParams": "guidance",
+    "ModelParams": "model",
+    "PipelineParams": "pipeline",
+    "OptimizationParams": "optimization",
+    "GenerateCamParams": "camera",
+}
+"""YAML section name -> attribute of ``Config``."""
+
+
+class Config(Section):
+    """Everything a run depends on."""
+
+    guidance_type: Annotated[str, one_of(*GUIDANCE_NAMES)] = key("sctd", "the guidance")
+    phase_num: Whole = key(5, "N_s: number of segments of SCTD", ge=1, le=TRAIN_TIMESTEPS)
+    num_ddim_timesteps: Whole = key(50, "points of the solver's grid on [0, 1000)", ge=1, le=TRAIN_TIMESTEPS)
+    seed: Whole = key(0, "seed of every random draw", ge=0)
+    device: Text = key("auto", "device of the whole run; auto takes the best there is", blank_is_default=True)
+    save_video: Flag = key(True, "save turntable videos at the test iterations")
+    test_ratio: Whole = key(5, "number of times that test views are rendered", ge=1)
+    save_ratio: Whole = key(2, "number of times that the Gaussians are saved", ge=1)
+    quiet: Flag = key(False, "no progress bar")
+    detect_anomaly: Flag = key(False, "let autograd name the operation that made a NaN (slow)")
+    checkpoint_iterations: Annotated[tuple[int, ...], whole_numbers(1)] = key(
+        (), "iterations at which a checkpoint is written", unused=True
+    )
+    start_checkpoint: OptionalText = key(None, "a checkpoint to continue from", unused=True)
+    debug_from: Whole = key(-1, "iteration from which the CUDA rasterizer dumps", unused=True, ge=-1)
+    ip: Text = key("127.0.0.1", "address of the old viewer's server", unused=True)
+    port: Whole = key(2355, "port of the old viewer's server", unused=True, ge=0, le=65535)
+
+    guidance: GuidanceParams = Field(default_factory=GuidanceParams)
+    model: ModelParams = Field(default_factory=ModelParams)
+    pipeline: PipelineParams = Field(default_factory=PipelineParams)
+    optimization: OptimizationParams = Field(default_factory=OptimizationParams)
+    camera: GenerateCamParams = Field(default_factory=GenerateCamParams)
+
+    @model_validator(mode="after")
+    def _segments_exist(self) -> Config:
+        segments, threshold = self.phase_num, self.guidance.t_threshold
+        if segments > self.num_ddim_timesteps:
+            raise sentence(
+                f"phase_num is {segments} and num_ddim_timesteps is {self.num_ddim_timesteps}, "
+                "but each segment needs a point of the solver's grid: phase_num must not be the larger."
+            )
+        # SCTD's monotone edges: interval m is t_τ + 2m(T - N_s t_τ)/(N_s(N_s - 1)); where they shrink,
+        # the last is the least.
+        last = 2 * TRAIN_TIMESTEPS / segments - threshold
+        if self.guidance.t_mode == "mono" and segments > 1 and last <= 0:
+            raise sentence(
+                f"phase_num is {segments} and GuidanceParams.t_threshold is {threshold}, but with t_mode mono "
+                f"the last segment would be {last:g} timesteps long: t_threshold must be under "
+                f"{2 * TRAIN_TIMESTEPS / segments:g} or phase_num under {2 * TRAIN_TIMESTEPS / threshold:g}."
+            )
+        return self
+
+
+def section_of(name: str) -> type[Section]:
+    """The model of a YAML section, or ``Config`` itself for the keys at the top ('')."""
+    if not name:
+        return Config
+    model = Config.model_fields[SECTIONS[name]].annotation
+    assert isinstance(model, type)
+    assert issubclass(model, Section)
+    return model
+
+
+def keys_of(name: str) -> list[str]:
+    """The keys of a YAML section, or of the top of the file ('')."""
+    return [field for field in section_of(name).model_fields if name or field not in SECTIONS.values()]

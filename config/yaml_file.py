@@ -1,0 +1,99 @@
+"""Configuration files: YAML text to plain sections of keys and values, unknown names refused."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from config.errors import ConfigError, nearest, show
+from config.schema import SECTIONS, keys_of
+
+PRESET_FOLDER = Path(__file__).parent
+LARGEST_FILE = 1_000_000  # bytes; every file of the originals is under 2,000
+
+Values = dict[str, dict[str, Any]]
+"""YAML section name ('' for the top of the file) -> key -> raw value."""
+
+
+def read(path: str | os.PathLike[str]) -> Values:
+    """The keys and values of a configuration file, by section. Raises ``ConfigError``."""
+    content = _parse(_text_of(path), str(path))
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"{path} holds {show(content)}, but must hold sections of keys, such as 'GuidanceParams:' "
+            "with 'text: a red mug' indented below it."
+        )
+    values: Values = {section: {} for section in ("", *SECTIONS)}
+    for name, value in content.items():
+        if name in SECTIONS:
+            values[name] = _section(str(name), value)
+        else:
+            check_key("", name)
+            values[""][name] = value
+    return values
+
+
+def _text_of(path: str | os.PathLike[str]) -> str:
+    try:
+        if os.path.getsize(path) > LARGEST_FILE:
+            raise ConfigError(f"{path} has more than {LARGEST_FILE} bytes and is no configuration file.")
+        return Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        presets = {preset.stem: preset.name for preset in PRESET_FOLDER.glob("*.yaml")}
+        name = presets[nearest(Path(path).stem, presets)]
+        raise ConfigError(f"--opt {path} does not exist; the nearest preset is config/{name}.") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not text in UTF-8 (byte {error.start}): save it as UTF-8.") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"--opt {path} cannot be read ({reason}): name a YAML file.") from None
+
+
+def _parse(text: str, path: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{path}{place} is not YAML: {error.problem or error.context}.") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}.") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is nested too deeply to be a configuration.") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} has a value that YAML cannot read: {error}.") from None
+
+
+def _section(name: str, keys: Any) -> dict[str, Any]:
+    if keys is None:
+        return {}
+    if not isinstance(keys, Mapping):
+        raise ConfigError(
+            f"{name} is {show(keys)}, but must be a section of keys, each on a line of its own, indented: "
+            f"'{keys_of(name)[0]}: ...'."
+        )
+    for key in keys:
+        check_key(name, key)
+    return dict(keys)
+
+
+def check_key(section: str, key: Any) -> None:
+    """Raise ``ConfigError`` unless ``key`` is one of ``section`` ('' for the top of the file)."""
+    if key in keys_of(section):
+        return
+    word = key if isinstance(key, str) else show(key)
+    label = f"{section}.{word}" if section else word
+    homes = [home for home in ("", *SECTIONS) if word in keys_of(home)]
+    if homes:
+        place = f"the section {homes[0]}" if homes[0] else "the top of the file"
+        raise ConfigError(f"{show(label)[1:-1]} is in the wrong place: {word} belongs to {place}.")
+    if section:
+        closest = f"{section}.{nearest(word, keys_of(section))}"
+    else:
+        closest = nearest(word, [*keys_of(""), *SECTIONS])
+    kind = "key" if section else "key or section"
+    raise ConfigError(f"{show(label)[1:-1]} is not a {kind}; the nearest is {closest}.")
