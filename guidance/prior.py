@@ -1,0 +1,191 @@
+"""Stable Diffusion as a prior over rendered views: latents in, predicted noise out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+
+from guidance.model_files import ModelFolder, PriorError, find_model
+from guidance.schedule import Schedule
+from guidance.solver import per_view
+
+if TYPE_CHECKING:
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+__all__ = ["PriorError", "StableDiffusionPrior"]
+logger = logging.getLogger(__name__)
+
+
+class StableDiffusionPrior:
+    """A latent diffusion model in diffusers layout: Stable Diffusion 1 and 2, toybox, and their fine-tunes.
+
+    Whether the network predicts the noise or v is known only in here. Parameters are frozen; the networks run
+    in their own precision and everything handed out is float32.
+
+    Args:
+        vae, unet: diffusers' AutoencoderKL and UNet2DConditionModel (which type checkers cannot see into).
+
+    Attributes:
+        alphas_cumprod: [T] abar_t.
+        image_size: pixels; images of another size are resized before they are encoded.
+        device, dtype: where and in which precision the networks run.
+    """
+
+    def __init__(
+        self,
+        vae: Any,
+        unet: Any,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+        alphas_cumprod: torch.Tensor,
+        prediction_type: str,
+    ) -> None:
+        if prediction_type not in ("epsilon", "v_prediction"):
+            raise PriorError(
+                f"prediction_type of the scheduler is '{prediction_type}', not 'epsilon' or 'v_prediction'."
+            )
+        self.vae, self.unet, self.text_encoder, self.tokenizer = vae, unet, text_encoder, tokenizer
+        for network in (vae, unet, text_encoder):
+            network.eval().requires_grad_(False)
+        self.alphas_cumprod = alphas_cumprod
+        self.device, self.dtype = unet.device, unet.dtype
+        self.image_size = int(unet.config.sample_size) * 2 ** (len(vae.config.block_out_channels) - 1)
+        self._schedule = Schedule(alphas_cumprod)
+        self._predicts_v = prediction_type == "v_prediction"
+
+    @classmethod
+    def load(cls, model_key: str, device: torch.device, *, fp16: bool = True) -> StableDiffusionPrior:
+        """Load 'toybox', a local diffusers folder or a hub id.
+
+        Args:
+            fp16: run in half precision where `device` is an accelerator; elsewhere it is always float32.
+        Raises: PriorError, in one sentence, if it is nowhere to be had or incomplete.
+        """
+        half = fp16 and _is_accelerator(device)
+        folder = find_model(model_key, half=half)
+        dtype = torch.float16 if half else torch.float32
+        with _without_progress_bars():
+            return cls._from_folder(folder, model_key, device, dtype)
+
+    @classmethod
+    def _from_folder(
+        cls, folder: ModelFolder, model_key: str, device: torch.device, dtype: torch.dtype
+    ) -> StableDiffusionPrior:
+        # Imported late: these two take seconds, which a misspelt model key should not cost.
+        from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+        from diffusers.utils import is_accelerate_available
+        from transformers import CLIPTextModel, CLIPTokenizer
+
+        path = folder.path
+        frugal = {"low_cpu_mem_usage": is_accelerate_available()}
+        networks = {
+            name: _load_network(network, folder, name, model_key, dtype, extra).to(device)
+            for name, network, extra in (
+                ("vae", AutoencoderKL, frugal),
+                ("unet", UNet2DConditionModel, frugal),
+                ("text_encoder", CLIPTextModel, {}),
+            )
+        }
+        scheduler = DDIMScheduler.from_pretrained(path, subfolder="scheduler", local_files_only=True)
+        tokenizer = CLIPTokenizer.from_pretrained(Path(path, "tokenizer"), local_files_only=True)
+        return cls(
+            **networks,
+            tokenizer=tokenizer,
+            alphas_cumprod=scheduler.alphas_cumprod,
+            prediction_type=scheduler.config.prediction_type,
+        )
+
+    @torch.no_grad()
+    def embed(self, prompts: Sequence[str]) -> torch.Tensor:
+        """The text encoder's last hidden states [P, L, D] float32 for P prompts, cut at L tokens."""
+        length = int(self.text_encoder.config.max_position_embeddings)
+        for prompt in prompts:
+            if len(self.tokenizer(prompt, verbose=False).input_ids) > length:
+                logger.warning("the prompt is cut at %d tokens: %s", length, prompt)
+        tokens = self.tokenizer(
+            list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        )
+        return self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state.float()
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        """Scaled latents z_0 [V, C, h, w] float32 of images [V, 3, H, W] in [0, 1], differentiable.
+
+        The posterior's mean, not a sample: the posterior of a trained VAE is narrow, so that sampling adds
+        little but one more noise to every gradient and one more generator to keep.
+        """
+        size = (self.image_size, self.image_size)
+        if images.shape[-2:] != size:
+            images = F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
+        posterior = self.vae.encode((2 * images - 1).to(self.dtype)).latent_dist
+        return posterior.mean.float() * self.vae.config.scaling_factor
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        """Images [V, 3, H, W] float32 in [0, 1] of scaled latents z [V, C, h, w]."""
+        decoded = self.vae.decode((z / self.vae.config.scaling_factor).to(self.dtype)).sample
+        return (0.5 * decoded.float() + 0.5).clamp(0, 1)
+
+    def eps(self, z: torch.Tensor, t: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
+        """Predicted noise [B, C, h, w] float32 for latents z at timesteps t [B] (host) given cond [B, L, D].
+
+        A v-prediction model is converted by eps = alpha_t v + sigma_t z.
+        """
+        timesteps = t.to(self.device, non_blocking=True)
+        output = self.unet(z.to(self.dtype), timesteps, cond.to(self.dtype)).sample.float()
+        if not self._predicts_v:
+            return output
+        return per_view(self._schedule.alpha(t), z) * output + per_view(self._schedule.sigma(t), z) * z
+
+
+def _load_network(
+    network: Any, folder: ModelFolder, name: str, model_key: str, dtype: torch.dtype, extra: dict[str, Any]
+) -> Any:
+    """One component from local files, complete: a weight that is not in the file must not stay random."""
+    weights = folder.weights[name]
+    try:
+        loaded, info = network.from_pretrained(
+            folder.path,
+            subfolder=name,
+            variant=weights.variant,
+            use_safetensors=weights.safetensors,
+            dtype=dtype,
+            local_files_only=True,
+            output_loading_info=True,
+            **extra,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        raise PriorError(
+            f"model_key '{model_key}' has a {name} in {folder.path} that cannot be loaded ({reason})."
+        ) from error
+    if info["missing_keys"]:
+        first = sorted(info["missing_keys"])[0]
+        raise PriorError(
+            f"model_key '{model_key}' has a {name} without {len(info['missing_keys'])} of its weights "
+            f"({first}, ...) in {folder.path / weights.path}."
+        )
+    return loaded
+
+
+def _is_accelerator(device: torch.device) -> bool:
+    accelerator = torch.accelerator.current_accelerator()
+    return accelerator is not None and accelerator.type == device.type
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """transformers draws a bar for every file it reads from disk."""
+    from transformers.utils import logging as transformers_logging
+
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()

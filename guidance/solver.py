@@ -1,0 +1,41 @@
+"""The one first-order step every guidance is made of."""
+
+from __future__ import annotations
+
+import torch
+
+from guidance.schedule import Schedule
+
+
+def step(
+    z: torch.Tensor, eps: torch.Tensor, t: torch.Tensor, u: torch.Tensor, schedule: Schedule
+) -> torch.Tensor:
+    """Move z along the probability-flow ODE from time t to time u, in either direction, holding eps fixed.
+
+    DDIM (eta = 0), first-order DPM-Solver, DDIM inversion, G_theta (SegmentDreamer Eq. 5) and the one-step
+    estimate of the clean sample F_theta (u = CLEAN) are all this map:
+
+        step(z_t, eps, t -> u) = (alpha_u / alpha_t) z_t + (sigma_u - alpha_u sigma_t / alpha_t) eps
+
+    Args:
+        z: [V, ...] latents at time t, float32.
+        eps: noise predicted at (z, t), shaped like z.
+        t, u: [V] integer timesteps on the host; u may be `schedule.CLEAN`.
+        schedule: gives alpha and sigma.
+    Returns: [V, ...] latents at time u.
+    """
+    alpha_t, alpha_u = schedule.alpha(t), schedule.alpha(u)
+    scale = alpha_u / alpha_t
+    shift = schedule.sigma(u) - scale * schedule.sigma(t)
+    return per_view(scale, z) * z + per_view(shift, z) * eps
+
+
+def add_noise(z0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, schedule: Schedule) -> torch.Tensor:
+    """z_t = alpha_t z_0 + sigma_t noise, for z0 [V, ...], noise broadcastable to it, t [V] on the host."""
+    return per_view(schedule.alpha(t), z0) * z0 + per_view(schedule.sigma(t), z0) * noise
+
+
+def per_view(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Host values [V] as a factor [V, 1, ...] for `like` [V, ...], without waiting for the device."""
+    shaped = values.reshape(-1, *[1] * (like.dim() - 1))
+    return shaped.to(device=like.device, dtype=like.dtype, non_blocking=True)

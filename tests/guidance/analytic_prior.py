@@ -1,0 +1,69 @@
+"""A prior whose optimal noise prediction is known in closed form: data from a mixture of isotropic Gaussians.
+
+With z_0 ~ sum_k pi_k N(mu_k, s^2 I), the noised density is p_t(z) = sum_k pi_k N(z; alpha mu_k, v_t I) with
+v_t = alpha^2 s^2 + sigma^2, and eps(z, t) = -sigma grad log p_t(z) = sigma sum_k r_k(z) (z - alpha mu_k) / v_t,
+where r_k is the posterior probability of mode k. A condition is a mixture's weights pi [B, 1, K].
+"""
+
+from __future__ import annotations
+
+import torch
+
+from guidance.prompts import Conditioning
+from guidance.schedule import Schedule
+from guidance.solver import per_view
+
+MODES_PER_CLASS = 2
+
+
+def stable_diffusion_alphas() -> torch.Tensor:
+    """abar_t [1000] of Stable Diffusion's `scaled_linear` betas from 0.00085 to 0.012."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    return torch.cumprod(1 - betas, 0)
+
+
+class AnalyticPrior:
+    """Two classes of two modes each in latents [B, 4, 4, 4]; images are the latents themselves."""
+
+    def __init__(self, *, spread: float = 0.2, seed: int = 0) -> None:
+        rng = torch.Generator().manual_seed(seed)
+        self.alphas_cumprod = stable_diffusion_alphas()
+        self.modes = torch.randn(2 * MODES_PER_CLASS, 64, generator=rng)
+        self.spread = spread
+        self.evaluations = 0
+        self.calls: list[tuple[int, torch.Tensor]] = []
+        self._schedule = Schedule(self.alphas_cumprod)
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        return images
+
+    def eps(self, z: torch.Tensor, t: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
+        self.evaluations += len(z)
+        self.calls.append((len(z), t))
+        flat = z.flatten(1)
+        alpha, sigma = (per_view(f(t), flat) for f in (self._schedule.alpha, self._schedule.sigma))
+        variance = alpha**2 * self.spread**2 + sigma**2
+        offsets = flat[:, None] - alpha[..., None] * self.modes.to(z)
+        logits = cond[:, 0].to(z).log() - offsets.square().sum(-1) / (2 * variance)
+        mean_offset = (logits.softmax(-1)[..., None] * offsets).sum(1)
+        return (sigma * mean_offset / variance).reshape(z.shape)
+
+    def posterior(self, z0: torch.Tensor, wanted: int) -> torch.Tensor:
+        """p(class | z_0) [B] of the class `wanted`, both classes being equally likely beforehand."""
+        distance = (z0.flatten(1)[:, None] - self.modes.to(z0)).square().sum(-1)
+        probability = (-distance / (2 * self.spread**2)).softmax(-1)
+        return probability.reshape(len(z0), 2, MODES_PER_CLASS).sum(-1)[:, wanted]
+
+    def conditioning(self, wanted: int, count: int, *, negative: bool = False) -> Conditioning:
+        """y = the class `wanted`, n = the other class (if `negative`), and both for the unconditional prompt."""
+        both = torch.full((1, 1, 2 * MODES_PER_CLASS), 1 / (2 * MODES_PER_CLASS))
+        classes = torch.zeros(2, 1, 2 * MODES_PER_CLASS)
+        for name in (0, 1):
+            classes[name, 0, name * MODES_PER_CLASS : (name + 1) * MODES_PER_CLASS] = 1 / MODES_PER_CLASS
+        positive, other = classes[wanted : wanted + 1], classes[1 - wanted : 2 - wanted]
+        return Conditioning(
+            positive=positive.expand(count, -1, -1),
+            negative=(other if negative else both).expand(count, -1, -1),
+            unconditional=both.expand(count, -1, -1),
+            has_negative=negative,
+        )

@@ -1,0 +1,78 @@
+"""Random-weight diffusers folders in the layout of Stable Diffusion, made on the fly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+MAX_TOKENS = 77
+START, END = "<|startoftext|>", "<|endoftext|>"
+
+
+def write_tokenizer(folder: Path, *, length: int = MAX_TOKENS) -> CLIPTokenizer:
+    """A CLIP tokenizer without merges: one token for each byte, alone and at the end of a word."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    letters = sorted(ByteLevel.alphabet())
+    pieces = [*letters, *(letter + "</w>" for letter in letters), START, END]
+    tokenizer = CLIPTokenizer(
+        vocab={piece: index for index, piece in enumerate(pieces)}, merges=[], model_max_length=length
+    )
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def write_scheduler(folder: Path, prediction_type: str) -> None:
+    """The noise schedule of Stable Diffusion."""
+    DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type=prediction_type,
+    ).save_pretrained(folder)
+
+
+def write_tiny_folder(path: Path, *, prediction_type: str = "epsilon", seed: int = 0) -> Path:
+    """A complete folder of about 0.1 M random parameters that works on 32x32 images with 4x16x16 latents."""
+    torch.manual_seed(seed)
+    tokenizer = write_tokenizer(path / "tokenizer", length=16)
+    write_scheduler(path / "scheduler", prediction_type)
+    AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 16),
+        norm_num_groups=4,
+        latent_channels=4,
+        sample_size=32,
+    ).save_pretrained(path / "vae")
+    UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=12,
+        attention_head_dim=4,
+        norm_num_groups=4,
+    ).save_pretrained(path / "unet")
+    CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=12,
+            intermediate_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=16,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    ).save_pretrained(path / "text_encoder")
+    return path
