@@ -20,7 +20,7 @@ from torch import Tensor
 from utils.rotation import look_at
 
 if TYPE_CHECKING:
-    from config import GenerateCamParams, OptimizationParams
+    from config.schema import GenerateCamParams, OptimizationParams
 
 PerView = Tensor | float | Sequence[float]
 UP = (0.0, 0.0, 1.0)
@@ -46,8 +46,17 @@ class Cameras:
     fovy: Tensor
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Cameras:
-        tensors = {name: function(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **tensors)
+        return Cameras(
+            viewmats=function(self.viewmats),
+            focals=function(self.focals),
+            principals=function(self.principals),
+            width=self.width,
+            height=self.height,
+            azimuth=function(self.azimuth),
+            polar=function(self.polar),
+            radius=function(self.radius),
+            fovy=function(self.fovy),
+        )
 
     def __len__(self) -> int:
         return self.viewmats.shape[0]

@@ -1,0 +1,286 @@
+"""Density control: where Gaussians are added, split, moved and removed while training.
+
+Adaptive density control is 3DGS's (Kerbl et al. 2023, Sec. 5), relocation is 3DGS-MCMC's (Kheradmand et al.
+2024, Sec. 4). Everything here is a function of (model and optimizer, statistics, parameters, generator) and
+runs outside of autograd.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from scene.gaussian_model import GaussianModel
+from scene.optimizer import GaussianOptimizer
+from utils.rotation import quaternion_to_matrix
+
+if TYPE_CHECKING:
+    from config.schema import OptimizationParams
+
+MIN_OPACITY = 0.005
+"""Below it, a Gaussian is pruned or relocated."""
+RESET_OPACITY = 0.01
+"""Opacity resets bring every opacity down to this."""
+MAX_SCREEN_RADIUS = 20.0
+"""Gaussians that were ever larger on the screen, in pixels, are pruned once the first reset has passed."""
+MAX_WORLD_SCALE = 0.1
+"""The same for scales, as a share of the extent."""
+CHILDREN = 2
+"""Number of Gaussians that one is split into."""
+CHILD_SHRINK = 0.8 * CHILDREN
+"""Divides the scales of the children of a split."""
+MAX_GAUSSIANS = 4_000_000
+"""No clone or split goes beyond this number: a run that diverges must not take the machine with it."""
+RELOCATION_JITTER = 0.25
+"""Relocated Gaussians land this many standard deviations off their target: exact copies would never part."""
+
+
+@dataclass
+class DensificationStats:
+    """What the views since the last refinement saw of each of N Gaussians.
+
+    gradient_sum [N]: sum over views of the norm of the loss's gradient with respect to the projected mean,
+    in normalised device coordinates; views [N]: number of views that saw it; max_radii [N]: largest radius,
+    pixels.
+    """
+
+    gradient_sum: Tensor
+    views: Tensor
+    max_radii: Tensor
+
+    @staticmethod
+    def zeros(count: int, device: torch.device | str | None = None) -> DensificationStats:
+        return DensificationStats(*(torch.zeros(count, device=device) for _ in range(3)))
+
+    @torch.no_grad()
+    def accumulate(self, means2d_grad: Tensor, radii: Tensor, width: int, height: int) -> None:
+        """Add V views: gradients [V, N, 2] with respect to the means in pixels, and radii [V, N] in pixels.
+
+        A pixel is 2/W by 2/H in normalised device coordinates, so gradients scale by (W/2, H/2).
+        """
+        seen = radii > 0
+        to_ndc = torch.tensor(
+            [width / 2.0, height / 2.0], device=means2d_grad.device, dtype=means2d_grad.dtype
+        )
+        norms = (means2d_grad * to_ndc).norm(dim=-1)
+        self.gradient_sum += torch.where(seen, norms, 0.0).sum(dim=0)
+        self.views += seen.sum(dim=0)
+        self.max_radii = torch.maximum(self.max_radii, radii.amax(dim=0).to(self.max_radii.dtype))
+
+    def mean_gradient(self) -> Tensor:
+        """[N], mean over the views that saw the Gaussian; 0 where none did."""
+        return self.gradient_sum / self.views.clamp_min(1.0)
+
+    def keep(self, mask: Tensor) -> None:
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name)[mask])
+
+    def append(self, count: int) -> None:
+        """Add `count` Gaussians that no view has seen."""
+        for field in fields(self):
+            old = getattr(self, field.name)
+            setattr(self, field.name, torch.cat([old, old.new_zeros(count)]))
+
+    def clear(self, rows: Tensor | None = None) -> None:
+        """Forget everything, or all about `rows`."""
+        for field in fields(self):
+            getattr(self, field.name)[slice(None) if rows is None else rows] = 0.0
+
+
+def _rows(model: GaussianModel, which: Tensor) -> dict[str, Tensor]:
+    return {name: parameter.detach()[which] for name, parameter in model.raw().items()}
+
+
+def _strongest(candidates: Tensor, gradient: Tensor, room: int) -> Tensor:
+    """`candidates` [N] (bool), or the `room` of them with the largest gradient if there are more."""
+    if int(candidates.sum()) <= room:
+        return candidates
+    order = torch.where(candidates, gradient, -1.0).argsort(descending=True, stable=True)
+    chosen = torch.zeros_like(candidates)
+    chosen[order[:room]] = True
+    return chosen & candidates
+
+
+@torch.no_grad()
+def clone(optimizer: GaussianOptimizer, stats: DensificationStats, params: OptimizationParams) -> int:
+    """Copy the small Gaussians (scale ≤ percent_dense · extent) with a large gradient; returns how many."""
+    model = optimizer.model
+    gradient = stats.mean_gradient()
+    small = model.scales.amax(dim=1) <= params.percent_dense * optimizer.extent
+    candidates = (gradient >= params.densify_grad_threshold) & small
+    chosen = _strongest(candidates, gradient, max(0, MAX_GAUSSIANS - len(model)))
+    count = int(chosen.sum())
+    optimizer.append(_rows(model, chosen))
+    stats.append(count)
+    return count
+
+
+@torch.no_grad()
+def split(
+    optimizer: GaussianOptimizer, stats: DensificationStats, params: OptimizationParams, rng: torch.Generator
+) -> int:
+    """Replace the large Gaussians with a large gradient by two children each; returns how many were split.
+
+    Children are placed by drawing from the parent, their scales are the parent's / 1.6, the rest they
+    inherit.
+    """
+    model = optimizer.model
+    gradient = stats.mean_gradient()
+    large = model.scales.amax(dim=1) > params.percent_dense * optimizer.extent
+    candidates = (gradient >= params.densify_grad_threshold) & large
+    chosen = _strongest(candidates, gradient, max(0, MAX_GAUSSIANS - len(model)) // (CHILDREN - 1))
+    count = int(chosen.sum())
+    if count == 0:
+        return 0
+    parents = chosen.nonzero()[:, 0].repeat(CHILDREN)
+    children = _rows(model, parents)
+    children["xyz"] = _draw(model, parents, 1.0, rng)
+    children["scaling"] = children["scaling"] - math.log(CHILD_SHRINK)
+    optimizer.append(children)
+    stats.append(len(parents))
+    kept = torch.cat([~chosen, chosen.new_ones(len(parents))])
+    optimizer.keep(kept)
+    stats.keep(kept)
+    return count
+
+
+def _draw(model: GaussianModel, rows: Tensor, spread: float, rng: torch.Generator) -> Tensor:
+    """A point [M, 3] from each of the Gaussians `rows` [M] with its standard deviations times `spread`."""
+    normal = torch.randn(len(rows), 3, generator=rng).to(model.means)
+    offsets = quaternion_to_matrix(model._rotations[rows]) @ (spread * model.scales[rows] * normal)[..., None]
+    return model.means[rows] + offsets[..., 0]
+
+
+@torch.no_grad()
+def prune(optimizer: GaussianOptimizer, stats: DensificationStats, *, large_too: bool) -> int:
+    """Remove faint Gaussians (opacity < 0.005) and, if `large_too`, those too large on screen or in the
+    world.
+
+    Returns how many were removed; the most opaque one always stays, since nothing can grow from nothing.
+    """
+    model = optimizer.model
+    opacities = model.opacities[:, 0]
+    gone = opacities < MIN_OPACITY
+    if large_too:
+        gone |= stats.max_radii > MAX_SCREEN_RADIUS
+        gone |= model.scales.amax(dim=1) > MAX_WORLD_SCALE * optimizer.extent
+    if len(model) > 0:
+        gone[opacities.argmax()] = False
+    optimizer.keep(~gone)
+    stats.keep(~gone)
+    return int(gone.sum())
+
+
+@torch.no_grad()
+def reset_opacity(optimizer: GaussianOptimizer) -> None:
+    """Bring every opacity down to at most 0.01 and forget Adam's moments of them."""
+    ceiling = math.log(RESET_OPACITY / (1.0 - RESET_OPACITY))
+    optimizer.replace("opacity", optimizer.model._opacities.clamp_max(ceiling))
+
+
+@torch.no_grad()
+def cap_scales(model: GaussianModel, max_scale: float) -> None:
+    """Limit every scale to `max_scale` world units, in place."""
+    model._scales.clamp_(max=math.log(max_scale))
+
+
+def shared_opacity(opacities: Tensor, copies: Tensor) -> Tensor:
+    """Opacity of each of n copies that together cover what one Gaussian did: 1 - (1-o)^(1/n) (3DGS-MCMC Eq.
+    9)."""
+    return -torch.expm1(torch.log1p(-opacities) / copies)
+
+
+def shared_scale(opacities: Tensor, copies: Tensor) -> Tensor:
+    """Factor on the scales of those n copies (3DGS-MCMC Eq. 9, second line), float64 [M].
+
+    The paper's factor o / Σ_{i=1}^{n} Σ_{k=0}^{i-1} C(i-1,k) (-1)^k o'^{k+1} / √(k+1) cancels
+    catastrophically for many copies. With 1/√(k+1) = π^{-1/2} ∫ exp(-(k+1) x²) dx, the double sum is
+    π^{-1/2} ∫ 1 - (1 - o' e^{-x²})^n dx: the copies' coverage along a line, which the trapezoidal rule
+    integrates to float64's precision.
+    """
+    o, n = opacities.double()[:, None], copies.double()[:, None]
+    step = 0.05
+    x = step * torch.arange(-160, 161, dtype=torch.float64, device=opacities.device)
+    shared = shared_opacity(o, n)
+    covered = -torch.expm1(n * torch.log1p(-shared * torch.exp(-x * x)))
+    return o[:, 0] * math.sqrt(math.pi) / (step * covered.sum(dim=1))
+
+
+@torch.no_grad()
+def relocate(optimizer: GaussianOptimizer, stats: DensificationStats, rng: torch.Generator) -> int:
+    """Move the faint Gaussians (opacity < 0.005) onto others, drawn in proportion to opacity; returns how
+    many.
+
+    A target and its n - 1 new copies share opacity and scale by 3DGS-MCMC's Eq. 9, so that the image stays
+    the same but for a small displacement of the copies, without which they would get the same gradients for
+    ever. The moments and statistics of all rows concerned are cleared.
+    """
+    model = optimizer.model
+    opacities = model.opacities[:, 0].double()
+    faint = opacities < MIN_OPACITY
+    moved, alive = faint.nonzero()[:, 0], (~faint).nonzero()[:, 0]
+    if len(moved) == 0 or len(alive) == 0:
+        return 0
+    # Inverse transform sampling on the host, so that any device draws the same targets.
+    cumulative = opacities[alive].cumsum(0).to(rng.device)
+    draws = torch.rand(len(moved), generator=rng, dtype=torch.float64) * cumulative[-1]
+    slots = torch.searchsorted(cumulative, draws, right=True).clamp_max(len(alive) - 1)
+    targets = alive[slots.to(alive.device)]
+
+    copies = torch.bincount(targets, minlength=len(model)) + 1
+    unique = targets.unique()
+    factor = shared_scale(opacities[unique], copies[unique]).to(model.means.dtype)
+    logits = torch.logit(shared_opacity(opacities[unique], copies[unique])).to(model.means.dtype)
+    places = _draw(model, targets, RELOCATION_JITTER, rng)
+    optimizer.replace("opacity", logits[:, None], unique)
+    optimizer.replace("scaling", model._scales[unique] + factor.log()[:, None], unique)
+    rows = _rows(model, targets)
+    rows["xyz"] = places
+    for name, values in rows.items():
+        optimizer.replace(name, values, moved)
+        optimizer.replace(name, model.raw()[name].detach()[unique], unique)
+    stats.clear(torch.cat([moved, unique]))
+    return len(moved)
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What one call of refine did, in numbers of Gaussians."""
+
+    cloned: int = 0
+    split: int = 0
+    pruned: int = 0
+    relocated: int = 0
+    opacity_reset: bool = False
+
+
+def refine(
+    optimizer: GaussianOptimizer,
+    stats: DensificationStats,
+    params: OptimizationParams,
+    step: int,
+    rng: torch.Generator,
+) -> Refinement:
+    """The density control due after iteration `step` (from 1).
+
+    Clone, split and prune every `densification_interval` in (densify_from_iter, densify_until_iter);
+    opacity resets every `opacity_reset_interval` until then; relocation every `relocate_interval`, if set,
+    except after the last iteration, when nothing could settle any more.
+    """
+    cloned = parted = pruned = relocated = 0
+    densifying = step < params.densify_until_iter
+    if densifying and step > params.densify_from_iter and step % params.densification_interval == 0:
+        cloned = clone(optimizer, stats, params)
+        parted = split(optimizer, stats, params, rng)
+        pruned = prune(optimizer, stats, large_too=step > params.opacity_reset_interval)
+        stats.clear()
+    if params.relocate_interval > 0 and step % params.relocate_interval == 0 and step < params.iterations:
+        relocated = relocate(optimizer, stats, rng)
+    reset = densifying and step % params.opacity_reset_interval == 0
+    if reset:
+        reset_opacity(optimizer)
+    return Refinement(cloned, parted, pruned, relocated, reset)

@@ -1,0 +1,166 @@
+"""PLY files: Gaussians in the layout of Inria's viewer, and point clouds of any origin."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from plyfile import PlyData, PlyElement, PlyParseError
+from torch import Tensor
+
+from utils.files import atomic_path
+from utils.spherical_harmonics import dc_to_rgb, degree_of, num_coefficients
+
+MAX_VERTICES = 50_000_000
+"""More vertices than this in a header are taken for a damaged file."""
+
+
+def gaussian_properties(sh_degree: int) -> list[str]:
+    """The properties of a Gaussian's vertex, in order."""
+    rest = 3 * (num_coefficients(sh_degree) - 1)
+    return [
+        *("x", "y", "z", "nx", "ny", "nz"),
+        *(f"f_dc_{i}" for i in range(3)),
+        *(f"f_rest_{i}" for i in range(rest)),
+        "opacity",
+        *(f"scale_{i}" for i in range(3)),
+        *(f"rot_{i}" for i in range(4)),
+    ]
+
+
+def write_gaussians(path: str | os.PathLike[str], raw: Mapping[str, Tensor]) -> None:
+    """Write N Gaussians as float32, binary little endian, atomically; the same values give the same bytes.
+
+    raw: xyz [N, 3], f_dc [N, 1, 3], f_rest [N, K-1, 3], opacity [N, 1] (logits), scaling [N, 3] (log),
+    rotation [N, 4], before activation. f_rest goes channel by channel, normals are 0. Raises ValueError,
+    with the group's name, for values that are not finite: such a file would break any viewer.
+    """
+    for name, tensor in raw.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise ValueError(
+                f"{name} has values that are not finite, so {os.fspath(path)!r} was not written."
+            )
+    columns = [
+        raw["xyz"],
+        torch.zeros_like(raw["xyz"]),
+        raw["f_dc"].transpose(1, 2).flatten(1),
+        raw["f_rest"].transpose(1, 2).flatten(1),
+        raw["opacity"],
+        raw["scaling"],
+        raw["rotation"],
+    ]
+    table = torch.cat([column.detach() for column in columns], dim=1).float().numpy(force=True)
+    names = gaussian_properties(degree_of(raw["f_rest"].shape[1] + 1))
+    vertices = np.ascontiguousarray(table).view([(name, "<f4") for name in names])[:, 0]
+    with atomic_path(path) as temporary:
+        PlyData([PlyElement.describe(vertices, "vertex")], text=False, byte_order="<").write(str(temporary))
+
+
+def read_gaussians(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read what write_gaussians or another program of Inria's layout wrote: float32 tensors by group name.
+
+    Raises FileNotFoundError, or ValueError in one sentence for a file that is no PLY file, lacks a
+    property, claims an absurd size or holds values that are not finite.
+    """
+    vertices = _read_vertices(path)
+    names = vertices.dtype.names or ()
+    rest = sum(re.fullmatch(r"f_rest_\d+", name) is not None for name in names)
+    if rest % 3:
+        raise ValueError(f"{os.fspath(path)!r} has {rest} f_rest properties, but it must be 0, 9, 24 or 45.")
+    degree = degree_of(rest // 3 + 1)
+    columns = {name: _column(path, vertices, name) for name in gaussian_properties(degree) if name[0] != "n"}
+
+    def stack(*keys: str) -> Tensor:
+        data = [columns[key] for key in keys]
+        return torch.from_numpy(np.stack(data, axis=1)) if data else torch.zeros(len(vertices), 0)
+
+    return {
+        "xyz": stack("x", "y", "z"),
+        "f_dc": stack("f_dc_0", "f_dc_1", "f_dc_2")[:, None, :],
+        "f_rest": stack(*(f"f_rest_{i}" for i in range(rest)))
+        .reshape(len(vertices), 3, rest // 3)
+        .transpose(1, 2)
+        .contiguous(),
+        "opacity": stack("opacity"),
+        "scaling": stack("scale_0", "scale_1", "scale_2"),
+        "rotation": stack("rot_0", "rot_1", "rot_2", "rot_3"),
+    }
+
+
+@dataclass(frozen=True)
+class PointCloud:
+    """Points [N, 3] in world units and their colours [N, 3] in [0, 1], or None."""
+
+    points: Tensor
+    colors: Tensor | None
+
+
+def read_points(path: str | os.PathLike[str]) -> PointCloud:
+    """Read any PLY file with x, y, z; colours from red, green, blue (integers or [0, 1]) or from f_dc.
+
+    Raises like read_gaussians.
+    """
+    vertices = _read_vertices(path)
+    names = set(vertices.dtype.names or ())
+    points = torch.from_numpy(np.stack([_column(path, vertices, name) for name in "xyz"], axis=1))
+    colors: Tensor | None = None
+    if names >= {"red", "green", "blue"}:
+        channels = []
+        for name in ("red", "green", "blue"):
+            kind = vertices.dtype[name]
+            top = np.iinfo(kind).max if np.issubdtype(kind, np.integer) else 1.0
+            channels.append(_column(path, vertices, name) / np.float32(top))
+        colors = torch.from_numpy(np.stack(channels, axis=1)).clamp(0, 1)
+    elif names >= {"f_dc_0", "f_dc_1", "f_dc_2"}:
+        dc = np.stack([_column(path, vertices, f"f_dc_{i}") for i in range(3)], axis=1)
+        colors = dc_to_rgb(torch.from_numpy(dc)).clamp(0, 1)
+    return PointCloud(points=points, colors=colors)
+
+
+def _read_vertices(path: str | os.PathLike[str]) -> np.ndarray:
+    """The structured array of a PLY file's element "vertex"."""
+    name = os.fspath(path)
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{name!r} is not there, but it must be a PLY file.")
+    _check_size(Path(path))
+    try:
+        data = PlyData.read(name)
+    except (PlyParseError, ValueError, EOFError, UnicodeDecodeError) as error:
+        raise ValueError(f"{name!r} cannot be read as a PLY file: {error}.") from error
+    if "vertex" not in data:
+        raise ValueError(f"{name!r} has no element 'vertex', but the points are read from there.")
+    return data["vertex"].data
+
+
+def _check_size(path: Path) -> None:
+    """Refuse a header that claims more vertices than the file can hold, before anything is allocated for
+    them."""
+    with path.open("rb") as file:
+        header = file.read(65536).split(b"end_header")[0]
+    found = re.search(rb"element\s+vertex\s+(\d+)", header)
+    if found is None:
+        return
+    count, size = int(found[1]), path.stat().st_size
+    # A vertex takes at least one byte for each property, as a digit in ASCII or as a binary number.
+    width = max(1, len(re.findall(rb"^\s*property\s+(?!list)", header, flags=re.MULTILINE)))
+    if count > MAX_VERTICES or count * width > size:
+        raise ValueError(
+            f"{os.fspath(path)!r} claims {count} vertices in {size} bytes, "
+            f"but it must hold what it claims and at most {MAX_VERTICES}."
+        )
+
+
+def _column(path: str | os.PathLike[str], vertices: np.ndarray, name: str) -> np.ndarray:
+    """One property as float32, checked."""
+    if name not in (vertices.dtype.names or ()):
+        raise ValueError(f"{os.fspath(path)!r} lacks the vertex property {name!r}, which is needed here.")
+    column = np.asarray(vertices[name]).astype(np.float32)
+    bad = int(np.count_nonzero(~np.isfinite(column)))
+    if bad:
+        raise ValueError(f"{os.fspath(path)!r} holds {bad} values of {name!r} that are not finite numbers.")
+    return column

@@ -1,0 +1,152 @@
+"""Pictures and videos: PNG files, labelled contact sheets, MP4 files and a colour map for depth."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Sequence
+
+import imageio_ffmpeg
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from utils.files import atomic_path
+
+LABEL_HEIGHT = 18
+"""Height in pixels of the line of text above each picture of a contact sheet."""
+
+
+def to_uint8(image: Tensor) -> np.ndarray:
+    """An image [3 or 1, H, W] in [0, 1] as uint8 [H, W, 3]; values outside are clamped.
+
+    Raises ValueError for another shape and for values that are not finite.
+    """
+    if image.ndim != 3 or image.shape[0] not in (1, 3):
+        raise ValueError(f"image has shape {list(image.shape)}, but it must be [3, H, W] or [1, H, W].")
+    if not bool(torch.isfinite(image).all()):
+        raise ValueError("image has values that are not finite, but a picture needs numbers in [0, 1].")
+    pixels = (image.detach().expand(3, -1, -1).clamp(0, 1) * 255).round().to(torch.uint8)
+    return pixels.permute(1, 2, 0).contiguous().numpy(force=True)
+
+
+def write_png(path: str | os.PathLike[str], image: Tensor) -> None:
+    """Write an image [3 or 1, H, W] in [0, 1] as an 8-bit RGB PNG file, atomically."""
+    pixels = to_uint8(image)
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG")
+
+
+def contact_sheet(
+    images: Sequence[Tensor] | Tensor, columns: int, labels: Sequence[str] | None = None, gap: int = 4
+) -> Tensor:
+    """Images [3 or 1, H, W] of one size in rows of `columns`, on white: float32 [3, height, width] in [0, 1].
+
+    `labels` puts a line of text above each image. Raises ValueError without images or for too few or many
+    labels.
+    """
+    if len(images) == 0 or columns < 1:
+        raise ValueError(
+            f"A contact sheet of {len(images)} images in {columns} columns needs at least 1 of each."
+        )
+    if labels is not None and len(labels) != len(images):
+        raise ValueError(f"labels has {len(labels)} entries, but there are {len(images)} images.")
+    tiles = [to_uint8(image) for image in images]
+    height, width = tiles[0].shape[:2]
+    head = LABEL_HEIGHT if labels is not None else 0
+    columns = min(columns, len(tiles))
+    rows = math.ceil(len(tiles) / columns)
+    size = (columns * (width + gap) - gap, rows * (height + head + gap) - gap)
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=LABEL_HEIGHT - 6)
+    for index, tile in enumerate(tiles):
+        row, column = divmod(index, columns)
+        left, top = column * (width + gap), row * (height + head + gap)
+        if labels is not None:
+            draw.text((left + 2, top + 1), _fit(labels[index], width - 4, font), fill="black", font=font)
+        sheet.paste(Image.fromarray(tile), (left, top + head))
+    return torch.from_numpy(np.array(sheet)).permute(2, 0, 1).float() / 255
+
+
+def _fit(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """`text`, shortened to at most `width` pixels."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"
+
+
+def write_video(path: str | os.PathLike[str], frames: Iterable[Tensor], fps: int = 30) -> None:
+    """Write frames [3 or 1, H, W] in [0, 1] as an MP4 file (H.264, 4:2:0), atomically and one frame at a
+    time.
+
+    Odd sizes get one more row or column, a copy of the last, since 4:2:0 needs even ones. Raises ValueError
+    if there is no frame or a frame has another size than the first.
+    """
+    writer = None
+    shape: tuple[int, ...] = ()
+    with atomic_path(path) as temporary:
+        try:
+            for frame in frames:
+                pixels = to_uint8(frame)
+                if writer is None:
+                    shape = pixels.shape
+                    size = (shape[1] + shape[1] % 2, shape[0] + shape[0] % 2)
+                    writer = imageio_ffmpeg.write_frames(
+                        str(temporary),
+                        size,
+                        fps=fps,
+                        codec="libx264",
+                        pix_fmt_out="yuv420p",
+                        quality=None,
+                        macro_block_size=1,
+                        output_params=["-crf", "18", "-movflags", "+faststart"],
+                    )
+                    writer.send(None)
+                if pixels.shape != shape:
+                    raise ValueError(
+                        f"A frame is {pixels.shape[:2]} pixels, but the first one is {shape[:2]}."
+                    )
+                even = np.pad(pixels, ((0, shape[0] % 2), (0, shape[1] % 2), (0, 0)), mode="edge")
+                writer.send(np.ascontiguousarray(even))
+            if writer is None:
+                raise ValueError(f"The video {os.fspath(path)!r} has no frames, but it needs at least 1.")
+        finally:
+            if writer is not None:
+                writer.close()
+
+
+def colorize(values: Tensor) -> Tensor:
+    """Values [..., 1, H, W] in [0, 1] as colours [..., 3, H, W], from black over blue-green and orange to
+    white.
+
+    Green's "cubehelix" (2011), start 0.5, -1.5 rotations, hue 1: its luminance rises linearly with the
+    value, so the picture reads the same in grey.
+    """
+    x = values.clamp(0, 1)
+    angle = 2 * math.pi * (0.5 / 3 + 1 - 1.5 * x)
+    amplitude = x * (1 - x) / 2
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    red = x + amplitude * (-0.14861 * cos + 1.78277 * sin)
+    green = x + amplitude * (-0.29227 * cos - 0.90649 * sin)
+    blue = x + amplitude * (1.97294 * cos)
+    return torch.cat([red, green, blue], dim=-3).clamp(0, 1)
+
+
+def depth_image(depth: Tensor, alpha: Tensor) -> Tensor:
+    """Depth [V, 1, H, W] = Σ T α z as pictures [V, 3, H, W]: near is bright, where nothing is, black.
+
+    Scaled by the nearest and the farthest covered depth of all V views together, so that a video does not
+    flicker.
+    """
+    covered = alpha > 0.5
+    if not bool(covered.any()):
+        return torch.zeros_like(depth).expand(-1, 3, -1, -1)
+    mean_depth = depth / alpha.clamp_min(1e-6)
+    near, far = mean_depth[covered].aminmax()
+    nearness = (far - mean_depth) / (far - near).clamp_min(1e-6)
+    # The lowest fifth of the map stays for the empty background.
+    return colorize(0.2 + 0.8 * nearness.clamp(0, 1)) * alpha

@@ -1,0 +1,34 @@
+"""Colours and their coefficients in real spherical harmonics."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+Y00 = 0.5 / math.sqrt(math.pi)
+"""The constant harmonic of degree 0."""
+
+
+def num_coefficients(degree: int) -> int:
+    """Number of harmonics up to `degree`."""
+    return (degree + 1) ** 2
+
+
+def degree_of(num_harmonics: int) -> int:
+    """The degree whose harmonics up to it number `num_harmonics`. Raises ValueError if there is none in
+    0..3."""
+    for degree in range(4):
+        if num_coefficients(degree) == num_harmonics:
+            return degree
+    raise ValueError(f"{num_harmonics} harmonics per colour are given, but it must be 1, 4, 9 or 16 of them.")
+
+
+def rgb_to_dc(rgb: Tensor) -> Tensor:
+    """Degree-0 coefficients of colours in [0, 1]; the rasterizer adds 0.5 to the sum of harmonics."""
+    return (rgb - 0.5) / Y00
+
+
+def dc_to_rgb(dc: Tensor) -> Tensor:
+    """Colours of degree-0 coefficients, the inverse of rgb_to_dc; not clamped."""
+    return dc * Y00 + 0.5
