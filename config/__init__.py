@@ -19,7 +19,7 @@ from config.keys import extra
 from config.schema import GUIDANCE_NAMES, SECTIONS, Config, keys_of, section_of
 from config.yaml_file import PRESET_FOLDER, Values, read
 
-__all__ = ["GUIDANCE_NAMES", "Config", "ConfigError", "dump", "load"]
+__all__ = ["GUIDANCE_NAMES", "Config", "ConfigError", "differences", "dump", "load"]
 
 DEFAULT_FILE = "config/quickstart.yaml"
 
@@ -66,18 +66,15 @@ def _warn_of_unused(config: Config) -> None:
     for section in ("", *SECTIONS):
         held = getattr(config, SECTIONS[section]) if section else config
         for key in keys_of(section):
-            marks = extra(section_of(section).model_fields[key])
-            acts_as = (
-                marks["acts_as"]
-                if marks["acts_as"] is not None
-                else section_of(section).model_fields[key].default
-            )
+            field = section_of(section).model_fields[key]
+            marks = extra(field)
+            acts_as = field.default if marks["acts_as"] is None else marks["acts_as"]
             value = getattr(held, key)
             if marks["unused"] and value != acts_as:
                 ignored.append(f"{section + '.' if section else ''}{key} ({show(value)})")
     if ignored:
-        verb = "has" if len(ignored) == 1 else "have"
-        logger.warning("%s %s no effect here.", ", ".join(ignored), verb)
+        verb = "is" if len(ignored) == 1 else "are"
+        logger.warning("%s %s accepted without effect.", ", ".join(ignored), verb)
 
 
 def dump(config: Config) -> str:
@@ -86,6 +83,20 @@ def dump(config: Config) -> str:
     named = {key: tree[key] for key in keys_of("")}
     named.update({section: tree[held] for section, held in SECTIONS.items()})
     return yaml.dump(named, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+def differences(config: Config) -> list[str]:
+    """The keys whose value is not the default, as ``key value``."""
+    changed = []
+    for name in ("", *SECTIONS):
+        held = getattr(config, SECTIONS[name]) if name else config
+        fields = section_of(name).model_fields
+        changed += [
+            f"{key} {show(getattr(held, key))}"
+            for key in keys_of(name)
+            if getattr(held, key) != fields[key].default
+        ]
+    return changed
 
 
 class _Dumper(yaml.SafeDumper):

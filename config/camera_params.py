@@ -21,8 +21,8 @@ def _shape_or_file(value: Any) -> str:
 
 Degrees = interval(0, 180)
 Azimuths = interval(-360, 360)
-Radii = interval(1e-3, 1e6)
-FieldsOfView = interval(1e-3, math.pi - 1e-3)
+Radii = interval(0.01, 1000)
+FieldsOfView = interval(0.01, 3.14)
 
 
 class GenerateCamParams(Section):
@@ -56,14 +56,16 @@ class GenerateCamParams(Section):
         (0.16, 0.60), "the same after relaxation"
     )
     rand_cam_gamma: Real = key(
-        1.0, "exponent of the azimuth's distribution: above 1, more frontal views (1.5 with Perp-Neg)", gt=0
+        1.0, "exponent of both angles' distribution: above 1, more views near the middle of the ranges", gt=0
     )
     uniform_sphere_rate: Real = key(0.0, "probability of drawing uniformly on the sphere", ge=0, le=1)
     angle_overhead: Real = key(30.0, "polar angle under which a view is overhead, degrees", ge=0, le=180)
-    angle_front: Real = key(60.0, "azimuth span of the front, degrees", ge=0, le=360)
+    angle_front: Real = key(
+        60.0, "azimuth span of the front, degrees; views are interpolated", unused=True, ge=0, le=360
+    )
     jitter_pose: Flag = key(True, "move centre, target and up vector at random")
-    jitter_center: Real = key(0.05, "largest move of the camera centre, world units", ge=0)
-    jitter_target: Real = key(0.05, "standard deviation of the target, world units", ge=0)
+    jitter_center: Real = key(0.05, "width of the camera centre's uniform jitter, world units", ge=0)
+    jitter_target: Real = key(0.05, "standard deviation of the point looked at, world units", ge=0)
     jitter_up: Real = key(0.01, "standard deviation of the up vector", ge=0)
 
     # Test views and videos
@@ -74,7 +76,7 @@ class GenerateCamParams(Section):
     render_45: Flag = key(True, "test cameras from 45 degrees above too")
 
     # Images
-    image_w: Whole = key(512, "width in pixels", ge=16, le=8192, multiple_of=8)
-    image_h: Whole = key(512, "height in pixels", ge=16, le=8192, multiple_of=8)
-    SSAA: Whole = key(1, "supersampling factor", unused=True, ge=1, le=16)
+    image_w: Whole = key(512, "width in pixels", ge=8, le=8192)
+    image_h: Whole = key(512, "height in pixels", ge=8, le=8192)
+    SSAA: Whole = key(1, "supersampling: renders have this many times the width and height", ge=1, le=16)
     device: OptionalText = key(None, "the cameras' device; --device sets all devices", unused=True)

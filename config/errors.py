@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from config.schema import SECTIONS, section_of
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
+_SHORT.maxlevel = 2  # a small file can describe an enormous value: YAML aliases
 
 
 class ConfigError(ValueError):
@@ -24,8 +26,9 @@ class ConfigError(ValueError):
 
 def show(value: Any) -> str:
     """A value as the sentences quote it: one line, cut where it is long."""
-    if isinstance(value, tuple):
-        value = list(value)
+    if isinstance(value, (list, tuple)):
+        # Floats that are whole are shown as they were written: [45, 105].
+        value = [int(item) if isinstance(item, float) and item.is_integer() else item for item in value[:7]]
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, float):
@@ -47,42 +50,34 @@ def invalid_value(details: ErrorDetails) -> ConfigError:
     attribute, *rest = (str(part) for part in details["loc"])
     section = next((name for name, held in SECTIONS.items() if held == attribute), "") if rest else ""
     name = rest[0] if section else attribute
-    field = section_of(section).model_fields[name]
     label = f"{section}.{name}" if section else name
-    value = details["input"]
-    context: Mapping[str, Any] = details.get("ctx", {})
+    field = section_of(section).model_fields[name]
+    expected, closest = _expected(details, field)
+    way_out = (
+        f"the default is {show(field.default)}" if closest is None else f"the nearest is {show(closest)}"
+    )
+    return ConfigError(f"{label} is {show(details['input'])}, but must be {expected}; {way_out}.")
+
+
+def _expected(details: ErrorDetails, field: FieldInfo) -> tuple[str, Any]:
+    """What the value of ``field`` should have been, and the nearest such value (None where there is none)."""
+    context, value = details.get("ctx", {}), details["input"]
     if details["type"] == "choice":
         choices = context["choices"]
         expected = f"one of {', '.join(choices)}" if len(choices) > 1 else choices[0]
-        if isinstance(value, str) and len(choices) > 1:
-            expected += f" (the nearest is {nearest(value, choices)})"
-            return ConfigError(f"{label} is {show(value)}, but must be {expected}.")
-    elif details["type"] == "requirement":
-        expected = details["msg"]
-    else:
-        expected = _bounds(field)
-        if details["type"] in ("greater_than_equal", "less_than_equal", "multiple_of"):
-            bound = next(iter(context.values()))
-            closest = round(value / bound) * bound if details["type"] == "multiple_of" else bound
-            return ConfigError(
-                f"{label} is {show(value)}, but must be {expected} (the nearest is {show(closest)})."
-            )
-    return ConfigError(
-        f"{label} is {show(value)}, but must be {expected}; the default is {show(field.default)}."
-    )
+        return expected, nearest(value, choices) if isinstance(value, str) else None
+    if details["type"] == "requirement":
+        return details["msg"], context["nearest"]
+    # The bounds of pydantic itself; an open one (gt, lt) has no nearest value.
+    closed = details["type"] in ("greater_than_equal", "less_than_equal")
+    return _bounds(field), next(iter(context.values())) if closed else None
 
 
-def _bounds(field: Any) -> str:
-    """The bounds of a numeric field in words, e.g. 'at least 0 and at most 1'."""
-    words = {
-        "ge": "at least",
-        "gt": "more than",
-        "le": "at most",
-        "lt": "less than",
-        "multiple_of": "a multiple of",
-    }
+def _bounds(field: FieldInfo) -> str:
+    """The bounds of a numeric field in words, e.g. 'at least 0, at most 1'."""
+    words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
     found = [
-        f"{word} {getattr(constraint, name):g}"
+        f"{word} {show(getattr(constraint, name))}"
         for name, word in words.items()
         for constraint in field.metadata
         if getattr(constraint, name, None) is not None

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import model_validator
-
 from config.keys import (
     Flag,
     OptionalText,
@@ -17,7 +15,6 @@ from config.keys import (
     interval,
     key,
     one_of,
-    sentence,
 )
 
 
@@ -39,7 +36,7 @@ class GuidanceParams(Section):
     vram_O: Flag = key(False, "save GPU memory at the cost of time", unused=True)
     guidance: Annotated[str, one_of("SD")] = key("SD", "the family of priors", unused=True)
     g_device: OptionalText = key(None, "the prior's device; --device sets all devices", unused=True)
-    hf_key: OptionalText = key(None, "another hub id; use model_key", unused=True)
+    hf_key: OptionalText = key(None, "the same; wins over model_key where it is given")
     is_safe_tensor: Flag = key(False, "model_key is a single .safetensors file", unused=True)
     base_model_key: OptionalText = key(None, "the base of a single-file model", unused=True)
     controlnet_model_key: OptionalText = key(None, "the ControlNet's model id", unused=True)
@@ -102,12 +99,3 @@ class GuidanceParams(Section):
 
     # Pictures
     vis_interval: Whole = key(100, "iterations between the pictures in train_process/", ge=1)
-
-    @model_validator(mode="after")
-    def _warm_up_starts_above(self) -> GuidanceParams:
-        if self.max_t_range < self.t_range[1]:
-            raise sentence(
-                f"GuidanceParams.max_t_range is {self.max_t_range:g}, "
-                f"but must be at least the upper end of t_range, {self.t_range[1]:g}."
-            )
-        return self

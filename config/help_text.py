@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
-from config.command_line import is_list
+from config.command_line import flags, is_list
 from config.errors import show
 from config.keys import extra
 from config.schema import SECTIONS, keys_of, section_of
@@ -30,7 +30,10 @@ def help_text() -> str:
 
 
 def _group(section: str) -> str:
-    fields = {key: section_of(section).model_fields[key] for key in keys_of(section)}
+    known = flags()
+    fields = {
+        key: section_of(section).model_fields[key] for key in keys_of(section) if known[key] == (section, key)
+    }
     lines = [f"{section or 'The run'}:"]
     for key, field in fields.items():
         if not extra(field)["unused"]:

@@ -44,7 +44,7 @@ def key(
     blank_is_default: bool = False,
     **bounds: float,
 ) -> Any:
-    """One key: its default, its meaning with units, and pydantic's bounds (``ge``, ``gt``, ``le`` ...).
+    """One key: its default, its meaning with units, and pydantic's bounds (``ge``, ``gt``, ``le``, ``lt``).
 
     ``unused`` marks a key that older files know and that has no effect here: another value than its default
     is accepted with a warning. ``acts_as`` is the value that it behaves like, where that is not the default.
@@ -60,9 +60,9 @@ def extra(field: Any) -> dict[str, Any]:
     return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
 
 
-def requirement(what: str) -> PydanticCustomError:
-    """The error of a value that should have been ``what``, e.g. 'a whole number'."""
-    return PydanticCustomError("requirement", "{what}", {"what": what})
+def requirement(what: str, nearest: Any = None) -> PydanticCustomError:
+    """The error of a value that should have been ``what``, e.g. 'a whole number'; ``nearest`` would do."""
+    return PydanticCustomError("requirement", "{what}", {"what": what, "nearest": nearest})
 
 
 def sentence(text: str) -> PydanticCustomError:
@@ -95,10 +95,11 @@ def _to_real(value: Any) -> float:
 def _to_whole(value: Any) -> int:
     number = _to_number(value, "a whole number")
     if isinstance(number, float) and not number.is_integer():
-        raise requirement("a whole number")
+        finite = abs(number) < LARGEST_COUNT
+        raise requirement("a whole number", round(number) if finite else None)
     whole = int(number)
     if abs(whole) > LARGEST_COUNT:
-        raise requirement(f"a whole number of at most {LARGEST_COUNT}")
+        raise requirement(f"a whole number within ±{LARGEST_COUNT}")
     return whole
 
 
@@ -121,6 +122,9 @@ def _to_flag(value: Any) -> bool:
 def _to_text(value: Any) -> str:
     if not isinstance(value, str):
         raise requirement("text (put it in quotes)")
+    # Half a surrogate pair cannot be written to a file, and no path may hold a null character.
+    if any(sign == "\0" or "\ud800" <= sign <= "\udfff" for sign in value):
+        raise requirement("text of Unicode characters")
     return value
 
 
@@ -137,16 +141,24 @@ def interval(low: float, high: float, *, strict: bool = False) -> BeforeValidato
     def check(value: Any) -> tuple[float, float]:
         first, second = (_number_in(item, what) for item in _items(value, what, 2))
         if not low <= first <= second <= high or (strict and first == second):
-            raise requirement(what)
+            first, second = sorted(min(max(end, low), high) for end in (first, second))
+            raise requirement(what, [first, second] if first < second or not strict else None)
         return first, second
 
     return BeforeValidator(check)
 
 
-def numbers(count: int, what: str, *, low: float, below: float | None = None) -> BeforeValidator:
-    """``count`` numbers that are each at least ``low`` (and under ``below``), in any order."""
+def numbers(
+    count: int, what: str, *, low: float, below: float | None = None, or_none: bool = False
+) -> BeforeValidator:
+    """``count`` numbers that are each at least ``low`` (and under ``below``), in any order.
 
-    def check(value: Any) -> tuple[float, ...]:
+    With ``or_none``, an empty list is None.
+    """
+
+    def check(value: Any) -> tuple[float, ...] | None:
+        if or_none and value in (None, [], ()):
+            return None
         items = tuple(_number_in(item, what) for item in _items(value, what, count))
         if any(item < low or (below is not None and item >= below) for item in items):
             raise requirement(what)

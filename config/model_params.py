@@ -10,7 +10,9 @@ class ModelParams(Section):
 
     sh_degree: Whole = key(0, "degree of the spherical harmonics of the colours", ge=0, le=3)
     workspace: Text = key("debug", "the run goes to outputs/<workspace>/<run>/", blank_is_default=True)
-    white_background: Flag = key(True, "test views and videos on white rather than black")
+    white_background: Flag = key(
+        True, "the background that is not random: white (LucidDreamer) or black (SegmentDreamer)"
+    )
     sh_deg_aug_ratio: Real = key(0.1, "probability of rendering with degree 0 only", ge=0, le=1)
     bg_aug_ratio: Real = key(
         0.5, "probability of a random background: one colour half the time, else black", ge=0, le=1
@@ -18,7 +20,7 @@ class ModelParams(Section):
     bg_gray: Flag = key(False, "random backgrounds are grey levels rather than colours")
     shs_aug_ratio: Real = key(0.0, "probability of noise on the colour coefficients", ge=0, le=1)
     scale_aug_ratio: Real = key(1.0, "probability of noise on the scales", ge=0, le=1)
-    opt_path: OptionalText = key(None, "the configuration file; filled in from --opt")
+    opt_path: OptionalText = key(None, "the configuration file's path, filled in where it is not given")
     pretrained_model_path: OptionalText = key(None, "Gaussians to continue from", unused=True)
     batch: Whole = key(10, "cameras prepared at once; here the batch is C_batch_size", unused=True, ge=1)
     data_device: OptionalText = key(None, "the data's device; --device sets all devices", unused=True)

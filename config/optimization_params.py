@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import model_validator
 
 from config.keys import Flag, OptionalReal, Real, Section, Whole, key, numbers, sentence
 
-_CLIP = numbers(3, "three numbers [first limit, last limit, iterations] of at least 0, or [] for none", low=0)
-
-
-def _clip_or_none(value: Any) -> Any:
-    return None if value is None or value in ([], ()) else _CLIP.func(value)  # type: ignore[call-arg]
+_CLIP = "three numbers [first limit, last limit, iterations] of at least 0, or [] for none"
 
 
 class OptimizationParams(Section):
@@ -24,7 +20,7 @@ class OptimizationParams(Section):
     position_lr_init: Real = key(1.6e-4, "positions, at first, in world units", ge=0)
     position_lr_final: Real = key(1.6e-6, "positions, at position_lr_max_steps", ge=0)
     position_lr_delay_mult: Real = key(
-        0.01, "positions: factor at the first iteration of a delay", ge=0, le=1
+        0.01, "positions: first factor of a delay, which is never used", unused=True, ge=0, le=1
     )
     position_lr_max_steps: Whole = key(30_000, "iterations until position_lr_final", ge=1)
     feature_lr: Real = key(5e-3, "colour coefficients, at first", ge=0)
@@ -37,7 +33,7 @@ class OptimizationParams(Section):
     adam_betas: Annotated[
         tuple[float, float], numbers(2, "two numbers [β1, β2], each at least 0 and under 1", low=0, below=1)
     ] = key((0.9, 0.999), "Adam's β1 and β2")
-    grad_clip: Annotated[tuple[float, float, float] | None, BeforeValidator(_clip_or_none)] = key(
+    grad_clip: Annotated[tuple[float, float, float] | None, numbers(3, _CLIP, low=0, or_none=True)] = key(
         (2.0, 8.0, 1000.0),
         "gradient norm limit of each parameter group: [first, last, iterations between them]; [] for none",
     )

@@ -70,8 +70,8 @@ class Config(Section):
         last = 2 * TRAIN_TIMESTEPS / segments - threshold
         if self.guidance.t_mode == "mono" and segments > 1 and last <= 0:
             raise sentence(
-                f"phase_num is {segments} and GuidanceParams.t_threshold is {threshold}, but with t_mode mono "
-                f"the last segment would be {last:g} timesteps long: t_threshold must be under "
+                f"phase_num is {segments} and GuidanceParams.t_threshold is {threshold}, but with t_mode "
+                f"mono the last segment would be {last:g} timesteps long: t_threshold must be under "
                 f"{2 * TRAIN_TIMESTEPS / segments:g} or phase_num under {2 * TRAIN_TIMESTEPS / threshold:g}."
             )
         return self

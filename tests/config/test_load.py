@@ -1,0 +1,217 @@
+"""Files, flags and presets to a ``Config``, and back to YAML."""
+
+from __future__ import annotations
+
+import logging
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from config import GUIDANCE_NAMES, Config, dump, load
+from config.command_line import flags
+from config.keys import extra
+from config.schema import SECTIONS, keys_of, section_of
+
+ROOT = Path(__file__).parents[2]
+PRESETS = sorted((ROOT / "config").glob("*.yaml"))
+
+
+def written(folder: Path, text: str) -> str:
+    file = folder / "run.yaml"
+    file.write_text(text, encoding="utf-8")
+    return str(file)
+
+
+def test_without_a_file_the_quickstart_is_loaded() -> None:
+    config = load([])
+    assert config.guidance.model_key == "toybox"
+    assert config == load(
+        ["--opt", str(ROOT / "config/quickstart.yaml"), "--opt_path", "config/quickstart.yaml"]
+    )
+
+
+def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
+    file = written(tmp_path, "seed: 1\nGuidanceParams: {text: a mug, guidance_scale: 7.5}")
+    config = load(["--opt", file, "--seed", "2", "--text", "a red mug", "--guidance_scale=20"])
+    assert (config.seed, config.guidance.text, config.guidance.guidance_scale) == (2, "a red mug", 20)
+
+
+def test_flags_may_come_before_the_file(tmp_path: Path) -> None:
+    file = written(tmp_path, "seed: 1\nGuidanceParams: {text: a mug}")
+    assert load(["--seed", "2", "--opt", file]).seed == 2
+
+
+def test_guid_scale_wins_only_when_it_is_given(tmp_path: Path) -> None:
+    file = written(tmp_path, "GuidanceParams: {text: a mug, guidance_scale: 10.5}")
+    assert load(["--opt", file]).guidance.guidance_scale == 10.5
+    assert load(["--opt", file, "--guid_scale", "5"]).guidance.guidance_scale == 5
+    assert load(["--opt", file, "--guid_scale", "5", "--guidance_scale", "6"]).guidance.guidance_scale == 5
+
+
+def test_the_command_of_segmentdreamers_readme() -> None:
+    argv = "--guidance_type sctd --phase_num 5 --num_ddim_timesteps 50 --guid_scale 7.5"
+    config = load(["--opt", str(ROOT / "config/bagel.yaml"), *argv.split()])
+    assert (config.guidance_type, config.phase_num, config.num_ddim_timesteps) == ("sctd", 5, 50)
+    assert "bagel" in config.guidance.text
+
+
+@pytest.mark.parametrize(
+    ("argv", "value"),
+    [
+        (["--save_video"], True),
+        (["--save_video", "true"], True),
+        (["--save_video", "false"], False),
+        (["--save_video=False"], False),
+        (["--save_video", "--quiet"], True),
+        (["--save_video", "false", "--save_video"], True),
+    ],
+)
+def test_switches(argv: list[str], value: bool) -> None:
+    assert load(argv).save_video is value
+
+
+@pytest.mark.parametrize("value", [["2", "8", "1e3"], ["[2, 8, 1000]"], ["[2,8.0, '1e3']"]])
+def test_lists_as_several_values_or_as_a_literal(value: list[str]) -> None:
+    assert load(["--grad_clip", *value]).optimization.grad_clip == (2, 8, 1000)
+
+
+def test_negative_numbers_are_values() -> None:
+    assert load(["--phi_range", "-90", "9e1"]).camera.phi_range == (-90, 90)
+    assert load(["--phi_range", "-1.8e2", "-10"]).camera.phi_range == (-180, -10)
+
+
+def test_null_where_a_key_may_be_null() -> None:
+    assert load(["--max_scale", "null"]).optimization.max_scale is None
+    assert load(["--grad_clip", "[]"]).optimization.grad_clip is None
+    assert load(["--grad_clip", "null"]).optimization.grad_clip is None
+
+
+def test_text_stays_text() -> None:
+    assert load(["--text", "42"]).guidance.text == "42"
+    assert load(["--text=--seed: [1"]).guidance.text == "--seed: [1"
+    assert load(["--negative", ""]).guidance.negative == ""
+
+
+@pytest.mark.parametrize("name", sorted({*flags()} - {"guid_scale"}))
+def test_every_key_is_a_flag_of_the_same_name(name: str) -> None:
+    section, key = flags()[name]
+    assert key == name
+    default = getattr(section_of(section)(), name)
+    words = [str(item) for item in default] if isinstance(default, tuple) else [str(default)]
+    config = load(["--text", "a mug", f"--{name}", *(words or ["[]"])] if name != "text" else ["--text", "a"])
+    held = getattr(config, SECTIONS[section]) if section else config
+    assert getattr(held, name) == (default if name != "text" else "a")
+
+
+def test_guidances_are_those_of_the_table() -> None:
+    for name in GUIDANCE_NAMES:
+        assert load(["--guidance_type", name]).guidance_type == name
+
+
+def test_the_configuration_is_frozen() -> None:
+    config = load([])
+    with pytest.raises(ValidationError, match="frozen"):
+        config.seed = 3  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="frozen"):
+        config.guidance.text = "a mug"  # type: ignore[misc]
+    hash(config)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["--opt", str(Path(__file__).parent / "every_key.yaml")],
+        ["--text", "Sébastien's “mug”: #1\nnext - {line}, 'quoted'", "--max_scale", "1e-7"],
+        ["--grad_clip", "[]", "--checkpoint_iterations", "1", "20", "--lambda_tv", "1e22"],
+        ["--text", "no", "--negative", "null", "--workspace", "1e3", "--inverse_text", "~"],
+    ],
+)
+def test_dump_gives_back_an_equal_configuration(argv: list[str], tmp_path: Path) -> None:
+    config = load(argv)
+    text = dump(config)
+    assert load(["--opt", written(tmp_path, text)]) == config
+    assert dump(load(["--opt", written(tmp_path, text)])) == text
+
+
+def test_dump_is_complete_and_in_the_sections_of_the_files() -> None:
+    content = yaml.safe_load(dump(Config()))
+    assert list(content) == [*keys_of(""), *SECTIONS]
+    for section in SECTIONS:
+        assert list(content[section]) == keys_of(section)
+
+
+def test_ten_presets_and_the_quickstart() -> None:
+    assert len(PRESETS) == 11
+    assert {"bagel", "quickstart"} <= {file.stem for file in PRESETS}
+
+
+@pytest.mark.parametrize("file", PRESETS, ids=lambda file: file.stem)
+def test_presets_load_silently_and_hold_differences_only(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load(["--opt", str(file)])
+    assert caplog.messages == []
+    defaults = yaml.safe_load(dump(Config()))
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    same = [
+        f"{section}.{key}"
+        for section, keys in content.items()
+        for key, value in (keys.items() if isinstance(keys, dict) else [])
+        if defaults[section][key] == value
+    ]
+    assert same == []
+
+
+def test_one_warning_names_the_keys_without_effect(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = written(
+        tmp_path,
+        "port: 2355\nGuidanceParams: {text: a mug, perpneg: false, interval_ratio: 0.5, rgb_scale: 1}\n"
+        "OptimizationParams: {lambda_bin: 3, lambda_sat: 1.0}",
+    )
+    with caplog.at_level(logging.WARNING):
+        load(["--opt", file])
+    message = (
+        "GuidanceParams.interval_ratio (0.5), OptimizationParams.lambda_bin (3) are accepted without effect."
+    )
+    assert caplog.messages == [message]
+
+
+def test_a_key_that_acts_as_another_value_than_its_default_warns(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    marked = [
+        (section, name)
+        for section in ("", *SECTIONS)
+        for name in keys_of(section)
+        if extra(section_of(section).model_fields[name])["acts_as"] is not None
+    ]
+    load(["--opt", written(tmp_path, "GuidanceParams: {text: a mug}")])
+    assert all(name in caplog.text for _, name in marked)
+
+
+def test_importing_and_loading_leave_torch_out() -> None:
+    code = (
+        "import sys, config\n"
+        "config.dump(config.load(['--seed', '3']))\n"
+        "heavy = {'torch', 'numpy', 'diffusers', 'transformers', 'scene', 'guidance'} & set(sys.modules)\n"
+        "sys.exit(' '.join(heavy) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_help_names_every_flag_once_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        load(["--seed", "1", "--help"])
+    assert left.value.code == 0
+    text = capsys.readouterr().out
+    named = re.findall(r"(?<=\s)--(\w+)", text.split("The run:")[1])
+    assert sorted(named) == sorted({*flags()} - {"guid_scale"})
+    assert max(len(line) for line in text.splitlines()) <= 110
+    assert "5000" in text
