@@ -14,9 +14,20 @@ from config.schema import SECTIONS, keys_of
 
 PRESET_FOLDER = Path(__file__).parent
 LARGEST_FILE = 65_536  # bytes; the originals' files have 2,000, and one that names every key 6,000
+LARGEST_MAPPING = 500  # keys; the largest section has 60
 
 Values = dict[str, dict[str, Any]]
 """YAML section name ('' for the top of the file) -> key -> raw value."""
+
+
+class _BoundedLoader(yaml.SafeLoader):
+    """``yaml.safe_load``, but merge keys (``<<``) of merge keys cannot grow a small file without end."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        if len(node.value) > LARGEST_MAPPING:
+            problem = f"a mapping of more than {LARGEST_MAPPING} keys"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 def read(path: str | os.PathLike[str]) -> Values:
@@ -58,7 +69,7 @@ def _text_of(path: str | os.PathLike[str]) -> str:
 
 def _parse(text: str, path: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader=_BoundedLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""

@@ -134,6 +134,14 @@ def test_aliases_that_describe_an_enormous_value(tmp_path: Path) -> None:
     sentence_of(["--opt", str(file)])
 
 
+def test_merge_keys_that_describe_an_enormous_mapping(tmp_path: Path) -> None:
+    levels = ["l0: &a0 {x: 1}"]
+    levels += [f"l{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 30)]
+    file = tmp_path / "broken.yaml"
+    file.write_text("\n".join(levels))
+    assert "more than 500 keys" in sentence_of(["--opt", str(file)])
+
+
 @pytest.mark.parametrize(
     ("phase_num", "threshold", "fits"),
     [(5, 399, True), (5, 400, False), (10, 150, True), (10, 200, False), (1, 1000, True)],

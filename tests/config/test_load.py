@@ -41,6 +41,12 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     assert (config.seed, config.guidance.text, config.guidance.guidance_scale) == (2, "a red mug", 20)
 
 
+def test_a_file_may_use_anchors_and_merge_keys(tmp_path: Path) -> None:
+    text = "GuidanceParams: {text: &t a mug, negative: *t}\nModelParams: {<<: {sh_degree: 2}, bg_gray: on}"
+    config = load(["--opt", written(tmp_path, text)])
+    assert (config.guidance.negative, config.model.sh_degree, config.model.bg_gray) == ("a mug", 2, True)
+
+
 def test_flags_may_come_before_the_file(tmp_path: Path) -> None:
     file = written(tmp_path, "seed: 1\nGuidanceParams: {text: a mug}")
     assert load(["--seed", "2", "--opt", file]).seed == 2
