@@ -1,0 +1,113 @@
+// The C ABI that cpu.py loads.
+#include <algorithm>
+#include <cmath>
+#include <new>
+
+#include "parallel.h"
+#include "simd.h"
+#include "types.h"
+
+namespace dgr {
+namespace {
+
+Camera read_camera(const Scene& s, int64_t view) {
+    Camera c;
+    const float* m = s.viewmats + view * 16;
+    for (int i = 0; i < 3; ++i) {
+        for (int j = 0; j < 3; ++j) c.r[i][j] = m[i * 4 + j];
+        c.t[i] = m[i * 4 + 3];
+    }
+    for (int j = 0; j < 3; ++j) c.centre[j] = -(c.r[0][j] * c.t[0] + c.r[1][j] * c.t[1] + c.r[2][j] * c.t[2]);
+    c.fx = s.focals[view * 2];
+    c.fy = s.focals[view * 2 + 1];
+    c.cx = s.principals[view * 2];
+    c.cy = s.principals[view * 2 + 1];
+    c.limit_x = 1.3f * 0.5f * static_cast<float>(s.width) / c.fx;
+    c.limit_y = 1.3f * 0.5f * static_cast<float>(s.height) / c.fy;
+    return c;
+}
+
+void prepare(const Scene& s, Workspace& w) {
+    w.error = 0;
+    w.cameras.resize(s.views);
+    for (int64_t v = 0; v < s.views; ++v) w.cameras[v] = read_camera(s, v);
+    w.tiles_x = (s.width + TILE - 1) / TILE;
+    w.tiles_y = (s.height + TILE - 1) / TILE;
+    w.threads.resize(s.threads);
+    for (auto& thread : w.threads)
+        if (!thread.per_tile.reserve(static_cast<size_t>(s.views) * w.tiles_per_view())) throw std::bad_alloc();
+    if (s.count && !w.records.reserve(static_cast<size_t>(s.count) * s.views)) throw std::bad_alloc();
+}
+
+void forward(const Scene& s, const Images& out, Workspace& w) {
+    prepare(s, w);
+    run_team(s.threads, [&](int thread, Barrier& barrier) {
+        preprocess(s, out, w, thread);
+        barrier.wait();
+        if (thread == 0) assign_tiles(w);
+        barrier.wait();
+        if (w.error) return;
+        scatter(w, thread);
+        barrier.wait();
+        for (uint32_t i; (i = w.next++) < w.tile_order.size();) {
+            sort_tile(w, w.threads[thread], w.tile_order[i]);
+            render_tile(s, out, w, w.threads[thread], w.tile_order[i]);
+        }
+    });
+}
+
+void backward(const Scene& s, const Images& out, const Gradients& g, Workspace& w) {
+    w.error = 0;
+    w.next = 0;
+    const size_t instances = w.tile_start.back();
+    if (instances && !w.moments.reserve(instances)) throw std::bad_alloc();
+    w.threads.resize(std::max<size_t>(w.threads.size(), s.threads));
+    run_team(s.threads, [&](int thread, Barrier& barrier) {
+        for (uint32_t i; (i = w.next++) < w.tile_order.size();)
+            render_tile_backward(s, out, g, w, w.threads[thread], w.tile_order[i]);
+        barrier.wait();
+        if (w.error) return;
+        preprocess_backward(s, g, w, thread);
+    });
+}
+
+template <class Work> int guarded(dgr::Workspace& w, const Work& work) {
+    try {
+        work();
+    } catch (const std::bad_alloc&) {
+        return OUT_OF_MEMORY;
+    }
+    return w.error;
+}
+
+}  // namespace
+}  // namespace dgr
+
+#define DGR_API extern "C" __attribute__((visibility("default")))
+
+// The best instruction set of this processor: 0 portable, 1 AVX2, 2 AVX-512.
+DGR_API int dgr_processor_level() {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512bw"))
+        return 2;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return 1;
+#endif
+    return 0;
+}
+
+DGR_API int dgr_lanes() { return dgr::LANES; }
+DGR_API void* dgr_create() { return new (std::nothrow) dgr::Workspace; }
+DGR_API void dgr_destroy(void* workspace) { delete static_cast<dgr::Workspace*>(workspace); }
+DGR_API int64_t dgr_nonfinite(void* workspace) { return static_cast<dgr::Workspace*>(workspace)->nonfinite; }
+
+DGR_API int dgr_forward(void* workspace, const dgr::Scene* scene, const dgr::Images* images) {
+    auto& w = *static_cast<dgr::Workspace*>(workspace);
+    return dgr::guarded(w, [&] { dgr::forward(*scene, *images, w); });
+}
+
+DGR_API int dgr_backward(void* workspace, const dgr::Scene* scene, const dgr::Images* images, const dgr::Gradients* gradients) {
+    auto& w = *static_cast<dgr::Workspace*>(workspace);
+    return dgr::guarded(w, [&] { dgr::backward(*scene, *images, *gradients, w); });
+}

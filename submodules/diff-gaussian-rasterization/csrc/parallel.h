@@ -1,0 +1,39 @@
+// A team of threads for one call: threads that outlive the call would not survive a fork.
+#pragma once
+#include <atomic>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+namespace dgr {
+
+class Barrier {
+public:
+    explicit Barrier(int size) : size_(size) {}
+    void wait() {
+        const int phase = phase_.load(std::memory_order_acquire);
+        if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
+            arrived_.store(0, std::memory_order_relaxed);
+            phase_.store(phase + 1, std::memory_order_release);
+            return;
+        }
+        for (int spins = 0; phase_.load(std::memory_order_acquire) == phase; ++spins)
+            if (spins > 2000) std::this_thread::yield();
+    }
+
+private:
+    const int size_;
+    std::atomic<int> arrived_{0}, phase_{0};
+};
+
+// Runs work(thread, barrier) on `size` threads, the caller being thread 0.
+template <class Work> void run_team(int size, const Work& work) {
+    Barrier barrier(size);
+    std::vector<std::thread> team;
+    team.reserve(size);
+    for (int t = 1; t < size; ++t) team.emplace_back([&work, &barrier, t] { work(t, barrier); });
+    work(0, barrier);
+    for (auto& member : team) member.join();
+}
+
+}  // namespace dgr

@@ -1,0 +1,219 @@
+"""The definition: what the rasterizer computes, in plain torch, on any device and in any floating type.
+
+EWA splatting (Zwicker et al. 2001) as in 3D Gaussian Splatting (Kerbl et al. 2023, section 4 and appendix A); the equation
+numbers are of the latter. Every backend is held against this file, forward and backward. Autograd does the backward.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from .scene import Gaussians, Views
+
+DILATION = 0.3  # px^2, added to both variances of the projected covariance
+MAX_ALPHA = 0.99
+MIN_ALPHA = 1 / 255
+MIN_TRANSMITTANCE = 1e-4
+TILE = 32  # pixels; saves memory and changes nothing
+
+
+def sh_basis(directions: Tensor, degree: int) -> Tensor:
+    """Real spherical harmonics of unit vectors [N, 3] up to `degree` <= 3, with the signs of 3DGS files: [N, (degree+1)^2]."""
+    x, y, z = directions.unbind(-1)
+    basis = [torch.full_like(x, 0.5 / math.sqrt(math.pi))]
+    if degree >= 1:
+        c1 = math.sqrt(3 / (4 * math.pi))
+        basis += [-c1 * y, c1 * z, -c1 * x]
+    if degree >= 2:
+        c2 = math.sqrt(15 / (4 * math.pi))
+        basis += [c2 * x * y, -c2 * y * z, c2 / math.sqrt(12) * (2 * z * z - x * x - y * y)]
+        basis += [-c2 * x * z, c2 / 2 * (x * x - y * y)]
+    if degree >= 3:
+        c33, c32 = math.sqrt(35 / (32 * math.pi)), math.sqrt(105 / (16 * math.pi))
+        c31, c30 = math.sqrt(21 / (32 * math.pi)), math.sqrt(7 / (16 * math.pi))
+        basis += [-c33 * y * (3 * x * x - y * y), 2 * c32 * x * y * z, -c31 * y * (4 * z * z - x * x - y * y)]
+        basis += [c30 * z * (2 * z * z - 3 * x * x - 3 * y * y), -c31 * x * (4 * z * z - x * x - y * y)]
+        basis += [c32 * z * (x * x - y * y), -c33 * x * (x * x - 3 * y * y)]
+    return torch.stack(basis, dim=-1)
+
+
+def rotation_matrices(quaternions: Tensor) -> Tensor:
+    """[N, 4] (w, x, y, z) of any length but 0 to [N, 3, 3]."""
+    w, x, y, z = (quaternions / quaternions.norm(dim=-1, keepdim=True)).unbind(-1)
+    entries = [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)]
+    entries += [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)]
+    entries += [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)]
+    return torch.stack(entries, dim=-1).unflatten(-1, (3, 3))
+
+
+def covariance_matrices(g: Gaussians, scale_modifier: float) -> Tensor:
+    """Sigma = R S S^T R^T (Eq. 6), or the given covariances: [N, 3, 3]."""
+    if g.covariances is not None:
+        return g.covariances[:, [0, 1, 2, 1, 3, 4, 2, 4, 5]].unflatten(-1, (3, 3))
+    assert g.scales is not None
+    assert g.rotations is not None
+    factor = rotation_matrices(g.rotations) * (g.scales * scale_modifier)[:, None, :]
+    return factor @ factor.mT
+
+
+@dataclass(frozen=True)
+class Projected:
+    """Gaussians in one image: means [N, 2] (pixels), depths [N], covariances [N, 2, 2] (px^2), opacities [N], colors [N, 3]."""
+
+    means: Tensor
+    depths: Tensor
+    covariances: Tensor
+    opacities: Tensor
+    colors: Tensor
+
+    def __getitem__(self, index: Tensor) -> Projected:
+        return Projected(*(getattr(self, f.name)[index] for f in fields(self)))
+
+
+def project(g: Gaussians, views: Views, view: int) -> Projected:
+    """Eq. 5 with the Jacobian of the perspective division, |x/z| and |y/z| clamped to 1.3 tan(fov/2) in it."""
+    rotation, translation = views.viewmats[view, :3, :3], views.viewmats[view, :3, 3]
+    focal = views.focals[view]
+    cam = g.means @ rotation.T + translation
+    z = cam[:, 2]
+    ratio = cam[:, :2] / z[:, None]
+    means = focal * ratio + views.principals[view]
+
+    limit = 1.3 * torch.tensor([views.width, views.height]).to(focal) / (2 * focal)
+    u, v = torch.maximum(torch.minimum(ratio, limit), -limit).unbind(-1)
+    zero = torch.zeros_like(z)
+    jacobian = torch.stack(
+        [focal[0] / z, zero, -focal[0] * u / z, zero, focal[1] / z, -focal[1] * v / z], dim=-1
+    )
+    to_image = jacobian.unflatten(-1, (2, 3)) @ rotation
+    sharp = to_image @ covariance_matrices(g, views.scale_modifier) @ to_image.mT
+    covariances = sharp + DILATION * torch.eye(2).to(sharp)
+
+    opacities = g.opacities
+    if views.antialiasing:  # Mip-Splatting (Yu et al. 2024), 2D filter
+        opacities = opacities * (torch.det(sharp) / torch.det(covariances)).clamp(min=0).sqrt()
+    return Projected(means, z, covariances, opacities, view_colors(g, views, rotation, translation))
+
+
+def view_colors(g: Gaussians, views: Views, rotation: Tensor, translation: Tensor) -> Tensor:
+    """[N, 3]: the given colors, or the harmonics seen from the camera, plus 0.5, not below 0."""
+    if g.colors is not None:
+        return g.colors
+    assert g.shs is not None
+    offsets = g.means + rotation.T @ translation  # the camera sits at -R^T t
+    basis = sh_basis(offsets / offsets.norm(dim=-1, keepdim=True), views.sh_degree)
+    return ((basis[:, :, None] * g.shs[:, : basis.shape[1]]).sum(1) + 0.5).clamp(min=0)
+
+
+def finite(g: Gaussians, sh_degree: int) -> Tensor:
+    """[N] bool: every parameter that takes part is finite, and the rotation has a direction."""
+    used = replace(g, shs=None if g.shs is None else g.shs[:, : (sh_degree + 1) ** 2])
+    ok = torch.ones(len(g.means), dtype=torch.bool, device=g.means.device)
+    for tensor in vars(used).values():
+        if tensor is not None:
+            ok &= tensor.isfinite().reshape(len(ok), -1).all(dim=1)
+    if g.rotations is not None:
+        ok &= (g.rotations != 0).any(dim=1)
+    return ok
+
+
+def reach(p: Projected) -> Tensor:
+    """[N, 2] half-widths in pixels of the box around alpha >= 1/255; negative where the opacity is below it."""
+    log_ratio = (p.opacities / MIN_ALPHA).log()
+    variances = torch.diagonal(p.covariances, dim1=-2, dim2=-1)
+    return torch.where(
+        log_ratio[:, None] >= 0, (2 * log_ratio.clamp(min=0)[:, None] * variances).sqrt(), -1.0
+    )
+
+
+def radii_of(p: Projected, views: Views) -> Tensor:
+    """[N] int32: three standard deviations along the longer axis, rounded up; 0 where no pixel can be reached."""
+    det = torch.det(p.covariances)
+    extent = reach(p)
+    low, high = (p.means - extent).ceil(), (p.means + extent).floor()
+    last = torch.tensor([views.width - 1, views.height - 1]).to(p.means)
+    covered = (low.clamp(min=0) <= torch.minimum(high, last)).all(dim=1) & (extent >= 0).all(dim=1)
+    visible = (p.depths > views.near) & p.depths.isfinite() & (det > 0) & det.isfinite() & covered
+    middle = torch.diagonal(p.covariances, dim1=-2, dim2=-1).mean(dim=-1)
+    longest = middle + (middle**2 - det).clamp(min=0).sqrt()
+    radii = (3 * longest.clamp(min=0).sqrt()).ceil().clamp(max=1e9)
+    return torch.where(visible, radii, torch.zeros_like(radii)).to(torch.int32)
+
+
+def composite(p: Projected, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Front-to-back blending (Eq. 3) of Gaussians in depth order at pixels [P, 2]: rgb [P, 3], depth [P], transmittance [P]."""
+    offsets = pixels[:, None, :] - p.means
+    solved = torch.einsum("pni,nij,pnj->pn", offsets, torch.linalg.inv(p.covariances), offsets)
+    alphas = (p.opacities * torch.exp(-0.5 * solved)).clamp(max=MAX_ALPHA)
+    alphas = torch.where(alphas >= MIN_ALPHA, alphas, torch.zeros_like(alphas))
+    after = torch.cumprod(1 - alphas, dim=1)
+    # The product only falls, so those before the stop are exactly those that leave enough.
+    alphas = torch.where(after >= MIN_TRANSMITTANCE, alphas, torch.zeros_like(alphas))
+    after = torch.cumprod(1 - alphas, dim=1)
+    before = torch.cat([torch.ones_like(after[:, :1]), after[:, :-1]], dim=1)
+    weights = before * alphas
+    return weights @ p.colors, weights @ p.depths, after[:, -1]
+
+
+def render_view(p: Projected, views: Views, view: int) -> tuple[Tensor, Tensor, Tensor]:
+    """rgb [3, H, W], depth [1, H, W], alpha [1, H, W] of Gaussians in depth order."""
+    background = views.backgrounds[view].to(p.means)
+    low, high = (p.means - reach(p)).detach(), (p.means + reach(p)).detach()
+    rows = []
+    for y in range(0, views.height, TILE):
+        row = []
+        for x in range(0, views.width, TILE):
+            ys = torch.arange(y, min(y + TILE, views.height)).to(p.means)
+            xs = torch.arange(x, min(x + TILE, views.width)).to(p.means)
+            pixels = torch.stack(torch.meshgrid(ys, xs, indexing="ij")[::-1], dim=-1).reshape(-1, 2)
+            here = (low <= pixels[-1] + 1e-3).all(dim=1) & (high >= pixels[0] - 1e-3).all(dim=1)
+            if here.any():
+                rgb, depth, left = composite(p[here], pixels)
+            else:
+                rgb, depth, left = (
+                    torch.zeros_like(pixels[:, :1]).expand(-1, 3),
+                    pixels[:, 0] * 0,
+                    pixels[:, 0] * 0 + 1,
+                )
+            tile = torch.cat([rgb + left[:, None] * background, depth[:, None], 1 - left[:, None]], dim=1)
+            row.append(tile.T.reshape(5, len(ys), len(xs)))
+        rows.append(torch.cat(row, dim=2))
+    image = torch.cat(rows, dim=1)
+    return image[:3], image[3:4], image[4:]
+
+
+def rasterize(
+    g: Gaussians, views: Views, anchor: Tensor, values: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+    """rgb [V, 3, H, W], depth [V, 1, H, W], alpha [V, 1, H, W], radii [V, N] int32, the number of non-finite Gaussians.
+
+    values [V, N, 2] receives the pixel means (0 where culled), and anchor [V, N, 2] their gradients.
+    """
+    kept = finite(g, views.sh_degree)
+    images, radii = [], []
+    for view in range(len(views.viewmats)):
+        with torch.no_grad():
+            candidates = kept.nonzero().squeeze(1)
+            projected = project(_subset(g, candidates), views, view)
+            candidate_radii = radii_of(projected, views)
+            # Culled Gaussians leave here, so that nothing of theirs reaches the gradients.
+            shown = candidate_radii.nonzero().squeeze(1)
+            shown = shown[torch.sort(projected.depths[shown], stable=True).indices]
+            seen = candidates[shown]
+            radii.append(torch.zeros_like(kept, dtype=torch.int32).index_put((candidates,), candidate_radii))
+            values[view] = torch.zeros_like(values[view]).index_put(
+                (seen,), projected.means[shown].to(values)
+            )
+        p = project(_subset(g, seen), views, view)
+        nudge = anchor[view][seen].to(p.means)
+        images.append(render_view(replace(p, means=p.means + (nudge - nudge.detach())), views, view))
+    rgb, depth, alpha = (torch.stack(parts) for parts in zip(*images))
+    return rgb, depth, alpha, torch.stack(radii), int((~kept).sum())
+
+
+def _subset(g: Gaussians, index: Tensor) -> Gaussians:
+    return Gaussians(**{name: None if t is None else t[index] for name, t in vars(g).items()})

@@ -1,0 +1,72 @@
+"""Builds one plain shared library per instruction set: a C++17 compiler is all it needs, neither torch nor Python headers."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+HERE = Path(__file__).parent
+SOURCES = sorted(str(p.relative_to(HERE)) for p in (HERE / "csrc").glob("*.cpp"))
+HEADERS = sorted(str(p.relative_to(HERE)) for p in (HERE / "csrc").glob("*.h"))
+
+INSTRUCTION_SETS = {"portable": []}
+if platform.machine().lower() in ("x86_64", "amd64"):
+    INSTRUCTION_SETS["avx2"] = ["-mavx2", "-mfma"]
+    INSTRUCTION_SETS["avx512"] = ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mavx2", "-mfma"]
+
+# Headers of vector intrinsics make GCC report reads of registers that are left undefined on purpose.
+FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "-fPIC",
+    "-shared",
+    "-pthread",
+    "-fvisibility=hidden",
+    "-Wno-maybe-uninitialized",
+]
+
+
+def compiler() -> list[str]:
+    """The command of the C++ compiler: CXX if set, else the first of the usual names."""
+    if os.environ.get("CXX"):
+        return shlex.split(os.environ["CXX"])
+    for name in ("g++", "clang++", "c++"):
+        if shutil.which(name):
+            return [name]
+    raise RuntimeError("No C++17 compiler found: install g++ or clang++, or set CXX to the command of yours.")
+
+
+class BuildLibraries(build_ext):
+    """Each extension is a library for ctypes: no Python symbol inside, and no ABI in its name."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        return str(Path(*fullname.split("."))) + ".so"
+
+    def build_extensions(self) -> None:
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(self.build_extension, self.extensions))
+
+    def build_extension(self, ext: Extension) -> None:
+        target = Path(self.get_ext_fullpath(ext.name)).absolute()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        command = [*compiler(), *FLAGS, *ext.extra_compile_args, *ext.sources, "-o", str(target)]
+        subprocess.run(command, check=True, cwd=HERE)
+
+
+setup(
+    ext_modules=[
+        Extension(
+            f"diff_gaussian_rasterization.libdgr_{name}", SOURCES, depends=HEADERS, extra_compile_args=flags
+        )
+        for name, flags in INSTRUCTION_SETS.items()
+    ],
+    cmdclass={"build_ext": BuildLibraries},
+)
