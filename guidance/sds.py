@@ -45,11 +45,12 @@ class SDS:
             noise = torch.randn(z0.shape, generator=rng).to(z0)
             z_t = solver.add_noise(z0, noise, t, self.schedule)
             eps_n, eps_y = cfg.predict(self.prior, z_t, t, [conditioning.negative, conditioning.positive])
-            residual = cfg.combine(eps_n, eps_y, self.params.guidance_scale) - noise
+            guided = cfg.combine(eps_n, eps_y, self.params.guidance_scale)
             w = solver.per_view(base.weight(self.params.weighting, t, self.schedule), z0)
             diagnostics = {
                 "t": float(t.double().mean()),
                 "unet_evals_per_view": 2.0,
-                "grad_norm_guidance": (w * (eps_y - eps_n)).norm(),
+                "grad_norm_denoise": (w * (eps_n - noise)).norm(),
+                "grad_norm_guidance": (w * (guided - eps_n)).norm(),
             }
-        return base.to_output(z0, w * residual, self.params, diagnostics)
+        return base.to_output(z0, w * (guided - noise), self.params, diagnostics)

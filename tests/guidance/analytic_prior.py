@@ -1,7 +1,10 @@
 """A prior whose optimal noise prediction is known in closed form: data from a mixture of isotropic Gaussians.
 
 With z_0 ~ sum_k pi_k N(mu_k, s^2 I), the noised density is p_t(z) = sum_k pi_k N(z; alpha mu_k, v_t I) with
-v_t = alpha^2 s^2 + sigma^2, and eps(z, t) = -sigma grad log p_t(z) = sigma sum_k r_k(z) (z - alpha mu_k) / v_t,
+v_t = alpha^2 s^2 + sigma^2, and
+
+    eps(z, t) = -sigma grad log p_t(z) = sigma sum_k r_k(z) (z - alpha mu_k) / v_t
+
 where r_k is the posterior probability of mode k. A condition is a mixture's weights pi [B, 1, K].
 """
 
@@ -55,7 +58,7 @@ class AnalyticPrior:
         return probability.reshape(len(z0), 2, MODES_PER_CLASS).sum(-1)[:, wanted]
 
     def conditioning(self, wanted: int, count: int, *, negative: bool = False) -> Conditioning:
-        """y = the class `wanted`, n = the other class (if `negative`), and both for the unconditional prompt."""
+        """y = the class `wanted`, n = the other class (if `negative`), no prompt = both classes."""
         both = torch.full((1, 1, 2 * MODES_PER_CLASS), 1 / (2 * MODES_PER_CLASS))
         classes = torch.zeros(2, 1, 2 * MODES_PER_CLASS)
         for name in (0, 1):
