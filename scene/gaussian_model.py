@@ -114,8 +114,8 @@ class GaussianModel:
         return counts
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The raw tensors, detached; `GaussianModel(state)` is the model again."""
-        return {name: parameter.detach() for name, parameter in self.raw().items()}
+        """A copy of the raw tensors; `GaussianModel(state)` is the model again."""
+        return {name: parameter.detach().clone() for name, parameter in self.raw().items()}
 
     @staticmethod
     def from_points(

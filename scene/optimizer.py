@@ -3,6 +3,7 @@ go."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -118,8 +119,8 @@ class GaussianOptimizer:
             self.model.set_raw({name: parameter})
 
     def state_dict(self) -> dict[str, Any]:
-        """Adam's state; with the model's own, an exact checkpoint."""
-        return self.adam.state_dict()
+        """A copy of Adam's state; with the model's own, an exact checkpoint."""
+        return copy.deepcopy(self.adam.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state`, taken from an optimizer of a model with as many Gaussians.
@@ -133,4 +134,5 @@ class GaussianOptimizer:
                     f"The optimizer state of {name} has shape {list(moments['exp_avg'].shape)}, "
                     f"but the model's has {list(parameter.shape)}."
                 )
-        self.adam.load_state_dict(state)
+        # Adam would go on to write into the tensors of `state` itself.
+        self.adam.load_state_dict(copy.deepcopy(state))

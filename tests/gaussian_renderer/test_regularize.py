@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gaussian_renderer.regularize import binary_alpha, mean_alpha, mean_scale, tv
+
+
+def test_tv_of_known_pictures() -> None:
+    assert tv(torch.full((2, 3, 8, 8), 0.7)).item() == 0.0
+    ramp = (torch.arange(8) * 0.1).expand(2, 3, 8, 8)
+    assert tv(ramp).item() == pytest.approx(2 * 0.01)
+    assert tv(ramp.transpose(2, 3)).item() == pytest.approx(2 * 0.01)
+    checks = (torch.arange(8)[:, None] + torch.arange(8)).remainder(2).float().expand(1, 1, 8, 8)
+    assert tv(checks).item() == pytest.approx(4.0)
+
+
+def test_tv_does_not_depend_on_the_number_of_copies() -> None:
+    image = torch.rand(1, 3, 9, 7)
+    torch.testing.assert_close(tv(image.repeat(4, 1, 1, 1)), tv(image))
+
+
+def test_alpha_terms() -> None:
+    alpha = torch.tensor([0.0, 0.5, 1.0, 1.0]).reshape(1, 1, 2, 2)
+    assert mean_alpha(alpha).item() == 0.625
+    assert binary_alpha(alpha).item() == 0.25
+    assert mean_scale(torch.tensor([[1.0, 2.0, 3.0]])).item() == 2.0

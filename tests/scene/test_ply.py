@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from plyfile import PlyData, PlyElement
+
+from scene.gaussian_model import GaussianModel
+from scene.ply import read_gaussians, read_points, write_gaussians
+
+
+def random_raw(count: int, degree: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    shapes = {"xyz": (3,), "f_dc": (1, 3), "f_rest": ((degree + 1) ** 2 - 1, 3)}
+    shapes |= {"opacity": (1,), "scaling": (3,), "rotation": (4,)}
+    return {name: torch.randn(count, *shape, generator=rng) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+@pytest.mark.parametrize("count", [0, 1, 17])
+def test_round_trip_is_exact(tmp_path: Path, degree: int, count: int) -> None:
+    raw = random_raw(count, degree)
+    write_gaussians(tmp_path / "x.ply", raw)
+    loaded = read_gaussians(tmp_path / "x.ply")
+    assert {name: tensor.shape for name, tensor in loaded.items()} == {n: t.shape for n, t in raw.items()}
+    assert all(torch.equal(raw[name], loaded[name]) for name in raw)
+
+
+def test_layout_is_inrias(tmp_path: Path) -> None:
+    raw = random_raw(5, 3)
+    write_gaussians(tmp_path / "x.ply", raw)
+    header, body = (tmp_path / "x.ply").read_bytes().split(b"end_header\n")
+    lines = header.decode("ascii").splitlines()
+    assert lines[:3] == ["ply", "format binary_little_endian 1.0", "element vertex 5"]
+    names = [line.split()[2] for line in lines[3:]]
+    assert all(line.split()[:2] == ["property", "float"] for line in lines[3:])
+    expected = [
+        *"xyz",
+        "nx",
+        "ny",
+        "nz",
+        *(f"f_dc_{i}" for i in range(3)),
+        *(f"f_rest_{i}" for i in range(45)),
+    ]
+    expected += ["opacity", *(f"scale_{i}" for i in range(3)), *(f"rot_{i}" for i in range(4))]
+    assert names == expected
+    table = np.frombuffer(body, "<f4").reshape(5, 62)
+    column = {name: table[:, index] for index, name in enumerate(names)}
+    assert np.array_equal(column["nx"], np.zeros(5))
+    assert np.array_equal(column["f_dc_2"], raw["f_dc"][:, 0, 2])
+    # All harmonics of red come first, then green's, then blue's.
+    assert np.array_equal(column["f_rest_3"], raw["f_rest"][:, 3, 0])
+    assert np.array_equal(column["f_rest_16"], raw["f_rest"][:, 1, 1])
+    assert np.array_equal(column["f_rest_44"], raw["f_rest"][:, 14, 2])
+    assert np.array_equal(column["rot_0"], raw["rotation"][:, 0])
+
+
+def test_the_same_values_give_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a.ply", "b.ply"):
+        write_gaussians(tmp_path / name, random_raw(9, 1))
+    assert (tmp_path / "a.ply").read_bytes() == (tmp_path / "b.ply").read_bytes()
+    assert len(os.listdir(tmp_path)) == 2
+
+
+def test_other_programs_order_and_types_are_read(tmp_path: Path) -> None:
+    raw = random_raw(4, 1)
+    write_gaussians(tmp_path / "x.ply", raw)
+    vertices = PlyData.read(tmp_path / "x.ply")["vertex"].data
+    names = [name for name in reversed(vertices.dtype.names) if not name.startswith("n")]
+    other = np.empty(4, dtype=[(name, ">f8") for name in names] + [("extra", "u1")])
+    for name in names:
+        other[name] = vertices[name]
+    for text in (False, True):
+        PlyData([PlyElement.describe(other, "vertex")], text=text, byte_order=">").write(tmp_path / "y.ply")
+        loaded = read_gaussians(tmp_path / "y.ply")
+        assert all(torch.equal(raw[name], loaded[name]) for name in raw)
+
+
+def broken(tmp_path: Path, kind: str) -> Path:
+    path = tmp_path / "broken.ply"
+    write_gaussians(path, random_raw(6, 1))
+    content = path.read_bytes()
+    if kind == "missing property":
+        content = content.replace(b"float opacity", b"float opaqueness")
+    elif kind == "absurd count":
+        content = content.replace(b"vertex 6\n", b"vertex 99999999999\n")
+    elif kind == "too many":
+        content = content.replace(b"vertex 6\n", b"vertex 600\n")
+    elif kind == "cut off":
+        content = content[:-5]
+    elif kind == "not ply":
+        content = b"\x89PNG\r\n\x1a\n" + b"\x00" * 100
+    elif kind == "empty":
+        content = b""
+    elif kind == "no vertices":
+        content = content.replace(b"element vertex", b"element points")
+    elif kind == "odd harmonics":
+        content = content.replace(b"f_rest_8", b"g_rest_8")
+    elif kind == "not finite":
+        content = content[:-4] + np.float32(np.inf).tobytes()
+    elif kind == "no folder":
+        return tmp_path / "missing" / "x.ply"
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("missing property", "lacks the vertex property 'opacity'"),
+        ("absurd count", "claims 99999999999 vertices"),
+        ("too many", "claims 600 vertices"),
+        ("cut off", "cannot be read"),
+        ("not ply", "cannot be read"),
+        ("empty", "cannot be read"),
+        ("no vertices", "no element 'vertex'"),
+        ("odd harmonics", "8 f_rest"),
+        ("not finite", "1 values of 'rot_3'"),
+        ("no folder", "not there"),
+    ],
+)
+def test_a_broken_file_gets_one_sentence(tmp_path: Path, kind: str, words: str) -> None:
+    path = broken(tmp_path, kind)
+    with pytest.raises((ValueError, FileNotFoundError), match=words) as caught:
+        read_gaussians(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_non_finite_values_are_not_written(tmp_path: Path) -> None:
+    raw = random_raw(3, 0)
+    raw["scaling"][1, 1] = float("nan")
+    with pytest.raises(ValueError, match=r"^scaling has"):
+        GaussianModel(raw).save_ply(tmp_path / "x.ply")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("kind", "top"), [("u1", 255), ("<u2", 65535), ("<f4", 1.0)])
+def test_point_clouds_with_colours_of_any_kind(tmp_path: Path, kind: str, top: float) -> None:
+    vertices = np.zeros(3, dtype=[(n, "<f4") for n in "xyz"] + [(n, kind) for n in ("red", "green", "blue")])
+    vertices["y"] = [1, 2, 3]
+    vertices["green"] = np.array([0, top / 2, top])
+    PlyData([PlyElement.describe(vertices, "vertex")]).write(tmp_path / "x.ply")
+    cloud = read_points(tmp_path / "x.ply")
+    assert cloud.points[:, 1].tolist() == [1, 2, 3]
+    assert cloud.colors is not None
+    assert cloud.colors[:, 1].tolist() == pytest.approx([0, 0.5, 1], abs=2e-3)
+
+
+def test_point_clouds_without_colours_and_from_gaussians(tmp_path: Path) -> None:
+    vertices = np.zeros(2, dtype=[(n, "<f8") for n in "xyz"])
+    PlyData([PlyElement.describe(vertices, "vertex")]).write(tmp_path / "x.ply")
+    assert read_points(tmp_path / "x.ply").colors is None
+    colors = torch.rand(5, 3)
+    GaussianModel.from_points(torch.rand(5, 3), colors, 1).save_ply(tmp_path / "y.ply")
+    read = read_points(tmp_path / "y.ply").colors
+    assert read is not None
+    torch.testing.assert_close(read, colors)

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from utils.media import LABEL_HEIGHT, colorize, contact_sheet, depth_image, write_png, write_video
+
+
+def test_png_keeps_every_level(tmp_path: Path) -> None:
+    image = torch.arange(256).float().div(255).reshape(1, 16, 16).expand(3, -1, -1)
+    write_png(tmp_path / "a" / "x.png", image)
+    pixels = np.asarray(Image.open(tmp_path / "a" / "x.png"))
+    assert np.array_equal(pixels[..., 1], np.arange(256).reshape(16, 16))
+    assert [entry.name for entry in (tmp_path / "a").iterdir()] == ["x.png"]
+
+
+def test_png_clamps_and_refuses_nan(tmp_path: Path) -> None:
+    write_png(tmp_path / "x.png", torch.tensor([[[-1.0, 2.0]]]))
+    assert np.asarray(Image.open(tmp_path / "x.png"))[0, :, 0].tolist() == [0, 255]
+    with pytest.raises(ValueError, match="not finite"):
+        write_png(tmp_path / "y.png", torch.full((3, 2, 2), float("nan")))
+    assert not (tmp_path / "y.png").exists()
+
+
+def test_contact_sheet_places_the_images_in_reading_order() -> None:
+    images = torch.stack([torch.full((3, 8, 30), level / 5) for level in range(5)])
+    sheet = contact_sheet(images, columns=3, gap=2)
+    assert sheet.shape == (3, 8 * 2 + 2, 30 * 3 + 4)
+    for index in range(5):
+        top, left = (index // 3) * 10, (index % 3) * 32
+        torch.testing.assert_close(
+            sheet[:, top : top + 8, left : left + 30], images[index], atol=2e-3, rtol=0
+        )
+    assert bool((sheet[:, 10:, 64:] == 1).all())
+
+
+def test_labels_stay_above_their_image() -> None:
+    images = [torch.zeros(3, 10, 40)] * 2
+    sheet = contact_sheet(images, columns=2, labels=["a cat", "a label far too long for its image"])
+    assert sheet.shape == (3, 10 + LABEL_HEIGHT, 84)
+    assert bool((sheet[:, LABEL_HEIGHT:, :40] == 0).all())
+    assert bool((sheet[:, :LABEL_HEIGHT] < 0.5).any())
+    assert bool((sheet[:, :, 40:44] == 1).all())
+    with pytest.raises(ValueError, match="labels has 1"):
+        contact_sheet(images, columns=2, labels=["one"])
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 48), (33, 47)])
+def test_video_has_all_frames_at_an_even_size(tmp_path: Path, height: int, width: int) -> None:
+    path = tmp_path / "v" / "turn.mp4"
+    levels = [0.1, 0.5, 0.9]
+    write_video(path, (torch.full((3, height, width), level) for level in levels), fps=10)
+    frames = imageio_ffmpeg.read_frames(str(path))
+    meta = next(frames)
+    assert meta["size"] == (width + width % 2, height + height % 2)
+    assert meta["pix_fmt"].startswith("yuv420p")
+    decoded = [np.frombuffer(frame, np.uint8).mean() / 255 for frame in frames]
+    assert decoded == pytest.approx(levels, abs=0.02)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_video_errors_leave_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no frames"):
+        write_video(tmp_path / "v.mp4", [])
+    with pytest.raises(ValueError, match="first one"):
+        write_video(tmp_path / "v.mp4", [torch.zeros(3, 16, 16), torch.zeros(3, 16, 18)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_colour_map_is_monotone_in_luminance() -> None:
+    colors = colorize(torch.linspace(0, 1, 101).reshape(1, 1, 101))
+    luminance = (colors[:, 0] * torch.tensor([0.30, 0.59, 0.11])[:, None]).sum(dim=0)
+    assert bool((luminance.diff() > 0).all())
+    assert colors[:, 0, 0].tolist() == pytest.approx([0, 0, 0], abs=1e-6)
+    assert colors[:, 0, -1].tolist() == pytest.approx([1, 1, 1], abs=1e-6)
+
+
+def test_depth_pictures_show_the_near_bright_and_nothing_black() -> None:
+    depth = torch.tensor([[[[1.0, 2.0, 0.0]]]])
+    alpha = torch.tensor([[[[1.0, 1.0, 0.0]]]])
+    near, far, empty = depth_image(depth, alpha)[0, :, 0].mean(dim=0).tolist()
+    assert near > far > empty == 0.0
+    assert depth_image(torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4)).shape == (2, 3, 4, 4)
