@@ -12,8 +12,7 @@ from scene.cameras import Cameras
 
 
 class Gaussians(Protocol):
-    """What can be rendered: N activated 3D Gaussians with K = (sh_degree + 1)² harmonics per colour
-    channel."""
+    """What can be rendered: N activated 3D Gaussians, K = (sh_degree + 1)² harmonics per channel."""
 
     sh_degree: int
 

@@ -42,8 +42,7 @@ def sample_background(
 
 @dataclass(frozen=True)
 class Perturbation:
-    """Keyword arguments of `render` for one training step: the degree in use, scales [N, 3] and shs [N, K,
-    3]."""
+    """Keyword arguments of `render` for one step: the degree in use, scales [N, 3] and shs [N, K, 3]."""
 
     sh_degree: int
     scales: Tensor

@@ -6,8 +6,7 @@ from torch import Tensor
 
 
 def tv(images: Tensor) -> Tensor:
-    """Total variation of images [V, C, H, W]: twice the sum of the mean squared vertical and horizontal
-    steps."""
+    """Twice the mean squared vertical step plus twice the horizontal one, of images [V, C, H, W]."""
     vertical = (images[:, :, 1:, :] - images[:, :, :-1, :]).square()
     horizontal = (images[:, :, :, 1:] - images[:, :, :, :-1]).square()
     return 2.0 * (vertical.mean() + horizontal.mean())

@@ -161,8 +161,7 @@ def _points(value: Tensor | None, default: Tensor, name: str) -> Tensor:
 
 @dataclass(frozen=True)
 class ViewRange:
-    """What training views are drawn from: radius in world units, theta (polar) and phi (azimuth) in
-    degrees, fovy in rad."""
+    """What training views are drawn from: radius (world units), theta and phi (degrees), fovy (radians)."""
 
     radius: tuple[float, float]
     theta: tuple[float, float]
@@ -230,8 +229,7 @@ def view_range_at(params: GenerateCamParams, optimization: OptimizationParams, s
 
 
 def _spread(bounds: tuple[float, float], count: int, gamma: float, rng: torch.Generator) -> Tensor:
-    """[count] draws in `bounds`, as middle ± half-width · u^gamma: uniform at gamma 1, denser in the middle
-    above."""
+    """[count] draws middle ± half-width · u^gamma in `bounds`: for gamma > 1 denser in the middle."""
     u = torch.rand(2, count, generator=rng, dtype=torch.float64)
     sign = torch.where(u[1] < 0.5, -1.0, 1.0)
     middle, half = (bounds[0] + bounds[1]) / 2, (bounds[1] - bounds[0]) / 2
@@ -290,8 +288,10 @@ def turntable(
     *,
     render_45: bool = False,
 ) -> Cameras:
-    """`num_frames` views once around at `default_polar`, from the front; `render_45` adds as many at 2/3 of
-    that angle."""
+    """`num_frames` views once around at `default_polar`, from the front on.
+
+    `render_45` adds as many at two thirds of that angle, which is 30 degrees above the equator by default.
+    """
     turn = 360.0 * torch.arange(num_frames, dtype=torch.float64) / num_frames
     rings = [params.default_polar, params.default_polar * 2.0 / 3.0] if render_45 else [params.default_polar]
     cameras = orbit(

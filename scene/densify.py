@@ -189,8 +189,7 @@ def cap_scales(model: GaussianModel, max_scale: float) -> None:
 
 
 def shared_opacity(opacities: Tensor, copies: Tensor) -> Tensor:
-    """Opacity of each of n copies that together cover what one Gaussian did: 1 - (1-o)^(1/n) (3DGS-MCMC Eq.
-    9)."""
+    """Opacity of n copies that together cover what one Gaussian did: 1 - (1-o)^(1/n) (3DGS-MCMC Eq. 9)."""
     return -torch.expm1(torch.log1p(-opacities) / copies)
 
 

@@ -103,8 +103,7 @@ class GaussianModel:
             setattr(self, ATTRIBUTES[name], parameter)
 
     def nonfinite(self, *, gradients: bool = False) -> dict[str, int]:
-        """Number of Gaussians with a non-finite parameter (or gradient), by group name; sound groups are
-        left out."""
+        """How many Gaussians have a non-finite parameter (or gradient), by group; sound groups are absent."""
         counts = {}
         for name, parameter in self.raw().items():
             tensor = parameter.grad if gradients else parameter.detach()

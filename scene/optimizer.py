@@ -1,5 +1,4 @@
-"""Adam over the groups of a GaussianModel, its schedules, and what happens to its state when rows come and
-go."""
+"""Adam over the parameter groups of a GaussianModel: rates, clipping, and its state as rows come and go."""
 
 from __future__ import annotations
 
@@ -35,8 +34,7 @@ class GaussianOptimizer:
         self.set_rates(0)
 
     def rates(self, step: int) -> dict[str, float]:
-        """Learning rate of each group at iteration `step`: exponential over the run, constant for opacity
-        and f_rest."""
+        """Learning rate of each group at iteration `step`; those of opacity and f_rest are constant."""
         p, last = self.params, self.params.iterations
         return {
             "xyz": self.extent * exponential(step, p.position_lr_init, p.position_lr_final, last),
@@ -53,8 +51,7 @@ class GaussianOptimizer:
             group["lr"] = rates[group["name"]]
 
     def clip_gradients(self, step: int) -> dict[str, float]:
-        """Limit the gradient norm of each group (`grad_clip`: first limit, last limit, iterations); norms
-        before."""
+        """Limit the gradient norm of each group by `grad_clip`; returns the norms from before."""
         limit = float("inf")
         if self.params.grad_clip:
             first, last, duration = self.params.grad_clip
@@ -66,8 +63,7 @@ class GaussianOptimizer:
         return norms
 
     def step(self, step: int) -> dict[str, float]:
-        """Set the rates of iteration `step`, clip, update, forget the gradients; the norms before
-        clipping."""
+        """Set the rates, clip, update and forget the gradients; returns the norms before clipping."""
         self.set_rates(step)
         norms = self.clip_gradients(step)
         self.adam.step()
@@ -93,8 +89,7 @@ class GaussianOptimizer:
 
     @torch.no_grad()
     def replace(self, name: str, values: Tensor, rows: Tensor | None = None) -> None:
-        """Set group `name` to `values` in place, or its `rows` (indices [M]) to values [M, ...]; clears
-        their moments."""
+        """Set group `name`, or its `rows` (indices [M]), to `values` in place and clear the moments there."""
         parameter = self.model.raw()[name]
         where = slice(None) if rows is None else rows
         parameter[where] = values
@@ -106,8 +101,7 @@ class GaussianOptimizer:
     def _rebuild(
         self, new_tensor: Callable[[str, Tensor], Tensor], new_moment: Callable[[str, Tensor], Tensor]
     ) -> None:
-        """Replace every parameter and its moments by others with another number of rows; gradients are
-        dropped."""
+        """Replace every parameter and its moments by ones with another number of rows; drops gradients."""
         for group in self.adam.param_groups:
             name, old = group["name"], group["params"][0]
             parameter = nn.Parameter(new_tensor(name, old.detach()))

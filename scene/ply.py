@@ -138,8 +138,7 @@ def _read_vertices(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def _check_size(path: Path) -> None:
-    """Refuse a header that claims more vertices than the file can hold, before anything is allocated for
-    them."""
+    """Refuse a header that claims more than the file can hold, before memory is allocated for it."""
     with path.open("rb") as file:
         header = file.read(65536).split(b"end_header")[0]
     found = re.search(rb"element\s+vertex\s+(\d+)", header)

@@ -31,8 +31,7 @@ class Generators:
         return {name: generator.get_state() for name, generator in self._generators.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue exactly where `state` was taken. Raises ValueError if it lacks a generator or has
-        another."""
+        """Continue exactly where `state` was taken. Raises ValueError if its generators are not NAMES."""
         if set(state) != set(NAMES):
             raise ValueError(f"The generator state holds {sorted(state)}, but it must hold {sorted(NAMES)}.")
         for name, generator in self._generators.items():

@@ -7,8 +7,7 @@ from torch import Tensor
 
 
 def quaternion_to_matrix(quaternions: Tensor) -> Tensor:
-    """Rotation matrices [..., 3, 3] of quaternions [..., 4] in (w, x, y, z) order; they need not be
-    normalised."""
+    """Rotation matrices [..., 3, 3] of quaternions (w, x, y, z) [..., 4] of any length but 0."""
     w, x, y, z = torch.nn.functional.normalize(quaternions, dim=-1).unbind(-1)
     rows = [
         *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),

@@ -27,8 +27,7 @@ def exponential(
 
 
 def linear(step: float, initial: float, final: float, max_steps: float) -> float:
-    """`initial` at step 0, `final` from `max_steps` on, a straight line between; `final` if `max_steps` is
-    0."""
+    """`initial` at step 0, `final` from `max_steps` on (at once if that is 0), a straight line between."""
     u = _clip(step / max_steps) if max_steps > 0 else 1.0
     return initial + (final - initial) * u
 

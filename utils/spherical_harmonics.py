@@ -16,8 +16,7 @@ def num_coefficients(degree: int) -> int:
 
 
 def degree_of(num_harmonics: int) -> int:
-    """The degree whose harmonics up to it number `num_harmonics`. Raises ValueError if there is none in
-    0..3."""
+    """The degree in 0..3 with `num_harmonics` harmonics up to it. Raises ValueError if there is none."""
     for degree in range(4):
         if num_coefficients(degree) == num_harmonics:
             return degree
