@@ -94,6 +94,8 @@ void render_tile_backward(const Scene& s, const Images& out, const Gradients& g,
     uint32_t i = w.tile_start[tile];
     const uint32_t end = w.tile_start[tile + 1];
     for (; i < end && live; ++i) {
+        prefetch_record(w, i + AHEAD, end);
+        if (i + AHEAD < end) __builtin_prefetch(&w.moments[w.instances[i + AHEAD].slot], 1);
         const Instance instance = w.instances[i];
         const Record& r = w.records[instance.record];
         const Splat splat(r, area);

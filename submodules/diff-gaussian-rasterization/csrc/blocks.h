@@ -38,6 +38,13 @@ struct TileArea {
     int blocks_y() const { return (height + BLOCK_HEIGHT - 1) / BLOCK_HEIGHT; }
 };
 
+constexpr uint32_t AHEAD = 12;  // instances; a list visits records all over memory
+
+// Always inlined: GCC takes a function that only prefetches for one without effect and drops the call.
+__attribute__((always_inline)) inline void prefetch_record(const Workspace& w, uint32_t i, uint32_t end) {
+    if (i < end) __builtin_prefetch(&w.records[w.instances[i].record]);
+}
+
 // The blocks of a tile that a record's box meets, inclusive.
 struct BlockRange {
     int x0, x1, y0, y1;

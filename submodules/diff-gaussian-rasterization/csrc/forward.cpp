@@ -85,7 +85,9 @@ void render_tile(const Scene& s, const Images& out, Workspace& w, ThreadData& ow
     const F lane_x = load(lanes.x), lane_y = load(lanes.y);
     clear(area, state);
     int live = area.blocks_x() * area.blocks_y();
-    for (uint32_t i = w.tile_start[tile]; i < w.tile_start[tile + 1] && live; ++i) {
+    const uint32_t end = w.tile_start[tile + 1];
+    for (uint32_t i = w.tile_start[tile]; i < end && live; ++i) {
+        prefetch_record(w, i + AHEAD, end);
         const Record& r = w.records[w.instances[i].record];
         const Splat splat(r, area);
         const BlockRange range(r, area);

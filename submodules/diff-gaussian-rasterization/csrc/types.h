@@ -7,12 +7,17 @@
 #include <memory>
 #include <vector>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "math.h"
 
 namespace dgr {
 
 constexpr int TILE = 64;           // pixels
 constexpr int MAX_COEFFICIENTS = 16;
+constexpr size_t HUGE_PAGE = size_t{1} << 21;
 
 // Mirrored field by field in cpu.py. All tensors are contiguous float32; a null pointer means "not given".
 struct Scene {
@@ -73,8 +78,13 @@ public:
     T* reserve(size_t n) {
         if (n > capacity_) {
             const size_t wanted = n + n / 4;
-            const size_t bytes = (wanted * sizeof(T) + 63) / 64 * 64;
-            data_.reset(static_cast<T*>(std::aligned_alloc(64, bytes)));
+            // Lists visit records in no order: with small pages most of the time would go into address translation.
+            const size_t page = wanted * sizeof(T) < HUGE_PAGE ? 64 : HUGE_PAGE;
+            const size_t bytes = (wanted * sizeof(T) + page - 1) / page * page;
+            data_.reset(static_cast<T*>(std::aligned_alloc(page, bytes)));
+#if defined(MADV_HUGEPAGE)
+            if (data_ && page == HUGE_PAGE) madvise(data_.get(), bytes, MADV_HUGEPAGE);
+#endif
             capacity_ = data_ ? wanted : 0;
         }
         return data_.get();
