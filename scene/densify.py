@@ -63,11 +63,8 @@ class DensificationStats:
         A pixel is 2/W by 2/H in normalised device coordinates, so gradients scale by (W/2, H/2).
         """
         seen = radii > 0
-        to_ndc = torch.tensor(
-            [width / 2.0, height / 2.0], device=means2d_grad.device, dtype=means2d_grad.dtype
-        )
-        norms = (means2d_grad * to_ndc).norm(dim=-1)
-        self.gradient_sum += torch.where(seen, norms, 0.0).sum(dim=0)
+        norms = torch.hypot(means2d_grad[..., 0] * (width / 2.0), means2d_grad[..., 1] * (height / 2.0))
+        self.gradient_sum += norms.masked_fill_(~seen, 0.0).sum(dim=0)
         self.views += seen.sum(dim=0)
         self.max_radii = torch.maximum(self.max_radii, radii.amax(dim=0).to(self.max_radii.dtype))
 
@@ -202,11 +199,11 @@ def shared_scale(opacities: Tensor, copies: Tensor) -> Tensor:
     integrates to float64's precision.
     """
     o, n = opacities.double()[:, None], copies.double()[:, None]
-    step = 0.05
-    x = step * torch.arange(-160, 161, dtype=torch.float64, device=opacities.device)
+    step = 0.1
+    x = step * torch.arange(81, dtype=torch.float64, device=opacities.device)  # even: one half will do
     shared = shared_opacity(o, n)
     covered = -torch.expm1(n * torch.log1p(-shared * torch.exp(-x * x)))
-    return o[:, 0] * math.sqrt(math.pi) / (step * covered.sum(dim=1))
+    return o[:, 0] * math.sqrt(math.pi) / (step * (2.0 * covered.sum(dim=1) - covered[:, 0]))
 
 
 @torch.no_grad()
