@@ -76,7 +76,7 @@ class GaussianOptimizer:
             raise ValueError(f"rows holds {sorted(rows)}, but it must hold {sorted(ATTRIBUTES)}.")
         self._rebuild(
             lambda name, tensor: torch.cat([tensor, rows[name].to(tensor)]),
-            lambda name, moment: torch.cat([moment, torch.zeros_like(rows[name], dtype=moment.dtype)]),
+            lambda name, moment: torch.cat([moment, moment.new_zeros(rows[name].shape)]),
         )
 
     def keep(self, mask: Tensor) -> None:
