@@ -72,5 +72,6 @@ def write_sd21_folder(path: Path, dtype: torch.dtype, *, seed: int = 0) -> Path:
         network: nn.Module = make()
         count = sum(parameter.numel() for parameter in network.parameters())
         assert count == PARAMETERS[name], f"{name} has {count} parameters, not {PARAMETERS[name]}"
-        network.to(dtype).save_pretrained(path / name)  # type: ignore[operator]
+        # diffusers' own `to` warns about modules that these networks do not have.
+        nn.Module.to(network, dtype).save_pretrained(path / name)  # type: ignore[operator]
     return path
