@@ -53,6 +53,9 @@ class StableDiffusionPrior:
         self.vae, self.unet, self.text_encoder, self.tokenizer = vae, unet, text_encoder, tokenizer
         for network in (vae, unet, text_encoder):
             network.eval().requires_grad_(False)
+        for network in (vae, unet):
+            # Convolutions are faster in this order, on processors and accelerators alike.
+            network.to(memory_format=torch.channels_last)
         self.alphas_cumprod = alphas_cumprod
         self.device, self.dtype = unet.device, unet.dtype
         self.image_size = int(unet.config.sample_size) * 2 ** (len(vae.config.block_out_channels) - 1)

@@ -28,14 +28,16 @@ def sctd(guidance_scale: float = 7.5, *, phase_num: int = 5, t_mode: str = "unif
     return lambda prior: SCTD(prior, params, phase_num=phase_num, num_ddim_timesteps=50, warmup_iter=150)
 
 
-def distill(make: Make, *, wanted: int = 0, seed: int = 0) -> tuple[AnalyticPrior, torch.Tensor]:
+def distill(
+    make: Make, *, wanted: int = 0, seed: int = 0, negative: bool = False
+) -> tuple[AnalyticPrior, torch.Tensor]:
     """Follow a guidance for 400 Adam steps from 64 random starts; the prior and the latents reached."""
     prior = AnalyticPrior()
     guidance = make(prior)
     rng = torch.Generator().manual_seed(seed)
     latents = torch.randn(STARTS, 4, 4, 4, generator=rng).requires_grad_()
     adam = torch.optim.Adam([latents], lr=0.05)
-    conditioning = prior.conditioning(wanted, STARTS)
+    conditioning = prior.conditioning(wanted, STARTS, negative=negative)
     for step in range(STEPS):
         adam.zero_grad()
         guidance(latents, conditioning, step, rng).loss.backward()
@@ -57,6 +59,15 @@ def arrived(make: Make, *, wanted: int = 0, seed: int = 0) -> int:
 )
 def test_every_start_reaches_the_wanted_class(make: Make, wanted: int) -> None:
     assert arrived(make, wanted=wanted) == STARTS
+
+
+@pytest.mark.parametrize("make", [sds(), sctd()], ids=["sds", "sctd"])
+def test_a_negative_prompt_leads_away_from_what_it_names(make: Make) -> None:
+    """The right class, though past its modes: y and n never agree here, so the guidance never rests."""
+    prior, latents = distill(make, negative=True)
+    assert int((prior.posterior(latents, 0) > 0.99).sum()) == STARTS
+    reached = latents.flatten(1)
+    assert float((reached @ (prior.modes[:2].mean(0) - prior.modes[2:].mean(0))).min()) > 0
 
 
 def test_sds_reaches_the_mode_itself() -> None:
