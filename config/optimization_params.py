@@ -18,11 +18,13 @@ class OptimizationParams(Section):
 
     # Learning rates: exponential from the first to the final one
     position_lr_init: Real = key(1.6e-4, "positions, at first, in world units", ge=0)
-    position_lr_final: Real = key(1.6e-6, "positions, at position_lr_max_steps", ge=0)
+    position_lr_final: Real = key(1.6e-6, "positions, at the end", ge=0)
     position_lr_delay_mult: Real = key(
         0.01, "positions: first factor of a delay, which is never used", unused=True, ge=0, le=1
     )
-    position_lr_max_steps: Whole = key(30_000, "iterations until position_lr_final", ge=1)
+    position_lr_max_steps: Whole = key(
+        30_000, "no effect, as in the originals: schedules end with the run", unused=True, ge=1
+    )
     feature_lr: Real = key(5e-3, "colour coefficients, at first", ge=0)
     feature_lr_final: Real = key(3e-3, "colour coefficients, at the end", ge=0)
     opacity_lr: Real = key(0.05, "opacity logits", ge=0)
@@ -83,7 +85,7 @@ class OptimizationParams(Section):
     # Process video
     save_process: Flag = key(True, "save a video of the training")
     pro_frames_num: Whole = key(600, "frames of that video", ge=1, le=100_000)
-    pro_render_45: Flag = key(False, "that video from 45 degrees above")
+    pro_render_45: Flag = key(False, "that video from 45 degrees above, not from default_polar")
 
     # Brightness-Equalised Generation and parts of older code
     thresh: Real = key(0.85, "BEG: quantile of the brightness", unused=True, ge=0, le=1)

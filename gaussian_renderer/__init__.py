@@ -14,7 +14,8 @@ from scene.cameras import Cameras
 class Gaussians(Protocol):
     """What can be rendered: N activated 3D Gaussians, K = (sh_degree + 1)² harmonics per channel."""
 
-    sh_degree: int
+    @property
+    def sh_degree(self) -> int: ...
 
     @property
     def means(self) -> Tensor: ...  # [N, 3], world units
@@ -58,11 +59,13 @@ def render(
     scale_modifier: float = 1.0,
     scales: Tensor | None = None,
     shs: Tensor | None = None,
+    antialiasing: bool = False,
 ) -> RenderOutput:
     """Render all V views in one rasterizer call.
 
     background: [3] or [V, 3] in [0, 1]. `sh_degree` uses fewer harmonics than there are; `scales` [N, 3] and
-    `shs` [N, K, 3] replace the model's own (augmentation); `scale_modifier` multiplies all scales.
+    `shs` [N, K, 3] replace the model's own (augmentation); `scale_modifier` multiplies all scales; `antialiasing` compensates the
+    opacity of Gaussians under a pixel in size.
     Raises ValueError for a background of another shape or a degree that the model does not have.
     """
     num_views = len(cameras)
@@ -88,5 +91,6 @@ def render(
         background=background.to(device=gaussians.means.device, dtype=gaussians.means.dtype),
         sh_degree=gaussians.sh_degree if sh_degree is None else sh_degree,
         scale_modifier=scale_modifier,
+        antialiasing=antialiasing,
     )
     return RenderOutput(rgb=out.rgb, depth=out.depth, alpha=out.alpha, radii=out.radii, means2d=out.means2d)

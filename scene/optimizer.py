@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -63,9 +64,18 @@ class GaussianOptimizer:
         return norms
 
     def step(self, step: int) -> dict[str, float]:
-        """Set the rates, clip, update and forget the gradients; returns the norms before clipping."""
+        """Set the rates, clip, update and forget the gradients; returns the norms before clipping.
+
+        Raises FloatingPointError, and changes nothing, if a gradient is not finite.
+        """
         self.set_rates(step)
         norms = self.clip_gradients(step)
+        bad = [name for name, norm in norms.items() if not math.isfinite(norm)]
+        if bad:
+            raise FloatingPointError(
+                f"The gradient of {', '.join(bad)} is not finite at iteration {step}; a lower guidance_scale "
+                "or learning rate may help, and --detect_anomaly names the operation that made it."
+            )
         self.adam.step()
         self.adam.zero_grad(set_to_none=True)
         return norms

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+import sys
+
 import torch
 
 
@@ -28,3 +31,12 @@ def resolve_device(name: str | None) -> torch.device:
         count = torch.cuda.device_count()
         raise ValueError(f"device is {name!r}, but this machine's last one is 'cuda:{count - 1}'.")
     return device
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most memory that this process has held so far on `device`, in GB (1e9 bytes)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    # Linux counts in kilobytes, macOS in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

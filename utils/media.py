@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import imageio_ffmpeg
 import numpy as np
@@ -79,44 +80,54 @@ def _fit(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFo
     return text + "…"
 
 
-def write_video(path: str | os.PathLike[str], frames: Iterable[Tensor], fps: int = 30) -> None:
-    """Write frames [3 or 1, H, W] in [0, 1] as an MP4 file (H.264, 4:2:0), atomically and one frame at a
-    time.
+@contextmanager
+def open_video(path: str | os.PathLike[str], fps: int = 30) -> Iterator[Callable[[Tensor], None]]:
+    """An MP4 file (H.264, 4:2:0) that takes frames [3 or 1, H, W] in [0, 1] as they come: yields write(frame).
 
-    Odd sizes get one more row or column, a copy of the last, since 4:2:0 needs even ones. Raises ValueError
-    if there is no frame or a frame has another size than the first.
+    The file appears when the block ends, and not at all if it raises. Odd sizes get one more row or column, a copy
+    of the last, since 4:2:0 needs even ones. Raises ValueError if there is no frame or one has another size than
+    the first.
     """
-    writer = None
-    shape: tuple[int, ...] = ()
+    encoder: Generator[None, bytes | np.ndarray | None, None] | None = None
+    first: tuple[int, ...] = ()
+
+    def write(frame: Tensor) -> None:
+        nonlocal encoder, first
+        pixels = to_uint8(frame)
+        height, width = pixels.shape[:2]
+        if encoder is None:
+            first = pixels.shape
+            encoder = imageio_ffmpeg.write_frames(
+                str(temporary),
+                (width + width % 2, height + height % 2),
+                fps=fps,
+                codec="libx264",
+                pix_fmt_out="yuv420p",
+                quality=None,
+                macro_block_size=1,
+                output_params=["-crf", "18", "-movflags", "+faststart"],
+            )
+            encoder.send(None)
+        if pixels.shape != first:
+            raise ValueError(f"A frame is {pixels.shape[:2]} pixels, but the first one is {first[:2]}.")
+        even = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        encoder.send(np.ascontiguousarray(even))
+
     with atomic_path(path) as temporary:
         try:
-            for frame in frames:
-                pixels = to_uint8(frame)
-                if writer is None:
-                    shape = pixels.shape
-                    size = (shape[1] + shape[1] % 2, shape[0] + shape[0] % 2)
-                    writer = imageio_ffmpeg.write_frames(
-                        str(temporary),
-                        size,
-                        fps=fps,
-                        codec="libx264",
-                        pix_fmt_out="yuv420p",
-                        quality=None,
-                        macro_block_size=1,
-                        output_params=["-crf", "18", "-movflags", "+faststart"],
-                    )
-                    writer.send(None)
-                if pixels.shape != shape:
-                    raise ValueError(
-                        f"A frame is {pixels.shape[:2]} pixels, but the first one is {shape[:2]}."
-                    )
-                even = np.pad(pixels, ((0, shape[0] % 2), (0, shape[1] % 2), (0, 0)), mode="edge")
-                writer.send(np.ascontiguousarray(even))
-            if writer is None:
-                raise ValueError(f"The video {os.fspath(path)!r} has no frames, but it needs at least 1.")
+            yield write
         finally:
-            if writer is not None:
-                writer.close()
+            if encoder is not None:
+                encoder.close()
+        if encoder is None:
+            raise ValueError(f"The video {os.fspath(path)!r} has no frames, but it needs at least 1.")
+
+
+def write_video(path: str | os.PathLike[str], frames: Iterable[Tensor], fps: int = 30) -> None:
+    """Write frames [3 or 1, H, W] in [0, 1] as an MP4 file; see open_video."""
+    with open_video(path, fps) as write:
+        for frame in frames:
+            write(frame)
 
 
 def colorize(values: Tensor) -> Tensor:

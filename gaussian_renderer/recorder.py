@@ -1,0 +1,136 @@
+"""What a run leaves behind: pictures, videos, point clouds and TensorBoard events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from types import TracebackType
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+import config as configuration
+from config import Config
+from gaussian_renderer import RenderOutput
+from gaussian_renderer.showcase import Shown, show
+from scene.cameras import Cameras, six_views, turntable
+from scene.cameras_json import cameras_json, cfg_args
+from scene.gaussian_model import GaussianModel
+from utils.files import write_text
+from utils.media import contact_sheet, depth_image, open_video, write_png, write_video
+from utils.report import report_sheet
+from utils.run_folder import RunFolder
+
+TURNTABLE_FRAMES = 120
+STRIP = 6
+"""Pictures in the report's strip of the asset as it formed."""
+
+
+def evenly(iterations: int, times: int) -> set[int]:
+    """`times` iterations of a run, evenly spaced, the last one among them."""
+    return {max(1, round(iterations * (k + 1) / times)) for k in range(times)}
+
+
+class Recorder:
+    """Writes a run's files as it goes. A context manager: the process video appears when the block ends."""
+
+    def __init__(self, config: Config, run: RunFolder) -> None:
+        self.config, self.run = config, run
+        iterations = config.optimization.iterations
+        self._test_steps = evenly(iterations, config.test_ratio)
+        self._save_steps = evenly(iterations, config.save_ratio)
+        frames = (
+            min(config.optimization.pro_frames_num, iterations) if config.optimization.save_process else 0
+        )
+        # Frame k of the process video belongs to the iteration that is due for it; it turns once in all.
+        self._process = {max(1, round(iterations * (k + 1) / frames)): k for k in range(frames)}
+        polar = 45.0 if config.optimization.pro_render_45 else config.camera.default_polar
+        self._process_cameras = turntable(
+            config.camera.model_copy(update={"default_polar": polar}), max(frames, 1)
+        )
+        self._strip_steps = evenly(iterations, STRIP)
+        self._strip: list[Tensor] = []
+        self._resources = ExitStack()
+        self._write_frame = self._resources.enter_context(open_video(run.process_video)) if frames else None
+        self._writer = SummaryWriter(str(run.root))
+        write_text(run.config, configuration.dump(config))
+        write_text(run.cfg_args, cfg_args(config.model.sh_degree, str(run.root), white_background=self.white))
+        write_text(run.cameras, cameras_json(six_views(config.camera)))
+
+    @property
+    def white(self) -> bool:
+        return self.config.model.white_background
+
+    def _show(self, gaussians: GaussianModel, cameras: Cameras) -> Shown:
+        return show(
+            gaussians,
+            cameras,
+            white=self.white,
+            ssaa=self.config.camera.SSAA,
+            antialiasing=self.config.pipeline.antialiasing,
+        )
+
+    def scalars(self, step: int, values: Mapping[str, float | Tensor]) -> None:
+        """TensorBoard scalars by name ('group/name')."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, float(value), step)
+
+    def training_views(self, step: int, images: Tensor, out: RenderOutput) -> None:
+        """Every `vis_interval` iterations: what the guidance was shown [V, 3, H, W], the depth and the alpha."""
+        if step % self.config.guidance.vis_interval and step != 1:
+            return
+        rows = [images.detach().cpu(), depth_image(out.depth.detach(), out.alpha.detach()).cpu()]
+        rows.append(out.alpha.detach().expand(-1, 3, -1, -1).cpu())
+        sheet = contact_sheet(torch.cat(rows), columns=len(images))
+        write_png(self.run.train_picture(step), sheet)
+        self._writer.add_image("train/views", sheet, step)
+
+    def after_step(self, step: int, gaussians: GaussianModel) -> None:
+        """Whatever is due after iteration `step`."""
+        if step in self._process:
+            self._process_frame(step, gaussians)
+        if step in self._test_steps:
+            self._test(step, gaussians)
+        if step in self._save_steps:
+            gaussians.save_ply(self.run.point_cloud(step))
+
+    def _process_frame(self, step: int, gaussians: GaussianModel) -> None:
+        assert self._write_frame is not None
+        index = self._process[step]
+        frame = self._show(gaussians, self._process_cameras[index : index + 1]).rgb[0]
+        self._write_frame(frame)
+        if step in self._strip_steps:
+            self._strip.append(frame)
+
+    def _test(self, step: int, gaussians: GaussianModel) -> None:
+        cameras = six_views(self.config.camera)
+        shown = self._show(gaussians, cameras)
+        for azimuth, image in zip(cameras.azimuth.tolist(), shown.rgb):
+            write_png(self.run.test_view(step, azimuth), image)
+        self._writer.add_image("test/six_views", contact_sheet(shown.rgb, columns=3), step)
+        for name, values in (("opacity", gaussians.opacities), ("scale", gaussians.scales)):
+            self._writer.add_histogram(f"gaussians/{name}", values.detach().cpu(), step)
+        if self.config.save_video:
+            around = turntable(self.config.camera, TURNTABLE_FRAMES, render_45=self.config.camera.render_45)
+            frames = self._show(gaussians, around)
+            write_video(self.run.video(step, "rgb"), frames.rgb)
+            write_video(self.run.video(step, "depth"), frames.depth)
+
+    def finish(self, gaussians: GaussianModel, lines: list[str]) -> None:
+        """The final asset and the report, with `lines` of text under its pictures."""
+        gaussians.save_ply(self.run.asset)
+        shown = self._show(gaussians, six_views(self.config.camera))
+        rows = [("Six views, 60° apart", shown.rgb), ("Their depth", shown.depth)]
+        if self._strip:
+            rows.append(("As it formed", torch.stack(self._strip)))
+        write_png(self.run.report, report_sheet(self.config.guidance.text, lines, rows))
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.close()
+        self._resources.__exit__(kind, error, trace)

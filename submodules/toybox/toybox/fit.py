@@ -1,0 +1,81 @@
+"""One training loop for the VAE, the U-Net and the judge: seeded, resumable, logged."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+Loss = Callable[[int, torch.Generator], tuple[Tensor, dict[str, float | Tensor]]]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """steps of AdamW at learning rate lr: linear warm-up over `warmup` steps, then half a cosine to zero.
+
+    ema: decay of the averaged weights, which are what the model holds in the end; 0 keeps the last ones."""
+
+    steps: int
+    lr: float
+    warmup: int = 200
+    weight_decay: float = 0.01
+    ema: float = 0.998
+
+    def factor(self, step: int) -> float:
+        return min(1.0, (step + 1) / self.warmup) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+
+
+def fit(name: str, model: nn.Module, loss: Loss, schedule: Schedule, folder: Path, seed: int) -> None:
+    """Train `model` in place by descending loss(step, rng) and leave its averaged weights in it.
+
+    Every 500 steps the state goes to `folder`/name.pt, from which an interrupted run continues exactly.
+    """
+    checkpoint = folder / f"{name}.pt"
+    rng = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay, betas=(0.9, 0.99)
+    )
+    average = [p.detach().clone() for p in model.parameters()]
+    first = 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        average, first = state["average"], state["step"]
+        rng.set_state(state["rng"])
+
+    model.train()
+    writer = SummaryWriter(str(folder / "logs" / name))
+    bar = tqdm(range(first, schedule.steps), initial=first, total=schedule.steps, desc=name)
+    for step in bar:
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.lr * schedule.factor(step)
+        value, logs = loss(step, rng)
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        decay = min(schedule.ema, (1 + step) / (10 + step))
+        torch._foreach_lerp_(average, [p.detach() for p in model.parameters()], 1 - decay)
+        if step % 50 == 0:
+            shown = {"loss": float(value.detach()), **{key: float(number) for key, number in logs.items()}}
+            bar.set_postfix({key: f"{number:.3g}" for key, number in shown.items()})
+            for key, number in shown.items():
+                writer.add_scalar(f"{name}/{key}", number, step)
+        if (step + 1) % 500 == 0 or step + 1 == schedule.steps:
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average,
+                     "step": step + 1, "rng": rng.get_state()}  # fmt: skip
+            torch.save(state, checkpoint.with_suffix(".tmp"))
+            os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
+    writer.close()
+    with torch.no_grad():
+        for parameter, value in zip(model.parameters(), average):
+            parameter.copy_(value)
+    model.eval()

@@ -1,0 +1,123 @@
+"""The parts of the miniature Stable Diffusion: the classes and folder layout of 2.1-base, only smaller."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from toybox.captions import corpus
+
+IMAGE_SIZE = 128
+MAX_TOKENS = 16
+TEXT_WIDTH = 96
+
+
+def build_tokenizer() -> CLIPTokenizer:
+    """A CLIP tokenizer whose byte-pair merges make every word of the captions one token.
+
+    Words it has never seen fall apart into letters, as in CLIP.
+    """
+    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    bpe.normalizer = normalizers.Lowercase()
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=10_000, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
+    )
+    bpe.train_from_iterator(corpus(), trainer)
+    trained = json.loads(bpe.to_str())["model"]
+    tokens = dict.fromkeys([*alphabet, *(letter + "</w>" for letter in alphabet), *trained["vocab"]])
+    tokens |= dict.fromkeys(["<|startoftext|>", "<|endoftext|>"])
+    merges: Any = [tuple(pair) for pair in trained["merges"]]  # annotated as strings, wanted as pairs
+    vocab = {token: index for index, token in enumerate(tokens)}
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_TOKENS)
+
+
+def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=TEXT_WIDTH,
+            intermediate_size=4 * TEXT_WIDTH,
+            projection_dim=TEXT_WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=MAX_TOKENS,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def build_vae() -> AutoencoderKL:
+    """Factor 8, 4 latent channels. Its initialisation lets the deep thin stack learn from the first step:
+    weights of variance 1/fan-in, residual branches scaled down, a small posterior variance."""
+    vae = AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        latent_channels=4,
+        block_out_channels=(16, 32, 64, 96),
+        layers_per_block=1,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=8,
+        sample_size=IMAGE_SIZE,
+        scaling_factor=1.0,
+    )
+    for name, module in vae.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            fan_in = module.weight[0].numel()
+            scale = 0.3 if name.endswith(("conv2", "to_out.0")) else 1.0
+            nn.init.normal_(module.weight, std=scale * fan_in**-0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    with torch.no_grad():
+        vae.quant_conv.weight[4:] *= 0.1
+        vae.quant_conv.bias[4:] = -4.0
+    return vae
+
+
+def build_unet() -> UNet2DConditionModel:
+    """Plain blocks at 16², cross-attention at 8² and 4²."""
+    return UNet2DConditionModel(
+        sample_size=IMAGE_SIZE // 8,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(64, 128, 128),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+
+
+def build_scheduler() -> DDIMScheduler:
+    """Stable Diffusion's: scaled-linear betas, 1000 steps, epsilon prediction."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="epsilon",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
+def save_half(model: Any, folder: Path) -> None:
+    """Write a model's config and its weights as fp16 safetensors; the model stays as it is."""
+    copy.deepcopy(model).half().save_pretrained(folder)

@@ -1,0 +1,118 @@
+"""Training images: toys and clutter through the project's own cameras, rasterizer and backgrounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from config import Config
+from config.model_params import ModelParams
+from gaussian_renderer import RenderOutput, render
+from gaussian_renderer.augment import disparity, sample_background
+from scene.cameras import Cameras, ViewRange, sample
+from toybox import splats
+from toybox.captions import PAIRS
+from toybox.splats import Splats
+
+Maker = Callable[[torch.Generator], Splats]
+
+
+@dataclass(frozen=True)
+class Renders:
+    """M views: premultiplied colours over black and alpha [M, 4, H, W] uint8, pair [M] (index into PAIRS, -1 for
+    what is no toy), azimuth and polar [M] in degrees."""
+
+    rgba: np.ndarray
+    pair: np.ndarray
+    azimuth: np.ndarray
+    polar: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.pair)
+
+    def images(self, index: np.ndarray, backgrounds: Tensor) -> Tensor:
+        """Views `index` [B] over `backgrounds` [B, 3]: [B, 3, H, W] in [0, 1]."""
+        rgba = torch.from_numpy(self.rgba[index]).float() / 255
+        return rgba[:, :3] + (1 - rgba[:, 3:]) * backgrounds[:, :, None, None]
+
+    def draw(self, count: int, model_params: ModelParams, rng: torch.Generator) -> tuple[np.ndarray, Tensor]:
+        """Random indices [count] and their images [count, 3, H, W] over the training loop's backgrounds."""
+        index = torch.randint(len(self), (count,), generator=rng).numpy()
+        return index, self.images(index, sample_background(model_params, count, rng))
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, array in vars(self).items():
+            np.save(folder / f"{name}.npy", array)
+
+    @classmethod
+    def load(cls, folder: Path) -> Renders:
+        """Raises FileNotFoundError if the folder holds no finished set."""
+        return cls(*(np.load(folder / f"{field.name}.npy") for field in fields(cls)))
+
+
+def _views(config: Config, count: int, rng: torch.Generator) -> Cameras:
+    """Cameras of the training loop; one in eight from overhead."""
+    view_range = ViewRange.initial(config.camera)
+    above = count // 8
+    ranges = (
+        (view_range, count - above),
+        (ViewRange(view_range.radius, (8.0, 45.0), view_range.phi, view_range.fovy), above),
+    )
+    parts = [sample(config.camera, bounds, n, rng) for bounds, n in ranges if n]
+    joined: dict[str, Any] = {
+        name: torch.cat([vars(part)[name] for part in parts])
+        for name, value in vars(parts[0]).items()
+        if isinstance(value, Tensor)
+    }
+    return replace(parts[0], **joined)
+
+
+def _bytes(image: Tensor) -> np.ndarray:
+    return (image.clamp(0, 1) * 255).round().byte().numpy()
+
+
+def _rgba(out: RenderOutput) -> np.ndarray:
+    return _bytes(torch.cat([out.rgb, out.alpha], dim=1))
+
+
+def collect(
+    config: Config,
+    makers: list[tuple[Maker, int]],
+    views_each: int,
+    rng: torch.Generator,
+    *,
+    rounds: int = 1,
+    show_disparity: bool = False,
+    label: str = "",
+) -> Renders:
+    """Render `views_each` random views of every maker's object, `rounds` times. A maker is paired with its pair index."""
+    size, black = (config.camera.image_h, config.camera.image_w), torch.zeros(3)
+    total = rounds * len(makers) * views_each
+    rgba, pair = np.empty((total, 4, *size), np.uint8), np.empty(total, np.int16)
+    azimuth, polar = np.empty(total, np.float32), np.empty(total, np.float32)
+    jobs: Iterator[tuple[Maker, int]] = iter(makers * rounds)
+    for start in tqdm(range(0, total, views_each), desc=label, unit_scale=views_each, unit="view"):
+        maker, index = next(jobs)
+        cameras = _views(config, views_each, rng)
+        with torch.no_grad():
+            out = render(maker(rng), cameras, black)
+            here = slice(start, start + views_each)
+            if show_disparity:
+                rgba[here, :3], rgba[here, 3] = _bytes(disparity(out, cameras).expand(-1, 3, -1, -1)), 255
+            else:
+                rgba[here] = _rgba(out)
+        pair[here], azimuth[here], polar[here] = index, cameras.azimuth.numpy(), cameras.polar.numpy()
+    return Renders(rgba, pair, azimuth, polar)
+
+
+def toys(pairs: tuple[tuple[str, str], ...]) -> list[tuple[Maker, int]]:
+    """The canonical toys."""
+    return [(lambda rng, p=pair: splats.canonical(*p), PAIRS.index(pair)) for pair in pairs]  # type: ignore[misc]

@@ -1,0 +1,76 @@
+"""Where a run's files go: the layout that users of LucidDreamer and SegmentDreamer know."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The names of a run's outputs under `root`; nothing is made before it is written."""
+
+    root: Path
+
+    @classmethod
+    def create(cls, workspace: str, label: str, outputs: Path = Path("outputs")) -> RunFolder:
+        """Make outputs/<workspace>/<label>-<date and time>, a name that no other run has.
+
+        Both names are reduced to what is safe in a path.
+        """
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        base = outputs / slug(workspace) / f"{slug(label)}-{stamp}"
+        for number in range(1, 1000):
+            root = base if number == 1 else base.with_name(f"{base.name}-{number}")
+            try:
+                root.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            return cls(root)
+        raise FileExistsError(f"{base} and 999 names like it exist already; choose another workspace.")
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.yaml"
+
+    @property
+    def cfg_args(self) -> Path:
+        """What Inria's viewer reads."""
+        return self.root / "cfg_args"
+
+    @property
+    def cameras(self) -> Path:
+        return self.root / "cameras.json"
+
+    @property
+    def asset(self) -> Path:
+        """The Gaussians in the end."""
+        return self.root / "save" / "asset.ply"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "render_report.png"
+
+    @property
+    def process_video(self) -> Path:
+        return self.root / "process_videos" / "video_rgb.mp4"
+
+    def point_cloud(self, step: int) -> Path:
+        return self.root / "point_cloud" / f"iteration_{step}" / "point_cloud.ply"
+
+    def train_picture(self, step: int) -> Path:
+        return self.root / "train_process" / f"iteration_{step}.png"
+
+    def test_view(self, step: int, azimuth: float) -> Path:
+        return self.root / "test_six_views" / f"{step}_iteration" / f"view_{round(azimuth) % 360:03d}.png"
+
+    def video(self, step: int, kind: str) -> Path:
+        """kind: 'rgb' or 'depth'."""
+        return self.root / "videos" / f"{step}_iteration" / f"video_{kind}_{step}.mp4"
+
+
+def slug(text: str, limit: int = 60) -> str:
+    """Lower-case words joined by '-', safe as a file name; 'run' if nothing is left."""
+    return "-".join(re.findall(r"[a-z0-9_]+", text.lower()))[:limit].strip("-") or "run"
