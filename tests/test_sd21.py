@@ -1,7 +1,9 @@
-"""The model of `sd21.py` has the size it claims."""
+"""The model of `sd21.py` has the size it claims, and goes through the whole program."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from guidance import PromptEmbeddings, StableDiffusionPrior
+from scene.gaussian_model import GaussianModel
 from tests import sd21
-from utils.device import resolve_device
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize(
@@ -25,18 +28,22 @@ def test_parameter_counts(name: str, make: Callable[[], nn.Module]) -> None:
 
 
 @pytest.mark.slow
-def test_full_size_goes_through_the_prior(tmp_path: Path) -> None:
-    """Written in half precision, loaded into float32 on the host: one view in, one noise prediction out."""
-    folder = sd21.write_sd21_folder(tmp_path, torch.float16)
-    prior = StableDiffusionPrior.load(str(folder), resolve_device("cpu"))
-    assert prior.image_size == 512
-    conditioning = PromptEmbeddings(prior, "a mug").at(torch.zeros(1), torch.full((1,), 90.0))
-    assert conditioning.positive.shape == (1, 77, 1024)
-    images = torch.rand(1, 3, 512, 512, requires_grad=True)
-    latents = prior.encode(images)
-    assert latents.shape == (1, 4, 64, 64)
-    with torch.no_grad():
-        eps = prior.eps(latents, torch.tensor([500]), conditioning.positive)
-    assert bool(torch.isfinite(eps).all())
-    latents.sum().backward()
-    assert bool(torch.isfinite(images.grad).all())
+def test_three_iterations_of_training_at_full_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """train.py with bagel.yaml at 512² on the host: renders, encodes, five U-Net evaluations, update, files."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    prior = sd21.write_sd21_folder(tmp_path / "prior", torch.float16)
+    flags = ["--opt", str(ROOT / "config" / "bagel.yaml"), "--model_key", str(prior), "--device", "cpu", "--quiet"]
+    flags += ["--iterations", "3", "--C_batch_size", "1", "--init_num_pts", "20000"]
+    flags += ["--test_ratio", "1", "--save_video", "false", "--save_process", "false"]
+    subprocess.run([sys.executable, str(ROOT / "train.py"), *flags], cwd=tmp_path, check=True)
+
+    [root] = (tmp_path / "outputs" / "bagel").iterdir()
+    assert not GaussianModel.load_ply(root / "save" / "asset.ply").nonfinite()
+    events = EventAccumulator(str(root)).Reload()
+    last = {name: events.Scalars(name)[-1].value for name in events.Tags()["scalars"]}
+    assert last["grad_norm/xyz"] > 0
+    assert last["guidance/unet_evals_per_view"] >= 4
+    with capsys.disabled():
+        speed, memory = last["run/iterations_per_second"], last["run/memory_GB"]
+        print(f"\nSD 2.1-base, 512², 1 view, float32: {1 / speed:.0f} s per iteration, {memory:.1f} GB at most")

@@ -29,7 +29,10 @@ class Splats:
     rotations: Tensor
     opacities: Tensor
     colors: Tensor
-    sh_degree: int = 0
+
+    @property
+    def sh_degree(self) -> int:
+        return 0
 
     @property
     def shs(self) -> Tensor:

@@ -21,7 +21,7 @@ from toybox.fit import Schedule, fit
 from toybox.models import build_scheduler, build_text_encoder, build_unet
 from toybox.renders import Renders
 
-STEPS, BATCH = 6000, 48
+STEPS, BATCH = 5000, 48
 EMPTY_SHARE = 0.15
 SNR_LIMIT = 5.0
 
@@ -32,8 +32,8 @@ def cache_latents(
 ) -> Tensor:
     """Scaled latents [M, 4, H/8, W/8] of all views, each over one random background."""
     latents = []
-    for start in tqdm(range(0, len(renders), 64), desc="latents", unit_scale=64, unit="view"):
-        index = np.arange(start, min(start + 64, len(renders)))
+    for start in tqdm(range(0, len(renders), 16), desc="latents", unit_scale=16, unit="view"):
+        index = np.arange(start, min(start + 16, len(renders)))
         images = renders.images(index, sample_background(model_params, len(index), rng))
         latents.append(vae.encode(images * 2 - 1).latent_dist.mean * vae.config.scaling_factor)
     return torch.cat(latents)
