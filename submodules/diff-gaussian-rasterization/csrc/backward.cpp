@@ -6,19 +6,22 @@
 namespace dgr {
 namespace {
 
-struct alignas(LANES * sizeof(float)) BlockState {
+struct alignas(4 * LANES) BlockState {
     float t[LANES], rest[LANES], g_red[LANES], g_green[LANES], g_blue[LANES], g_depth[LANES];
 };
 
-struct Sums {
-    F q{0.0f}, qx{0.0f}, qy{0.0f}, qxx{0.0f}, qxy{0.0f}, qyy{0.0f}, red{0.0f}, green{0.0f}, blue{0.0f}, depth{0.0f};
+struct Paint {
+    F red, green, blue, depth;
+    explicit Paint(const Record& r) : red(r.red), green(r.green), blue(r.blue), depth(r.depth) {}
 };
 
-// Returns whether the block's last pixel stopped.
-bool unblend(BlockState& p, const Splat& s, F exponent, F dx, F dy, Sums& sums) {
+enum Outcome { UNTOUCHED, TAKEN, LAST_PIXEL_STOPPED };
+
+// Takes a block: adds to the sums of colour and depth, and gives q unless it is untouched.
+inline Outcome unblend(BlockState& p, const Paint& paint, F exponent, F* sums, F& q) {
     const F t = load(p.t);
     const M reached = (exponent >= F(LOG2_MIN_ALPHA)) & (t > F(0.0f));
-    if (!any(reached)) return false;
+    if (!any(reached)) return UNTOUCHED;
     const F raw = exp2(exponent);
     const F alpha = min(raw, F(MAX_ALPHA));
     const F left = F(1.0f) - alpha;
@@ -27,91 +30,115 @@ bool unblend(BlockState& p, const Splat& s, F exponent, F dx, F dy, Sums& sums) 
     const M takes = andnot(reached, stops);
     const F weight = keep(takes, t * alpha);
     const F g_red = load(p.g_red), g_green = load(p.g_green), g_blue = load(p.g_blue), g_depth = load(p.g_depth);
-    const F value = fma(g_red, s.red, fma(g_green, s.green, fma(g_blue, s.blue, g_depth * s.depth)));
+    const F value = fma(g_red, paint.red, fma(g_green, paint.green, fma(g_blue, paint.blue, g_depth * paint.depth)));
     const F rest = fnma(weight, value, load(p.rest));
     store(p.rest, rest);
-    const F g_alpha = fma(t, value, -(rest / left));
-    const F q = keep(takes & (raw <= F(MAX_ALPHA)), alpha * g_alpha);
-    const F qx = q * dx, qy = q * dy;
-    sums.q += q;
-    sums.qx += qx;
-    sums.qy += qy;
-    sums.qxx = fma(qx, dx, sums.qxx);
-    sums.qxy = fma(qx, dy, sums.qxy);
-    sums.qyy = fma(qy, dy, sums.qyy);
-    sums.red = fma(weight, g_red, sums.red);
-    sums.green = fma(weight, g_green, sums.green);
-    sums.blue = fma(weight, g_blue, sums.blue);
-    sums.depth = fma(weight, g_depth, sums.depth);
-    F next = select(takes, after, t);
-    if (!any(stops)) {
-        store(p.t, next);
-        return false;
-    }
-    next = select(stops, -t, next);
+    const F next = select(takes, after, select(stops, -t, t));
     store(p.t, next);
-    return !any(next > F(0.0f));
+    sums[RED] = fma(weight, g_red, sums[RED]);
+    sums[GREEN] = fma(weight, g_green, sums[GREEN]);
+    sums[BLUE] = fma(weight, g_blue, sums[BLUE]);
+    sums[DEPTH] = fma(weight, g_depth, sums[DEPTH]);
+    q = keep(takes & (raw <= F(MAX_ALPHA)), alpha * fma(t, value, -(rest / left)));
+    return any(stops) && !any(next > F(0.0f)) ? LAST_PIXEL_STOPPED : TAKEN;
 }
 
+inline void add_geometry(F q, F dx, F dy, F* sums) {
+    const F qx = q * dx, qy = q * dy;
+    sums[Q] += q;
+    sums[Q_X] += qx;
+    sums[Q_Y] += qy;
+    sums[Q_XX] = fma(qx, dx, sums[Q_XX]);
+    sums[Q_XY] = fma(qx, dy, sums[Q_XY]);
+    sums[Q_YY] = fma(qy, dy, sums[Q_YY]);
+}
+
+// Fills the tile's blocks, a block's row of four pixels at a time.
 void read(const Scene& s, const Images& out, const Gradients& g, const TileArea& area, BlockState* state) {
     const size_t plane = static_cast<size_t>(s.width) * s.height;
     const size_t rgb = static_cast<size_t>(area.view) * 3 * plane, single = static_cast<size_t>(area.view) * plane;
+    const Row none = {0.0f, 0.0f, 0.0f, 0.0f};
     for (int y = 0; y < area.blocks_y() * BLOCK_HEIGHT; ++y)
-        for (int x = 0; x < area.blocks_x() * BLOCK_WIDTH; ++x) {
+        for (int x = 0; x < area.width; x += BLOCK_WIDTH) {
             BlockState& p = state[y / BLOCK_HEIGHT * BLOCKS_X + x / BLOCK_WIDTH];
-            const int i = y % BLOCK_HEIGHT * BLOCK_WIDTH + x % BLOCK_WIDTH;
-            if (x >= area.width || y >= area.height) {
-                p.t[i] = -1.0f;
-                p.rest[i] = p.g_red[i] = p.g_green[i] = p.g_blue[i] = p.g_depth[i] = 0.0f;
-                continue;
-            }
+            const int i = y % BLOCK_HEIGHT * BLOCK_WIDTH, count = y < area.height ? area.width - x : 0;
             const size_t pixel = static_cast<size_t>(area.y + y) * s.width + area.x + x;
-            p.t[i] = 1.0f;
-            p.g_red[i] = g.rgb ? g.rgb[rgb + pixel] : 0.0f;
-            p.g_green[i] = g.rgb ? g.rgb[rgb + plane + pixel] : 0.0f;
-            p.g_blue[i] = g.rgb ? g.rgb[rgb + 2 * plane + pixel] : 0.0f;
-            p.g_depth[i] = g.depth ? g.depth[single + pixel] : 0.0f;
-            const float g_alpha = g.alpha ? g.alpha[single + pixel] : 0.0f;
-            p.rest[i] = p.g_red[i] * out.rgb[rgb + pixel] + p.g_green[i] * out.rgb[rgb + plane + pixel] +
-                        p.g_blue[i] * out.rgb[rgb + 2 * plane + pixel] + p.g_depth[i] * out.depth[single + pixel] -
-                        g_alpha * (1.0f - out.alpha[single + pixel]);
+            const auto load = [&](const float* image, size_t offset) {
+                if (!image) return none;
+                if (x % 16 == 0) __builtin_prefetch(image + offset + pixel + 4 * s.width);
+                return load_row(image + offset + pixel, count);
+            };
+            const Row red = load(g.rgb, rgb), green = load(g.rgb, rgb + plane), blue = load(g.rgb, rgb + 2 * plane);
+            const Row depth = load(g.depth, single), alpha = load(g.alpha, single);
+            const Row rest = red * load(out.rgb, rgb) + green * load(out.rgb, rgb + plane) + blue * load(out.rgb, rgb + 2 * plane) +
+                             depth * load(out.depth, single) - alpha * (1.0f - load(out.alpha, single));
+            store_row(p.t + i, starting_transmittance(count), BLOCK_WIDTH);
+            store_row(p.rest + i, rest, BLOCK_WIDTH);
+            store_row(p.g_red + i, red, BLOCK_WIDTH);
+            store_row(p.g_green + i, green, BLOCK_WIDTH);
+            store_row(p.g_blue + i, blue, BLOCK_WIDTH);
+            store_row(p.g_depth + i, depth, BLOCK_WIDTH);
         }
+}
+
+// Adds the visit's pixels to `sums`; returns how many blocks have their last pixel stopped by it.
+inline int undraw(const Visit& visit, const Record& r, const TileArea& area, BlockState* state, F* sums) {
+    constexpr bool ONE_SWEEP = LANES == 16;  // 32 registers hold what a block needs; 16 do not, and geometry comes after
+    struct Share {
+        F q;
+        int bx, by;
+    } shares[GROUP_X * GROUP_Y];
+    const Splat splat(r, area);
+    const Paint paint(r);
+    int finished = 0, count = 0;
+    for (uint64_t hits = visit.hits; hits; hits &= hits - 1) {
+        const int i = __builtin_ctzll(hits), bx = visit.bx + i % GROUP_X, by = visit.by + i / GROUP_X;
+        const F dx = load(PIXEL.x[bx]) - splat.x, dy = load(PIXEL.y[by]) - splat.y;
+        Share& share = shares[count];
+        share.bx = bx;
+        share.by = by;
+        const Outcome outcome = unblend(state[by * BLOCKS_X + bx], paint, splat.exponent(dx, dy), sums, share.q);
+        finished += outcome == LAST_PIXEL_STOPPED;
+        if (outcome == UNTOUCHED) continue;
+        if (ONE_SWEEP)
+            add_geometry(share.q, dx, dy, sums);
+        else
+            ++count;
+    }
+    for (const Share* share = shares; share != shares + count; ++share)
+        add_geometry(share->q, load(PIXEL.x[share->bx]) - splat.x, load(PIXEL.y[share->by]) - splat.y, sums);
+    return finished;
 }
 
 }  // namespace
 
 void render_tile_backward(const Scene& s, const Images& out, const Gradients& g, Workspace& w, ThreadData& own, uint32_t tile) {
-    auto* state = reinterpret_cast<BlockState*>(own.state.reserve(sizeof(BlockState) / sizeof(float) * BLOCKS));
+    auto* state = reinterpret_cast<BlockState*>(own.state.reserve(sizeof(BlockState) / sizeof(float) * BLOCKS_X * BLOCKS_Y));
     if (!state) {
         w.error = OUT_OF_MEMORY;
         return;
     }
     const TileArea area(s, w, tile);
-    const LaneOffsets lanes;
-    const F lane_x = load(lanes.x), lane_y = load(lanes.y);
     read(s, out, g, area, state);
     int live = area.blocks_x() * area.blocks_y();
-    uint32_t i = w.tile_start[tile];
-    const uint32_t end = w.tile_start[tile + 1];
-    for (; i < end && live; ++i) {
-        prefetch_record(w, i + AHEAD, end);
-        if (i + AHEAD < end) __builtin_prefetch(&w.moments[w.instances[i + AHEAD].slot], 1);
-        const Instance instance = w.instances[i];
-        const Record& r = w.records[instance.record];
-        const Splat splat(r, area);
-        const BlockRange range(r, area);
-        Sums sums;
-        for (int by = range.y0; by <= range.y1; ++by) {
-            const RowTerms row(splat, lane_y, by);
-            for (int bx = range.x0; bx <= range.x1; ++bx) {
-                const F dx = offset_x(splat, lane_x, bx);
-                live -= unblend(state[by * BLOCKS_X + bx], splat, row.exponent(splat, dx), dx, row.dy, sums);
-            }
+    VisitList list;
+    const uint32_t begin = w.tile_start[tile], end = w.tile_start[tile + 1];
+    uint32_t first = begin, next = begin;  // instances before `next` have their moments
+    while (first < end && live) {
+        first = list.fill(w, area, first, end);
+        for (const Visit* visit = list.begin(); visit != list.end() && live;) {
+            const uint32_t i = visit->instance;
+            for (; next < i; ++next) w.moments[w.instances[next].slot] = Moments{};
+            const Instance instance = w.instances[i];
+            F sums[MOMENTS];
+            for (F& sum : sums) sum = F(0.0f);
+            do live -= undraw(*visit, w.records[instance.record], area, state, sums);
+            while (++visit != list.end() && visit->instance == i);
+            sum_ten(sums, w.moments[instance.slot].sum);
+            next = i + 1;
         }
-        w.moments[instance.slot] = {sum(sums.q),   sum(sums.qx),  sum(sums.qy),    sum(sums.qxx),  sum(sums.qxy),
-                                    sum(sums.qyy), sum(sums.red), sum(sums.green), sum(sums.blue), sum(sums.depth)};
     }
-    for (; i < end; ++i) w.moments[w.instances[i].slot] = Moments{};
+    for (; next < end; ++next) w.moments[w.instances[next].slot] = Moments{};
 }
 
 }  // namespace dgr

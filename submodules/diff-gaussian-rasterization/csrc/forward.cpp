@@ -1,18 +1,21 @@
 // One tile, front to back (3DGS Eq. 3).
-#include <cmath>
-
 #include "blocks.h"
 
 namespace dgr {
 namespace {
 
 // Transmittance, colour and depth of a block. A pixel that has stopped keeps its transmittance with the sign reversed.
-struct alignas(LANES * sizeof(float)) BlockState {
+struct alignas(4 * LANES) BlockState {
     float t[LANES], red[LANES], green[LANES], blue[LANES], depth[LANES];
 };
 
-// Returns whether the block's last pixel stopped.
-bool blend(BlockState& p, const Splat& s, F exponent) {
+struct Paint {
+    F red, green, blue, depth;
+    explicit Paint(const Record& r) : red(r.red), green(r.green), blue(r.blue), depth(r.depth) {}
+};
+
+// Blends a block; returns whether its last pixel stopped.
+inline bool blend(BlockState& p, const Paint& paint, F exponent) {
     const F t = load(p.t);
     const M reached = (exponent >= F(LOG2_MIN_ALPHA)) & (t > F(0.0f));
     if (!any(reached)) return false;
@@ -21,34 +24,24 @@ bool blend(BlockState& p, const Splat& s, F exponent) {
     const M stops = reached & (after < F(MIN_TRANSMITTANCE));
     const M takes = andnot(reached, stops);
     const F weight = keep(takes, t * alpha);
-    store(p.red, fma(weight, s.red, load(p.red)));
-    store(p.green, fma(weight, s.green, load(p.green)));
-    store(p.blue, fma(weight, s.blue, load(p.blue)));
-    store(p.depth, fma(weight, s.depth, load(p.depth)));
-    F next = select(takes, after, t);
-    if (!any(stops)) {
-        store(p.t, next);
-        return false;
-    }
-    next = select(stops, -t, next);
+    store(p.red, fma(weight, paint.red, load(p.red)));
+    store(p.green, fma(weight, paint.green, load(p.green)));
+    store(p.blue, fma(weight, paint.blue, load(p.blue)));
+    store(p.depth, fma(weight, paint.depth, load(p.depth)));
+    const F next = select(takes, after, select(stops, -t, t));
     store(p.t, next);
-    return !any(next > F(0.0f));
+    return any(stops) && !any(next > F(0.0f));
 }
 
 void clear(const TileArea& area, BlockState* state) {
-    alignas(64) float t[LANES];
     for (int by = 0; by < area.blocks_y(); ++by)
         for (int bx = 0; bx < area.blocks_x(); ++bx) {
-            for (int i = 0; i < LANES; ++i) {
-                const int x = bx * BLOCK_WIDTH + i % BLOCK_WIDTH, y = by * BLOCK_HEIGHT + i / BLOCK_WIDTH;
-                t[i] = x < area.width && y < area.height ? 1.0f : -1.0f;  // pixels outside the image have stopped
-            }
             BlockState& p = state[by * BLOCKS_X + bx];
-            store(p.t, load(t));
-            store(p.red, F(0.0f));
-            store(p.green, F(0.0f));
-            store(p.blue, F(0.0f));
-            store(p.depth, F(0.0f));
+            p = BlockState{};
+            for (int row = 0; row < BLOCK_HEIGHT; ++row) {
+                const int count = by * BLOCK_HEIGHT + row < area.height ? area.width - bx * BLOCK_WIDTH : 0;
+                store_row(p.t + row * BLOCK_WIDTH, starting_transmittance(count), BLOCK_WIDTH);
+            }
         }
 }
 
@@ -59,43 +52,53 @@ void write(const Scene& s, const Images& out, const TileArea& area, const BlockS
     float* depth = out.depth + area.view * plane;
     float* alpha = out.alpha + area.view * plane;
     for (int y = 0; y < area.height; ++y)
-        for (int x = 0; x < area.width; ++x) {
+        for (int x = 0; x < area.width; x += BLOCK_WIDTH) {
             const BlockState& p = state[y / BLOCK_HEIGHT * BLOCKS_X + x / BLOCK_WIDTH];
-            const int i = y % BLOCK_HEIGHT * BLOCK_WIDTH + x % BLOCK_WIDTH;
+            const int i = y % BLOCK_HEIGHT * BLOCK_WIDTH, count = area.width - x;
             const size_t pixel = static_cast<size_t>(area.y + y) * s.width + area.x + x;
-            const float t = std::fabs(p.t[i]);
-            rgb[pixel] = p.red[i] + t * background[0];
-            rgb[pixel + plane] = p.green[i] + t * background[1];
-            rgb[pixel + 2 * plane] = p.blue[i] + t * background[2];
-            depth[pixel] = p.depth[i];
-            alpha[pixel] = 1.0f - t;
+            if (x % 16 == 0)
+                for (float* image : {rgb, rgb + plane, rgb + 2 * plane, depth, alpha})
+                    __builtin_prefetch(image + pixel + 4 * s.width, 1);
+            const auto row = [i](const float* of_block) { return load_row(of_block + i, BLOCK_WIDTH); };
+            const Row signed_t = row(p.t), t = signed_t < 0.0f ? -signed_t : signed_t;
+            store_row(rgb + pixel, row(p.red) + t * background[0], count);
+            store_row(rgb + pixel + plane, row(p.green) + t * background[1], count);
+            store_row(rgb + pixel + 2 * plane, row(p.blue) + t * background[2], count);
+            store_row(depth + pixel, row(p.depth), count);
+            store_row(alpha + pixel, 1.0f - t, count);
         }
+}
+
+// Returns how many blocks have their last pixel stopped by it.
+int draw(const Visit& visit, const Record& r, const TileArea& area, BlockState* state) {
+    const Splat splat(r, area);
+    const Paint paint(r);
+    int finished = 0;
+    for (uint64_t hits = visit.hits; hits; hits &= hits - 1) {
+        const int i = __builtin_ctzll(hits), bx = visit.bx + i % GROUP_X, by = visit.by + i / GROUP_X;
+        BlockState& p = state[by * BLOCKS_X + bx];
+                const F dx = load(PIXEL.x[bx]) - splat.x, dy = load(PIXEL.y[by]) - splat.y;
+        finished += blend(p, paint, splat.exponent(dx, dy));
+    }
+    return finished;
 }
 
 }  // namespace
 
 void render_tile(const Scene& s, const Images& out, Workspace& w, ThreadData& own, uint32_t tile) {
-    auto* state = reinterpret_cast<BlockState*>(own.state.reserve(sizeof(BlockState) / sizeof(float) * BLOCKS));
+    auto* state = reinterpret_cast<BlockState*>(own.state.reserve(sizeof(BlockState) / sizeof(float) * BLOCKS_X * BLOCKS_Y));
     if (!state) {
         w.error = OUT_OF_MEMORY;
         return;
     }
     const TileArea area(s, w, tile);
-    const LaneOffsets lanes;
-    const F lane_x = load(lanes.x), lane_y = load(lanes.y);
     clear(area, state);
     int live = area.blocks_x() * area.blocks_y();
+    VisitList list;
     const uint32_t end = w.tile_start[tile + 1];
-    for (uint32_t i = w.tile_start[tile]; i < end && live; ++i) {
-        prefetch_record(w, i + AHEAD, end);
-        const Record& r = w.records[w.instances[i].record];
-        const Splat splat(r, area);
-        const BlockRange range(r, area);
-        for (int by = range.y0; by <= range.y1; ++by) {
-            const RowTerms row(splat, lane_y, by);
-            for (int bx = range.x0; bx <= range.x1; ++bx)
-                live -= blend(state[by * BLOCKS_X + bx], splat, row.exponent(splat, offset_x(splat, lane_x, bx)));
-        }
+    for (uint32_t i = w.tile_start[tile]; i < end && live;) {
+        i = list.fill(w, area, i, end);
+        for (const Visit& visit : list) live -= draw(visit, w.records[w.instances[visit.instance].record], area, state);
     }
     write(s, out, area, state);
 }

@@ -10,7 +10,7 @@ namespace {
 
 // Bounds are widened by this many pixels, so that rounding cannot drop a pixel that the exact test would take.
 constexpr float BOUND_SLACK = 1e-2f;
-constexpr float EXPONENT_SLACK = 1e-2f;  // the same for the ellipse-tile test, in log2(alpha)
+
 
 // Largest exponent of the record over the pixels [x0, x1] x [y0, y1]: at the mean if it lies inside, else on an edge that faces it.
 float largest_exponent(const Record& r, float x0, float y0, float x1, float y1) {

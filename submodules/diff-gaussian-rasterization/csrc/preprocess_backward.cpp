@@ -7,8 +7,6 @@
 namespace dgr {
 namespace {
 
-constexpr int MOMENTS = 10;
-
 struct ParameterGradients {
     Vec3<F> mean{F(0.0f), F(0.0f), F(0.0f)};
     Sym3<F> sigma{F(0.0f), F(0.0f), F(0.0f), F(0.0f), F(0.0f), F(0.0f)};
@@ -29,9 +27,8 @@ bool gather_moments(const Scene& s, const Workspace& w, int64_t first, int lanes
         positive[LANES + lane] = r.green;
         positive[2 * LANES + lane] = r.blue;
         for (uint32_t i = 0; i < r.tiles; ++i) {
-            const Moments& t = w.moments[r.slot + i];
-            const float values[MOMENTS] = {t.q, t.qx, t.qy, t.qxx, t.qxy, t.qyy, t.red, t.green, t.blue, t.depth};
-            for (int c = 0; c < MOMENTS; ++c) m[c * LANES + lane] += values[c];
+            const float* sum = w.moments[r.slot + i].sum;
+            for (int c = 0; c < MOMENTS; ++c) m[c * LANES + lane] += sum[c];
         }
     }
     return some;
@@ -40,7 +37,7 @@ bool gather_moments(const Scene& s, const Workspace& w, int64_t first, int lanes
 // Colour: straight through, or through the harmonics and their direction; a clamped channel passes nothing.
 void color_backward(const Scene& s, const Lanes& in, const Camera& camera, const float* m, const float* positive,
                     ParameterGradients& g) {
-    F g_rgb[3] = {column(m, 6), column(m, 7), column(m, 8)};
+    F g_rgb[3] = {column(m, RED), column(m, GREEN), column(m, BLUE)};
     if (s.colors) {
         for (int ch = 0; ch < 3; ++ch) g.color[ch] += g_rgb[ch];
         return;
@@ -74,13 +71,13 @@ void geometry_backward(const Scene& s, const Camera& camera, const Lanes& in, co
     const F xx = p.cov.xx + F(DILATION), yy = p.cov.yy + F(DILATION), xy = p.cov.xy;
     const F inv = F(1.0f) / (xx * yy - xy * xy), half(0.5f);
     const Sym2<F> q{yy * inv, -(xy * inv), xx * inv};
-    const F mx = column(m, 1), my = column(m, 2), mxx = column(m, 3), mxy = column(m, 4), myy = column(m, 5);
+    const F mx = column(m, Q_X), my = column(m, Q_Y), mxx = column(m, Q_XX), mxy = column(m, Q_XY), myy = column(m, Q_YY);
     g_x = q.xx * mx + q.xy * my;
     g_y = q.xy * mx + q.yy * my;
     const F ax = q.xx * mxx + q.xy * mxy, ay = q.xx * mxy + q.xy * myy;  // rows of Q M
     const F bx = q.xy * mxx + q.yy * mxy, by = q.xy * mxy + q.yy * myy;
     Sym2<F> g_cov{half * (ax * q.xx + ay * q.xy), ax * q.xy + ay * q.yy, half * (bx * q.xy + by * q.yy)};
-    const F g_log_opacity = column(m, 0);
+    const F g_log_opacity = column(m, Q);
     if (s.antialiasing) {  // ln o' = ln o + 1/2 (ln det Sigma'_0 - ln det Sigma')
         const F inv0 = F(1.0f) / (p.cov.xx * p.cov.yy - xy * xy), weight = half * g_log_opacity;
         g_cov.xx += weight * (p.cov.yy * inv0 - yy * inv);
@@ -88,7 +85,7 @@ void geometry_backward(const Scene& s, const Camera& camera, const Lanes& in, co
         g_cov.xy += F(2.0f) * weight * xy * (inv - inv0);
     }
     g.opacity += g_log_opacity / column(in.opacity, 0);
-    project_backward(camera, p, sigma, g_x, g_y, column(m, 9), g_cov, g.mean, g.sigma);
+    project_backward(camera, p, sigma, g_x, g_y, column(m, DEPTH), g_cov, g.mean, g.sigma);
 }
 
 // Writes rows of C numbers for the lanes that exist.

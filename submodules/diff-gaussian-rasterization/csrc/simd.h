@@ -2,6 +2,7 @@
 // here can leak from one into another. LANES is 16 (AVX-512), 8 (AVX2) or 4 (portable: SSE2, NEON, anything GCC or clang knows).
 #pragma once
 #include <cstdint>
+#include <cstring>
 
 #if defined(__AVX512F__) || defined(__AVX2__)
 #include <immintrin.h>
@@ -11,6 +12,18 @@
 #include <cmath>
 
 namespace dgr {
+
+// Four pixels of a row; the last ones of an image's row may be missing.
+typedef float Row __attribute__((vector_size(16)));
+inline Row load_row(const float* p, int count) {
+    Row r = {0.0f, 0.0f, 0.0f, 0.0f};
+    if (count >= 4)
+        std::memcpy(&r, p, sizeof r);
+    else
+        std::memcpy(&r, p, count * sizeof(float));
+    return r;
+}
+inline void store_row(float* p, Row r, int count) { std::memcpy(p, &r, count >= 4 ? sizeof r : count * sizeof(float)); }
 
 #if defined(__AVX512F__)
 
@@ -46,7 +59,22 @@ inline F select(M m, F a, F b) { return _mm512_mask_blend_ps(m.v, b.v, a.v); }
 inline F keep(M m, F a) { return _mm512_maskz_mov_ps(m.v, a.v); }  // a where m, else 0
 inline bool any(M m) { return m.v != 0; }
 inline uint32_t bits(M m) { return m.v; }
-inline float sum(F a) { return _mm512_reduce_add_ps(a.v); }
+// out[k] = the sum over the lanes of v[k], for ten vectors; out holds 16 floats. Vectors are halved and paired until one is left.
+inline void sum_ten(const F* v, float* out) {
+    __m512 pair[6], four[3];
+    for (int k = 0; k < 5; ++k)
+        pair[k] = _mm512_add_ps(_mm512_shuffle_f32x4(v[2 * k].v, v[2 * k + 1].v, 0x44),
+                                _mm512_shuffle_f32x4(v[2 * k].v, v[2 * k + 1].v, 0xEE));
+    pair[5] = _mm512_setzero_ps();
+    for (int k = 0; k < 3; ++k)
+        four[k] = _mm512_add_ps(_mm512_shuffle_f32x4(pair[2 * k], pair[2 * k + 1], 0x88),
+                                _mm512_shuffle_f32x4(pair[2 * k], pair[2 * k + 1], 0xDD));
+    const __m512 low = _mm512_add_ps(_mm512_unpacklo_ps(four[0], four[1]), _mm512_unpackhi_ps(four[0], four[1]));
+    const __m512 high = _mm512_add_ps(_mm512_unpacklo_ps(four[2], pair[5]), _mm512_unpackhi_ps(four[2], pair[5]));
+    const __m512 sums = _mm512_add_ps(_mm512_shuffle_ps(low, high, 0x44), _mm512_shuffle_ps(low, high, 0xEE));
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 3, 7, 10, 11, 14, 15);
+    _mm512_store_ps(out, _mm512_permutexvar_ps(order, sums));
+}
 inline F scale_by_power(F a, F n) { return _mm512_scalef_ps(a.v, n.v); }
 inline F round(F a) { return _mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 
@@ -84,10 +112,19 @@ inline F select(M m, F a, F b) { return _mm256_blendv_ps(b.v, a.v, m.v); }
 inline F keep(M m, F a) { return _mm256_and_ps(m.v, a.v); }
 inline bool any(M m) { return _mm256_movemask_ps(m.v) != 0; }
 inline uint32_t bits(M m) { return static_cast<uint32_t>(_mm256_movemask_ps(m.v)); }
-inline float sum(F a) {
-    __m128 s = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
-    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
-    return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
+inline void sum_ten(const F* v, float* out) {
+    __m256 pair[6];
+    for (int k = 0; k < 5; ++k)
+        pair[k] = _mm256_add_ps(_mm256_permute2f128_ps(v[2 * k].v, v[2 * k + 1].v, 0x20),
+                                _mm256_permute2f128_ps(v[2 * k].v, v[2 * k + 1].v, 0x31));
+    pair[5] = _mm256_setzero_ps();
+    __m256 four[3];
+    for (int k = 0; k < 3; ++k)
+        four[k] = _mm256_add_ps(_mm256_unpacklo_ps(pair[2 * k], pair[2 * k + 1]), _mm256_unpackhi_ps(pair[2 * k], pair[2 * k + 1]));
+    const __m256 low = _mm256_add_ps(_mm256_shuffle_ps(four[0], four[1], 0x44), _mm256_shuffle_ps(four[0], four[1], 0xEE));
+    const __m256 high = _mm256_add_ps(_mm256_shuffle_ps(four[2], pair[5], 0x44), _mm256_shuffle_ps(four[2], pair[5], 0xEE));
+    _mm256_store_ps(out, _mm256_permutevar8x32_ps(low, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
+    _mm256_store_ps(out + 8, _mm256_permutevar8x32_ps(high, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
 }
 inline F scale_by_power(F a, F n) {
     const __m256i shift = _mm256_slli_epi32(_mm256_cvtps_epi32(n.v), 23);
@@ -141,7 +178,9 @@ inline uint32_t bits(M m) {
     return static_cast<uint32_t>((m.v[0] & 1) | (m.v[1] & 2) | (m.v[2] & 4) | (m.v[3] & 8));
 }
 inline bool any(M m) { return bits(m) != 0; }
-inline float sum(F a) { return (a.v[0] + a.v[1]) + (a.v[2] + a.v[3]); }
+inline void sum_ten(const F* v, float* out) {
+    for (int k = 0; k < 10; ++k) out[k] = (v[k].v[0] + v[k].v[1]) + (v[k].v[2] + v[k].v[3]);
+}
 // Adding 1.5 * 2^23 rounds to the nearest integer; |a| stays below 2^22 wherever this is used.
 inline F round(F a) { return (a.v + 12582912.0f) - 12582912.0f; }
 inline F floor(F a) {

@@ -17,6 +17,8 @@ namespace dgr {
 
 constexpr int TILE = 64;           // pixels
 constexpr int MAX_COEFFICIENTS = 16;
+// Rounding in a bound must not drop a pixel that the exact test takes; in log2(alpha).
+constexpr float EXPONENT_SLACK = 1e-2f;
 constexpr size_t HUGE_PAGE = size_t{1} << 21;
 
 // Mirrored field by field in cpu.py. All tensors are contiguous float32; a null pointer means "not given".
@@ -67,9 +69,10 @@ struct Instance {
     uint32_t record, slot;
 };
 
-// Gradient sums of one (Gaussian, tile) pair. q = dL/dalpha * alpha.
+// Gradient sums of one (Gaussian, tile) pair, with q = dL/dalpha * alpha: Q, Q_X = sum q dx, ... and of the colour and depth.
+enum Moment { Q, Q_X, Q_Y, Q_XX, Q_XY, Q_YY, RED, GREEN, BLUE, DEPTH, MOMENTS };
 struct alignas(64) Moments {
-    float q, qx, qy, qxx, qxy, qyy, red, green, blue, depth;
+    float sum[16];
 };
 
 // Grow-only and uninitialised: calls of similar size touch no new pages.

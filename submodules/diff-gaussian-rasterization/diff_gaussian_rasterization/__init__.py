@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .inria import GaussianRasterizationSettings, GaussianRasterizer
 from .batched import RasterOutput, rasterize
+from .inria import GaussianRasterizationSettings, GaussianRasterizer
 
 __all__ = ["GaussianRasterizationSettings", "GaussianRasterizer", "RasterOutput", "rasterize"]
