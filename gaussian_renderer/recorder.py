@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from types import TracebackType
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -80,8 +81,9 @@ class Recorder:
         """Every `vis_interval` iterations: what the guidance was shown [V, 3, H, W], the depth and the alpha."""
         if step % self.config.guidance.vis_interval and step != 1:
             return
-        rows = [images.detach().cpu(), depth_image(out.depth.detach(), out.alpha.detach()).cpu()]
-        rows.append(out.alpha.detach().expand(-1, 3, -1, -1).cpu())
+        ssaa = self.config.camera.SSAA
+        depth, alpha = (F.avg_pool2d(image.detach().cpu(), ssaa) for image in (out.depth, out.alpha))
+        rows = [images.detach().cpu(), depth_image(depth, alpha), alpha.expand(-1, 3, -1, -1)]
         sheet = contact_sheet(torch.cat(rows), columns=len(images))
         write_png(self.run.train_picture(step), sheet)
         self._writer.add_image("train/views", sheet, step)

@@ -28,12 +28,22 @@ def test_parameter_counts(name: str, make: Callable[[], nn.Module]) -> None:
 
 
 @pytest.mark.slow
-def test_three_iterations_of_training_at_full_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_three_iterations_of_training_at_full_size(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """train.py with bagel.yaml at 512² on the host: renders, encodes, five U-Net evaluations, update, files."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     prior = sd21.write_sd21_folder(tmp_path / "prior", torch.float16)
-    flags = ["--opt", str(ROOT / "config" / "bagel.yaml"), "--model_key", str(prior), "--device", "cpu", "--quiet"]
+    flags = [
+        "--opt",
+        str(ROOT / "config" / "bagel.yaml"),
+        "--model_key",
+        str(prior),
+        "--device",
+        "cpu",
+        "--quiet",
+    ]
     flags += ["--iterations", "3", "--C_batch_size", "1", "--init_num_pts", "20000"]
     flags += ["--test_ratio", "1", "--save_video", "false", "--save_process", "false"]
     subprocess.run([sys.executable, str(ROOT / "train.py"), *flags], cwd=tmp_path, check=True)
@@ -46,4 +56,6 @@ def test_three_iterations_of_training_at_full_size(tmp_path: Path, capsys: pytes
     assert last["guidance/unet_evals_per_view"] >= 4
     with capsys.disabled():
         speed, memory = last["run/iterations_per_second"], last["run/memory_GB"]
-        print(f"\nSD 2.1-base, 512², 1 view, float32: {1 / speed:.0f} s per iteration, {memory:.1f} GB at most")
+        print(
+            f"\nSD 2.1-base, 512², 1 view, float32: {1 / speed:.0f} s per iteration, {memory:.1f} GB at most"
+        )

@@ -34,8 +34,12 @@ def tiny_prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_config(tiny_prior: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     """Ten iterations at 64²; runs go to a temporary folder."""
     monkeypatch.chdir(tmp_path)
-    flags = "--quiet --iterations 10 --init_num_pts 300 --image_w 64 --image_h 64 --vis_interval 5 --test_ratio 2"
-    flags += " --text mug --save_video --densify_from_iter 0 --densify_until_iter 8 --densification_interval 4"
+    flags = (
+        "--quiet --iterations 10 --init_num_pts 300 --image_w 64 --image_h 64 --vis_interval 5 --test_ratio 2"
+    )
+    flags += (
+        " --text mug --save_video --densify_from_iter 0 --densify_until_iter 8 --densification_interval 4"
+    )
     return configuration.load([*flags.split(), "--model_key", str(tiny_prior)])
 
 
@@ -43,9 +47,15 @@ def test_a_run_leaves_every_file_that_users_look_for(tiny_config: Config) -> Non
     root = train(tiny_config).run.root
     expected = ["config.yaml", "cfg_args", "cameras.json", "render_report.png", "save/asset.ply"]
     expected += [f"point_cloud/iteration_{step}/point_cloud.ply" for step in (5, 10)]
-    expected += [f"test_six_views/{step}_iteration/view_{a:03d}.png" for step in (5, 10) for a in range(0, 360, 60)]
-    expected += [f"videos/{step}_iteration/video_{kind}_{step}.mp4" for step in (5, 10) for kind in ("rgb", "depth")]
-    expected += [f"train_process/iteration_{step}.png" for step in (1, 5, 10)] + ["process_videos/video_rgb.mp4"]
+    expected += [
+        f"test_six_views/{step}_iteration/view_{a:03d}.png" for step in (5, 10) for a in range(0, 360, 60)
+    ]
+    expected += [
+        f"videos/{step}_iteration/video_{kind}_{step}.mp4" for step in (5, 10) for kind in ("rgb", "depth")
+    ]
+    expected += [f"train_process/iteration_{step}.png" for step in (1, 5, 10)] + [
+        "process_videos/video_rgb.mp4"
+    ]
     missing = [name for name in expected if not (root / name).stat().st_size]
     assert not missing
     assert list(root.glob("events.out.tfevents.*"))
@@ -98,7 +108,9 @@ def test_every_guidance_runs_and_logs_its_diagnostics(tiny_config: Config, metho
     assert set(events.Tags()["histograms"]) == {"gaussians/opacity", "gaussians/scale"}
 
 
-@pytest.mark.parametrize("flags", [["--as_latent_ratio", "1"], ["--SSAA", "2"], ["--sh_degree", "3"], ["--bg_gray", "false"]])
+@pytest.mark.parametrize(
+    "flags", [["--as_latent_ratio", "1"], ["--SSAA", "2"], ["--sh_degree", "3"], ["--bg_gray", "false"]]
+)
 def test_settings_that_change_the_step_run(tiny_config: Config, flags: list[str]) -> None:
     given = yaml.safe_load(configuration.dump(tiny_config))
     path = Path("given.yaml")
@@ -112,11 +124,15 @@ def test_cameras_json_describes_the_test_views(tiny_config: Config) -> None:
     assert [camera["img_name"] for camera in cameras] == [f"view_{a:03d}" for a in range(0, 360, 60)]
     for camera in cameras:
         # The third column is the viewing direction: from the position to the origin.
-        forward, position = (torch.tensor(x) for x in ([row[2] for row in camera["rotation"]], camera["position"]))
+        forward, position = (
+            torch.tensor(x) for x in ([row[2] for row in camera["rotation"]], camera["position"])
+        )
         assert torch.allclose(forward, -position / position.norm(), atol=1e-5)
 
 
-def test_a_prior_that_cannot_be_had_is_one_sentence(tiny_config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_prior_that_cannot_be_had_is_one_sentence(
+    tiny_config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
     guidance = tiny_config.guidance.model_copy(update={"model_key": "/nowhere/at/all"})
     assert main(tiny_config.model_copy(update={"guidance": guidance})) == 1
     error = capsys.readouterr().err
@@ -146,7 +162,9 @@ def test_a_gradient_that_is_not_finite_stops_the_run_with_its_name(
         (["--opt", "config/bagle.yaml"], ["bagle.yaml", "bagel.yaml"]),
     ],
 )
-def test_a_mistake_on_the_command_line_exits_with_2_and_one_sentence(flags: list[str], words: list[str]) -> None:
+def test_a_mistake_on_the_command_line_exits_with_2_and_one_sentence(
+    flags: list[str], words: list[str]
+) -> None:
     done = subprocess.run([sys.executable, "train.py", *flags], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+
 from toybox.fit import Loss, Schedule, fit
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial import cKDTree
-from toybox import splats
-from toybox.world import toy
 
 from scene.ply import read_points
+from toybox import splats
+from toybox.world import toy
 from utils.rotation import quaternion_to_matrix
 
 
@@ -48,7 +48,9 @@ def test_two_fronted_toys_are_their_own_mirror_image(axis: int) -> None:
     both = torch.cat([double.means, normals], dim=1)
     mirrored = torch.cat([double.means * flip, normals * flip], dim=1)
     # The mirror image is the same set; a plane's normal may have either sign.
-    distance = torch.minimum(torch.cdist(mirrored, both), torch.cdist(mirrored, both * torch.tensor([1.0] * 3 + [-1.0] * 3)))
+    distance = torch.minimum(
+        torch.cdist(mirrored, both), torch.cdist(mirrored, both * torch.tensor([1.0] * 3 + [-1.0] * 3))
+    )
     assert float(distance.amin(dim=1).max()) < 1e-4
 
 
@@ -71,7 +73,11 @@ def test_look_alikes_differ_from_the_toy_and_stay_renderable(rng: torch.Generato
         assert gaussians.shs.shape == (count, 1, 3)
         assert bool((gaussians.scales > 0).all())
         assert bool(((gaussians.colors >= 0) & (gaussians.colors <= 1)).all())
-        same = count == len(true) and torch.equal(gaussians.means, true.means) and torch.equal(gaussians.colors, true.colors)
+        same = (
+            count == len(true)
+            and torch.equal(gaussians.means, true.means)
+            and torch.equal(gaussians.colors, true.colors)
+        )
         assert not same
 
 

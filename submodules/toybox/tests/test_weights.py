@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from toybox import splats, weights_path
-from toybox.captions import PAIRS
-from toybox.evaluate import named_right, samples, view_right
-from toybox.judge import Judge, load_judge
 
 from gaussian_renderer.showcase import show
 from guidance import StableDiffusionPrior
 from scene.cameras import orbit
+from toybox import splats, weights_path
+from toybox.captions import PAIRS
+from toybox.evaluate import named_right, samples, view_right
+from toybox.judge import Judge, load_judge
 from utils.device import resolve_device
 
 

@@ -40,6 +40,7 @@ PROMPTS = (
 )  # fmt: skip
 """Every kind, every colour, and three pairs that training never saw."""
 SHEET_VIEWS = 8
+ROUGH_STEP = 0.2
 VIEWS = (0.0, 90.0, 180.0)
 
 
@@ -119,8 +120,11 @@ def evaluate_prior(prior: StableDiffusionPrior, judge: Judge, sheet: Path | None
 def asset_config(base: Config, prompt: str, method: str, start: str) -> Config:
     """The quickstart's configuration for another prompt, guidance and start."""
     kind, color = parse(prompt)
-    shape = base.camera.init_shape
+    shape, params = base.camera.init_shape, base.optimization
+    rates = (params.position_lr_init, params.position_lr_final)
     if start == "rough":
+        # A shape that is nearly right is to be kept, not found.
+        rates = (ROUGH_STEP * rates[0], ROUGH_STEP * rates[1])
         shape = str(Path("outputs/evaluate/starts") / f"{color}-{kind}.ply")
         write_points(shape, rough_point_cloud(kind, color, seed=base.seed))
     return base.model_copy(
@@ -132,7 +136,9 @@ def asset_config(base: Config, prompt: str, method: str, start: str) -> Config:
             "guidance": base.guidance.model_copy(update={"text": prompt}),
             "camera": base.camera.model_copy(update={"init_shape": shape}),
             "model": base.model.model_copy(update={"workspace": "evaluate"}),
-            "optimization": base.optimization.model_copy(update={"save_process": False}),
+            "optimization": params.model_copy(
+                update={"save_process": False, "position_lr_init": rates[0], "position_lr_final": rates[1]}
+            ),
         }
     )
 
@@ -155,7 +161,7 @@ def evaluate_assets(
             for a, _ in results
             for k in range(SHEET_VIEWS)
         ]
-        write_png(sheet, contact_sheet(torch.cat(pictures), columns=SHEET_VIEWS, labels=labels))
+        write_png(sheet, contact_sheet(torch.cat(pictures), columns=SHEET_VIEWS, labels=labels, gap=0))
     return results
 
 
