@@ -15,8 +15,7 @@ from plyfile import PlyData
 import config as configuration
 from config import Config
 from scene.gaussian_model import GaussianModel
-from train import main, train
-from utils.run_folder import slug
+from train import main, train, warn_of_unknown_words
 
 ROOT = Path(__file__).parent.parent
 
@@ -154,6 +153,23 @@ def test_a_gradient_that_is_not_finite_stops_the_run_with_its_name(
     assert "iteration 1" in error
 
 
+def test_a_start_that_is_not_available_is_told_before_the_prior_is_loaded(
+    tiny_config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    camera = tiny_config.camera.model_copy(update={"init_shape": "pointe"})
+    assert main(tiny_config.model_copy(update={"camera": camera})) == 1
+    assert "pointe" in capsys.readouterr().err
+
+
+def test_words_that_toybox_has_never_seen_are_named(
+    tiny_config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    guidance = tiny_config.guidance.model_copy(update={"model_key": "toybox", "text": "a red dragon"})
+    warn_of_unknown_words(tiny_config.model_copy(update={"guidance": guidance}))
+    assert "'dragon'" in caplog.text
+    assert "'red'" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -169,9 +185,3 @@ def test_a_mistake_on_the_command_line_exits_with_2_and_one_sentence(
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert all(word in done.stderr for word in words)
-
-
-def test_names_of_runs_are_safe_in_paths() -> None:
-    assert slug("../../etc/A red mug!") == "etc-a-red-mug"
-    assert slug("…") == "run"
-    assert len(slug("a " * 500)) <= 60
