@@ -1,4 +1,4 @@
-"""Builds one plain shared library per instruction set: a C++17 compiler is all it needs, neither torch nor Python headers."""
+"""Builds one plain shared library per instruction set: all it needs is a C++17 compiler."""
 
 from __future__ import annotations
 

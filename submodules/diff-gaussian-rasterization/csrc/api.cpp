@@ -71,9 +71,18 @@ void backward(const Scene& s, const Images& out, const Gradients& g, Workspace& 
     });
 }
 
-template <class Work> int guarded(dgr::Workspace& w, const Work& work) {
+// Runs the work on as many threads as it can use: no more than there are tiles, and one if the system has no others left.
+template <class Work> int guarded(const Scene& given, Workspace& w, const Work& work) {
+    const int64_t tiles = given.views * ((given.width + TILE - 1) / TILE) * ((given.height + TILE - 1) / TILE);
+    Scene s = given;
+    s.threads = static_cast<int32_t>(std::max<int64_t>(1, std::min<int64_t>(given.threads, tiles)));
     try {
-        work();
+        try {
+            work(s);
+        } catch (const std::system_error&) {
+            s.threads = 1;
+            work(s);
+        }
     } catch (const std::bad_alloc&) {
         return OUT_OF_MEMORY;
     }
@@ -104,10 +113,10 @@ DGR_API int64_t dgr_nonfinite(void* workspace) { return static_cast<dgr::Workspa
 
 DGR_API int dgr_forward(void* workspace, const dgr::Scene* scene, const dgr::Images* images) {
     auto& w = *static_cast<dgr::Workspace*>(workspace);
-    return dgr::guarded(w, [&] { dgr::forward(*scene, *images, w); });
+    return dgr::guarded(*scene, w, [&](const dgr::Scene& s) { dgr::forward(s, *images, w); });
 }
 
 DGR_API int dgr_backward(void* workspace, const dgr::Scene* scene, const dgr::Images* images, const dgr::Gradients* gradients) {
     auto& w = *static_cast<dgr::Workspace*>(workspace);
-    return dgr::guarded(w, [&] { dgr::backward(*scene, *images, *gradients, w); });
+    return dgr::guarded(*scene, w, [&](const dgr::Scene& s) { dgr::backward(s, *images, *gradients, w); });
 }

@@ -68,14 +68,15 @@ struct Visit {
 };
 
 // Those of LANES blocks, up to column x1 and row y1, that hold a point of the ellipse alpha = 1/255. The largest exponent over
-// a rectangle lies at the mean or on an edge that faces it; on an edge, where the parabola peaks or at an end.
+// a rectangle lies at the mean or on an edge that faces it; on an edge, where the parabola peaks or at an end. (A slope that
+// is not a number, of a splat far larger than the image, falls back on an end: min and max return their second argument then.)
 inline uint64_t test_blocks(const Splat& s, F x_slope, F y_slope, int bx, int by, int x1, int y1) {
     const F zero(0.0f), column = load(COLUMN), row = load(ROW);
     const F left = fma(column, F(BLOCK_WIDTH), F(static_cast<float>(bx * BLOCK_WIDTH)) - s.x);
     const F top = fma(row, F(BLOCK_HEIGHT), F(static_cast<float>(by * BLOCK_HEIGHT)) - s.y);
     const F right = left + F(BLOCK_WIDTH - 1.0f), bottom = top + F(BLOCK_HEIGHT - 1.0f);
     const F near_x = max(left, min(right, zero)), near_y = max(top, min(bottom, zero));
-    const F peak_y = max(top, min(bottom, y_slope * near_x)), peak_x = max(left, min(right, x_slope * near_y));
+    const F peak_y = max(min(y_slope * near_x, bottom), top), peak_x = max(min(x_slope * near_y, right), left);
     const F largest = max(s.exponent(near_x, peak_y), s.exponent(peak_x, near_y));
     const M inside = (column <= F(static_cast<float>(x1 - bx))) & (row <= F(static_cast<float>(y1 - by)));
     return bits((largest >= F(LOG2_MIN_ALPHA - EXPONENT_SLACK)) & inside);

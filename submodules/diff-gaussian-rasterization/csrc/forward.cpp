@@ -45,7 +45,12 @@ void clear(const TileArea& area, BlockState* state) {
         }
 }
 
-void write(const Scene& s, const Images& out, const TileArea& area, const BlockState* state) {
+void write(const Scene& s, const Images& out, const TileArea& area, BlockState* state) {
+    for (int by = 0; by < area.blocks_y(); ++by)
+        for (int bx = 0; bx < area.blocks_x(); ++bx) {
+            float* t = state[by * BLOCKS_X + bx].t;
+            store(t, max(load(t), -load(t)));
+        }
     const size_t plane = static_cast<size_t>(s.width) * s.height;
     const float* background = s.backgrounds + area.view * 3;
     float* rgb = out.rgb + area.view * 3 * plane;
@@ -60,7 +65,7 @@ void write(const Scene& s, const Images& out, const TileArea& area, const BlockS
                 for (float* image : {rgb, rgb + plane, rgb + 2 * plane, depth, alpha})
                     __builtin_prefetch(image + pixel + 4 * s.width, 1);
             const auto row = [i](const float* of_block) { return load_row(of_block + i, BLOCK_WIDTH); };
-            const Row signed_t = row(p.t), t = signed_t < 0.0f ? -signed_t : signed_t;
+            const Row t = row(p.t);
             store_row(rgb + pixel, row(p.red) + t * background[0], count);
             store_row(rgb + pixel + plane, row(p.green) + t * background[1], count);
             store_row(rgb + pixel + 2 * plane, row(p.blue) + t * background[2], count);

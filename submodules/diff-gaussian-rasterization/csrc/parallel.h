@@ -26,14 +26,31 @@ private:
     std::atomic<int> arrived_{0}, phase_{0};
 };
 
-// Runs work(thread, barrier) on `size` threads, the caller being thread 0.
+// Runs work(thread, barrier) on `size` threads, the caller being thread 0. Throws std::system_error before any work is done
+// if the system gives no more threads.
 template <class Work> void run_team(int size, const Work& work) {
+    enum Signal { WAIT, START, DISMISS };
+    std::atomic<int> signal{WAIT};
     Barrier barrier(size);
     std::vector<std::thread> team;
     team.reserve(size);
-    for (int t = 1; t < size; ++t) team.emplace_back([&work, &barrier, t] { work(t, barrier); });
+    const auto member = [&](int thread) {
+        while (signal.load(std::memory_order_acquire) == WAIT) std::this_thread::yield();
+        if (signal == START) work(thread, barrier);
+    };
+    const auto dismiss = [&team] {
+        for (auto& thread : team) thread.join();
+    };
+    try {
+        for (int t = 1; t < size; ++t) team.emplace_back(member, t);
+    } catch (const std::system_error&) {
+        signal = DISMISS;
+        dismiss();
+        throw;
+    }
+    signal = START;
     work(0, barrier);
-    for (auto& member : team) member.join();
+    dismiss();
 }
 
 }  // namespace dgr

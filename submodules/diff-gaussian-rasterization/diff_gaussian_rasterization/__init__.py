@@ -1,4 +1,4 @@
-"""Differentiable rasterization of 3D Gaussians: one batched call for all views, and Inria's two classes on top of it."""
+"""Differentiable rasterization of 3D Gaussians: one call for all views, and Inria's two classes on top of it."""
 
 from __future__ import annotations
 

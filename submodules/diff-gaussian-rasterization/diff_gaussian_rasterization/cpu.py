@@ -17,21 +17,25 @@ from .scene import Gaussians, Views
 LEVELS = ("portable", "avx2", "avx512")
 
 
+_CAMERAS = ("viewmats", "focals", "principals", "backgrounds")
+_PARAMETERS = ("means", "scales", "rotations", "opacities", "shs", "colors", "covariances")
+
+
 class _Scene(ctypes.Structure):
     """dgr::Scene of csrc/types.h, field by field."""
 
     _fields_ = (
-        *((name, c_int64) for name in ("count", "views")),
-        *(
-            (name, c_int32)
-            for name in ("width", "height", "sh_degree", "sh_coefficients", "antialiasing", "threads")
-        ),
-        *((name, c_float) for name in ("scale_modifier", "near_plane")),
-        *(
-            (name, c_void_p)
-            for name in ("means", "scales", "rotations", "opacities", "shs", "colors", "covariances")
-        ),
-        *((name, c_void_p) for name in ("viewmats", "focals", "principals", "backgrounds")),
+        ("count", c_int64),
+        ("views", c_int64),
+        ("width", c_int32),
+        ("height", c_int32),
+        ("sh_degree", c_int32),
+        ("sh_coefficients", c_int32),
+        ("antialiasing", c_int32),
+        ("threads", c_int32),
+        ("scale_modifier", c_float),
+        ("near_plane", c_float),
+        *((name, c_void_p) for name in (*_PARAMETERS, *_CAMERAS)),
     )
 
 
@@ -39,9 +43,6 @@ class _Images(ctypes.Structure):
     """dgr::Images."""
 
     _fields_ = tuple((name, c_void_p) for name in ("rgb", "depth", "alpha", "radii", "means2d"))
-
-
-_PARAMETERS = ("means", "scales", "rotations", "opacities", "shs", "colors", "covariances")
 
 
 class _Gradients(ctypes.Structure):
@@ -75,7 +76,7 @@ def _path(level: str) -> Path:
 
 
 class _Workspace:
-    """Memory that lives from a forward to its backward and is then used again, so that a call touches no new pages."""
+    """Memory from a forward to its backward, used again afterwards, so that a call touches no new pages."""
 
     idle: ClassVar[dict[str, list[_Workspace]]] = {}
     KEPT = 2  # a training loop holds one while it asks for the next
@@ -112,11 +113,11 @@ def _pointer(tensor: Tensor | None) -> int | None:
 def _check(code: int) -> None:
     if code == 1:
         raise MemoryError(
-            "The rasterizer ran out of memory: render fewer views per call, or fewer Gaussians."
+            "The rasterizer ran out of memory, it needs fewer views per call, fewer Gaussians or smaller images."
         )
     if code == 2:
         raise ValueError(
-            "The Gaussians cover more than 2^32 tiles in all: their scales are far too large for this camera."
+            "The Gaussians cover more than 2^32 tiles in all, their scales must be smaller for these cameras."
         )
 
 
@@ -154,8 +155,8 @@ class _Rasterize(torch.autograd.Function):
         *parameters: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
         n, v = values.shape[1], values.shape[0]
-        rgb = values.new_empty(v, 3, views.height, views.width)
-        depth = values.new_empty(v, 1, views.height, views.width)
+        rgb = torch.empty(v, 3, views.height, views.width, dtype=torch.float32)
+        depth = torch.empty(v, 1, views.height, views.width, dtype=torch.float32)
         alpha = torch.empty_like(depth)
         radii = torch.empty(v, n, dtype=torch.int32)
         cameras = (viewmats, focals, principals, backgrounds)
@@ -164,7 +165,7 @@ class _Rasterize(torch.autograd.Function):
         lease = _Lease(level)
         space = lease.workspace
         _check(space.library.dgr_forward(space.handle, byref(scene), byref(images)))
-        ctx.level, ctx.views, ctx.lease = level, views, lease
+        ctx.views, ctx.lease = views, lease
         ctx.save_for_backward(*cameras, *parameters, rgb, depth, alpha)
         ctx.mark_non_differentiable(radii)
         ctx.set_materialize_grads(False)
@@ -173,7 +174,8 @@ class _Rasterize(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
-        cameras, parameters, (rgb, depth, alpha) = _split(ctx.saved_tensors)
+        saved = ctx.saved_tensors
+        cameras, parameters, (rgb, depth, alpha) = saved[:4], saved[4:-3], saved[-3:]
         given = tuple(None if g is None else g.contiguous() for g in upstream[:3])
         wanted = ctx.needs_input_grad
         grads = [
@@ -194,10 +196,6 @@ class _Rasterize(torch.autograd.Function):
         return (None, None, None, means2d, background, None, None, None, *grads)
 
 
-def _split(saved: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
-    return saved[:4], saved[4:-3], saved[-3:]
-
-
 def rasterize(
     g: Gaussians, views: Views, anchor: Tensor, values: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
@@ -207,11 +205,15 @@ def rasterize(
             raise ValueError(f'{name} requires a gradient, which only backend="reference" computes.')
     cameras = (views.backgrounds, views.viewmats, views.focals, views.principals)
     parameters = (g.means, g.scales, g.rotations, g.opacities, g.shs, g.colors, g.covariances)
-    return _Rasterize.apply(
+    single = values if values.dtype == torch.float32 else values.float()
+    outputs = _Rasterize.apply(
         best_level(),
         views,
-        values,
+        single,
         anchor,
         *(c.float().contiguous() for c in cameras),
         *(None if p is None else p.float().contiguous() for p in parameters),
     )
+    if single is not values:
+        values.copy_(single)
+    return outputs

@@ -1,4 +1,4 @@
-"""The two classes of the single-view Python interface that 3D Gaussian Splatting introduced, as a thin case of rasterize."""
+"""The two classes of the single-view interface that 3D Gaussian Splatting introduced, as a thin case of rasterize."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .batched import dispatch
+from .batched import choose_backend, column
 from .reference import finite
 from .scene import Gaussians, Views
 
-NEAR = 0.2
+NEAR = 0.2  # world units
+NAMED = 20  # at most so many indices in a warning
 
 
 @dataclass(frozen=True)
 class GaussianRasterizationSettings:
-    """One camera, in the layout of 3D Gaussian Splatting: matrices are transposed, they act on row vectors from the right.
+    """One camera, in the layout of 3D Gaussian Splatting: matrices are transposed, row vectors stand left of them.
 
-    tanfovx, tanfovy: tangents of half the fields of view. bg [3]. viewmatrix [4, 4] world to camera; projmatrix [4, 4]
-    world to clip space (viewmatrix @ projection). campos [3] follows from viewmatrix and is not read, nor is prefiltered.
-    debug names Gaussians with non-finite parameters. antialiasing: Mip-Splatting's 2D filter on the opacity.
+    tanfovx, tanfovy: tangents of half the fields of view. bg [3]. viewmatrix [4, 4] world to camera; projmatrix
+    [4, 4] world to clip space (viewmatrix @ projection). campos [3] follows from viewmatrix and is not read, nor is
+    prefiltered. debug names Gaussians with non-finite parameters. antialiasing: Mip-Splatting's 2D filter.
     """
 
     image_height: int
@@ -42,14 +43,13 @@ class GaussianRasterizationSettings:
         """The same camera as Views with V = 1."""
         width, height = self.image_width, self.image_height
         projection = torch.linalg.solve(self.viewmatrix, self.projmatrix)
-        # Clip space has w = z, so ndc = x / (z tan) + projection[2, 0]; a pixel's centre is ((ndc + 1) size - 1) / 2.
+        # In clip space w = z, so ndc = x / (z tan) + projection[2, 0], and a pixel is ((ndc + 1) size - 1) / 2.
         size = torch.tensor([width, height]).to(projection)
-        principal = ((projection[2, :2] + 1) * size - 1) / 2
         tangents = torch.tensor([self.tanfovx, self.tanfovy]).to(projection)
         return Views(
             viewmats=self.viewmatrix.T[None],
             focals=(size / (2 * tangents))[None],
-            principals=principal[None],
+            principals=(((projection[2, :2] + 1) * size - 1) / 2)[None],
             backgrounds=self.bg[None],
             width=width,
             height=height,
@@ -68,7 +68,7 @@ class GaussianRasterizer(nn.Module):
         self.raster_settings = raster_settings
 
     def markVisible(self, positions: Tensor) -> Tensor:
-        """[N] bool: which positions [N, 3] lie in front of the near plane."""
+        """[N] bool: which positions [N, 3] lie beyond the near plane."""
         with torch.no_grad():
             viewmatrix = self.raster_settings.viewmatrix
             return positions @ viewmatrix[:3, 2] + viewmatrix[3, 2] > NEAR
@@ -84,29 +84,30 @@ class GaussianRasterizer(nn.Module):
         rotations: Tensor | None = None,
         cov3D_precomp: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """color [3, H, W], radii [N] int32, depth_alpha [2, H, W]: the sum of T alpha z, and the final transmittance T.
+        """color [3, H, W], radii [N] int32, depth_alpha [2, H, W]: sum of T alpha z, and the final transmittance T.
 
-        means2D [N, 3] is not read; its gradient is that of the mean in NDC, i.e. of the pixel mean times (W/2, H/2, 0).
-        Raises ValueError unless exactly one of shs / colors_precomp and of scales with rotations / cov3D_precomp is given.
+        means2D [N, 3] is not read; its gradient is that of the mean in NDC: of the pixel mean times (W/2, H/2, 0).
+        Raises ValueError unless exactly one of shs and colors_precomp is given, and exactly one of cov3D_precomp and
+        scales with rotations.
         """
         settings = self.raster_settings
         gaussians = Gaussians(
-            means3D,
-            opacities.squeeze(-1) if opacities.dim() == 2 else opacities,
-            scales,
-            rotations,
-            cov3D_precomp,
-            shs,
-            colors_precomp,
+            means3D, column(opacities), scales, rotations, cov3D_precomp, shs, colors_precomp
         )
+        views = settings.views()
+        backend = choose_backend(gaussians, views, None)
         half = torch.tensor([settings.image_width / 2, settings.image_height / 2]).to(means2D)
         anchor = (means2D[:, :2] * half)[None]
-        values = torch.empty_like(anchor, requires_grad=False)
-        rgb, depth, alpha, radii, nonfinite = dispatch(gaussians, settings.views(), anchor, values, None)
+        rgb, depth, alpha, radii, nonfinite = backend(gaussians, views, anchor, torch.empty_like(anchor))
         if settings.debug and nonfinite:
-            found = (~finite(gaussians, settings.sh_degree)).nonzero().squeeze(1).tolist()
-            named = ", ".join(map(str, found[:20])) + (", ..." if len(found) > 20 else "")
-            warnings.warn(
-                f"{nonfinite} Gaussians have non-finite parameters and are not drawn: {named}", stacklevel=2
-            )
+            _name(gaussians, settings.sh_degree)
         return rgb[0], radii[0], torch.cat([depth[0], 1 - alpha[0]])
+
+
+def _name(gaussians: Gaussians, sh_degree: int) -> None:
+    """Warns which Gaussians have non-finite parameters."""
+    found = (~finite(gaussians, sh_degree)).nonzero().squeeze(1).tolist()
+    indices = ", ".join(map(str, found[:NAMED])) + (", ..." if len(found) > NAMED else "")
+    warnings.warn(
+        f"{len(found)} Gaussians have non-finite parameters and are not drawn: {indices}", stacklevel=3
+    )

@@ -1,7 +1,8 @@
 """The definition: what the rasterizer computes, in plain torch, on any device and in any floating type.
 
-EWA splatting (Zwicker et al. 2001) as in 3D Gaussian Splatting (Kerbl et al. 2023, section 4 and appendix A); the equation
-numbers are of the latter. Every backend is held against this file, forward and backward. Autograd does the backward.
+EWA splatting (Zwicker et al. 2001) as in 3D Gaussian Splatting (Kerbl et al. 2023, section 4 and appendix A); the
+equation numbers are of the latter. Every backend is held against this file, forward and backward; the backward here
+is autograd's.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ TILE = 32  # pixels; saves memory and changes nothing
 
 
 def sh_basis(directions: Tensor, degree: int) -> Tensor:
-    """Real spherical harmonics of unit vectors [N, 3] up to `degree` <= 3, with the signs of 3DGS files: [N, (degree+1)^2]."""
+    """[N, (degree+1)^2] real spherical harmonics of unit vectors [N, 3], degree <= 3, with the signs of 3DGS files."""
     x, y, z = directions.unbind(-1)
     basis = [torch.full_like(x, 0.5 / math.sqrt(math.pi))]
     if degree >= 1:
@@ -62,7 +63,11 @@ def covariance_matrices(g: Gaussians, scale_modifier: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Projected:
-    """Gaussians in one image: means [N, 2] (pixels), depths [N], covariances [N, 2, 2] (px^2), opacities [N], colors [N, 3]."""
+    """Gaussians in one image.
+
+    means [N, 2] (pixels), depths [N] (world units), covariances [N, 3] (xx, xy, yy in px^2), opacities [N],
+    colors [N, 3].
+    """
 
     means: Tensor
     depths: Tensor
@@ -91,12 +96,19 @@ def project(g: Gaussians, views: Views, view: int) -> Projected:
     )
     to_image = jacobian.unflatten(-1, (2, 3)) @ rotation
     sharp = to_image @ covariance_matrices(g, views.scale_modifier) @ to_image.mT
-    covariances = sharp + DILATION * torch.eye(2).to(sharp)
+    sharp = torch.stack([sharp[:, 0, 0], sharp[:, 0, 1], sharp[:, 1, 1]], dim=-1)
+    covariances = sharp + torch.tensor([DILATION, 0.0, DILATION]).to(sharp)
 
     opacities = g.opacities
     if views.antialiasing:  # Mip-Splatting (Yu et al. 2024), 2D filter
-        opacities = opacities * (torch.det(sharp) / torch.det(covariances)).clamp(min=0).sqrt()
+        opacities = opacities * (determinant(sharp) / determinant(covariances)).clamp(min=0).sqrt()
     return Projected(means, z, covariances, opacities, view_colors(g, views, rotation, translation))
+
+
+def determinant(covariances: Tensor) -> Tensor:
+    """[N] of [N, 3] (xx, xy, yy)."""
+    xx, xy, yy = covariances.unbind(-1)
+    return xx * yy - xy * xy
 
 
 def view_colors(g: Gaussians, views: Views, rotation: Tensor, translation: Tensor) -> Tensor:
@@ -115,7 +127,7 @@ def finite(g: Gaussians, sh_degree: int) -> Tensor:
     ok = torch.ones(len(g.means), dtype=torch.bool, device=g.means.device)
     for tensor in vars(used).values():
         if tensor is not None:
-            ok &= tensor.isfinite().reshape(len(ok), -1).all(dim=1)
+            ok &= tensor.isfinite().reshape(len(ok), math.prod(tensor.shape[1:])).all(dim=1)
     if g.rotations is not None:
         ok &= (g.rotations != 0).any(dim=1)
     return ok
@@ -124,43 +136,48 @@ def finite(g: Gaussians, sh_degree: int) -> Tensor:
 def reach(p: Projected) -> Tensor:
     """[N, 2] half-widths in pixels of the box around alpha >= 1/255; negative where the opacity is below it."""
     log_ratio = (p.opacities / MIN_ALPHA).log()
-    variances = torch.diagonal(p.covariances, dim1=-2, dim2=-1)
-    return torch.where(
-        log_ratio[:, None] >= 0, (2 * log_ratio.clamp(min=0)[:, None] * variances).sqrt(), -1.0
-    )
+    half_widths = (2 * log_ratio.clamp(min=0)[:, None] * p.covariances[:, [0, 2]]).sqrt()
+    return torch.where(log_ratio[:, None] >= 0, half_widths, -1.0)
 
 
 def radii_of(p: Projected, views: Views) -> Tensor:
     """[N] int32: three standard deviations along the longer axis, rounded up; 0 where no pixel can be reached."""
-    det = torch.det(p.covariances)
+    det = determinant(p.covariances)
     extent = reach(p)
     low, high = (p.means - extent).ceil(), (p.means + extent).floor()
     last = torch.tensor([views.width - 1, views.height - 1]).to(p.means)
     covered = (low.clamp(min=0) <= torch.minimum(high, last)).all(dim=1) & (extent >= 0).all(dim=1)
     visible = (p.depths > views.near) & p.depths.isfinite() & (det > 0) & det.isfinite() & covered
-    middle = torch.diagonal(p.covariances, dim1=-2, dim2=-1).mean(dim=-1)
+    middle = p.covariances[:, [0, 2]].mean(dim=1)
     longest = middle + (middle**2 - det).clamp(min=0).sqrt()
     radii = (3 * longest.clamp(min=0).sqrt()).ceil().clamp(max=1e9)
     return torch.where(visible, radii, torch.zeros_like(radii)).to(torch.int32)
 
 
 def composite(p: Projected, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Front-to-back blending (Eq. 3) of Gaussians in depth order at pixels [P, 2]: rgb [P, 3], depth [P], transmittance [P]."""
-    offsets = pixels[:, None, :] - p.means
-    solved = torch.einsum("pni,nij,pnj->pn", offsets, torch.linalg.inv(p.covariances), offsets)
-    alphas = (p.opacities * torch.exp(-0.5 * solved)).clamp(max=MAX_ALPHA)
+    """Front-to-back blending (Eq. 3) of Gaussians in depth order at pixels [P, 2].
+
+    Returns rgb [P, 3] without the background, depth [P] and the final transmittance [P].
+    """
+    dx, dy = (pixels[:, None, :] - p.means).unbind(-1)
+    xx, xy, yy = p.covariances.unbind(-1)
+    distances = (yy * dx * dx - 2 * xy * dx * dy + xx * dy * dy) / determinant(
+        p.covariances
+    )  # d^T Sigma'^-1 d
+    alphas = (p.opacities * torch.exp(-0.5 * distances)).clamp(max=MAX_ALPHA)
     alphas = torch.where(alphas >= MIN_ALPHA, alphas, torch.zeros_like(alphas))
-    after = torch.cumprod(1 - alphas, dim=1)
-    # The product only falls, so those before the stop are exactly those that leave enough.
-    alphas = torch.where(after >= MIN_TRANSMITTANCE, alphas, torch.zeros_like(alphas))
-    after = torch.cumprod(1 - alphas, dim=1)
-    before = torch.cat([torch.ones_like(after[:, :1]), after[:, :-1]], dim=1)
-    weights = before * alphas
-    return weights @ p.colors, weights @ p.depths, after[:, -1]
+    with (
+        torch.no_grad()
+    ):  # the product only falls, so those before the stop are exactly those that leave enough
+        enough = torch.cumprod(1 - alphas, dim=1) >= MIN_TRANSMITTANCE
+    alphas = torch.where(enough, alphas, torch.zeros_like(alphas))
+    transmittances = torch.cumprod(torch.cat([torch.ones_like(pixels[:, :1]), 1 - alphas], dim=1), dim=1)
+    weights = transmittances[:, :-1] * alphas
+    return weights @ p.colors, weights @ p.depths, transmittances[:, -1]
 
 
-def render_view(p: Projected, views: Views, view: int) -> tuple[Tensor, Tensor, Tensor]:
-    """rgb [3, H, W], depth [1, H, W], alpha [1, H, W] of Gaussians in depth order."""
+def render_view(p: Projected, views: Views, view: int) -> Tensor:
+    """[5, H, W] of Gaussians in depth order: red, green, blue, depth and alpha."""
     background = views.backgrounds[view].to(p.means)
     low, high = (p.means - reach(p)).detach(), (p.means + reach(p)).detach()
     rows = []
@@ -169,35 +186,27 @@ def render_view(p: Projected, views: Views, view: int) -> tuple[Tensor, Tensor, 
         for x in range(0, views.width, TILE):
             ys = torch.arange(y, min(y + TILE, views.height)).to(p.means)
             xs = torch.arange(x, min(x + TILE, views.width)).to(p.means)
-            pixels = torch.stack(torch.meshgrid(ys, xs, indexing="ij")[::-1], dim=-1).reshape(-1, 2)
+            pixels = torch.cartesian_prod(ys, xs).flip(-1)
             here = (low <= pixels[-1] + 1e-3).all(dim=1) & (high >= pixels[0] - 1e-3).all(dim=1)
-            if here.any():
-                rgb, depth, left = composite(p[here], pixels)
-            else:
-                rgb, depth, left = (
-                    torch.zeros_like(pixels[:, :1]).expand(-1, 3),
-                    pixels[:, 0] * 0,
-                    pixels[:, 0] * 0 + 1,
-                )
+            rgb, depth, left = composite(p[here], pixels)
             tile = torch.cat([rgb + left[:, None] * background, depth[:, None], 1 - left[:, None]], dim=1)
             row.append(tile.T.reshape(5, len(ys), len(xs)))
         rows.append(torch.cat(row, dim=2))
-    image = torch.cat(rows, dim=1)
-    return image[:3], image[3:4], image[4:]
+    return torch.cat(rows, dim=1)
 
 
 def rasterize(
     g: Gaussians, views: Views, anchor: Tensor, values: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-    """rgb [V, 3, H, W], depth [V, 1, H, W], alpha [V, 1, H, W], radii [V, N] int32, the number of non-finite Gaussians.
+    """rgb [V, 3, H, W], depth and alpha [V, 1, H, W], radii [V, N] int32, the number of non-finite Gaussians.
 
     values [V, N, 2] receives the pixel means (0 where culled), and anchor [V, N, 2] their gradients.
     """
     kept = finite(g, views.sh_degree)
+    candidates = kept.nonzero().squeeze(1)
     images, radii = [], []
     for view in range(len(views.viewmats)):
         with torch.no_grad():
-            candidates = kept.nonzero().squeeze(1)
             projected = project(_subset(g, candidates), views, view)
             candidate_radii = radii_of(projected, views)
             # Culled Gaussians leave here, so that nothing of theirs reaches the gradients.
@@ -205,15 +214,25 @@ def rasterize(
             shown = shown[torch.sort(projected.depths[shown], stable=True).indices]
             seen = candidates[shown]
             radii.append(torch.zeros_like(kept, dtype=torch.int32).index_put((candidates,), candidate_radii))
-            values[view] = torch.zeros_like(values[view]).index_put(
-                (seen,), projected.means[shown].to(values)
-            )
+            values[view] = 0
+            values[view, seen] = projected.means[shown].to(values)
         p = project(_subset(g, seen), views, view)
         nudge = anchor[view][seen].to(p.means)
         images.append(render_view(replace(p, means=p.means + (nudge - nudge.detach())), views, view))
-    rgb, depth, alpha = (torch.stack(parts) for parts in zip(*images))
-    return rgb, depth, alpha, torch.stack(radii), int((~kept).sum())
+    image = torch.stack(images)
+    return image[:, :3], image[:, 3:4], image[:, 4:], torch.stack(radii), int((~kept).sum())
 
 
 def _subset(g: Gaussians, index: Tensor) -> Gaussians:
-    return Gaussians(**{name: None if t is None else t[index] for name, t in vars(g).items()})
+    def pick(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor[index]
+
+    return Gaussians(
+        g.means[index],
+        g.opacities[index],
+        pick(g.scales),
+        pick(g.rotations),
+        pick(g.covariances),
+        pick(g.shs),
+        pick(g.colors),
+    )

@@ -12,8 +12,8 @@ from torch import Tensor
 class Gaussians:
     """N Gaussians in world units; exactly one of each alternative is given.
 
-    means [N, 3]; opacities [N] in [0, 1]; scales [N, 3] (standard deviations) with rotations [N, 4] (w, x, y, z; any
-    length but 0), or covariances [N, 6] (xx, xy, xz, yy, yz, zz); shs [N, K, 3] or colors [N, 3].
+    means [N, 3]; opacities [N] in [0, 1]; scales [N, 3] (standard deviations) with rotations [N, 4] (w, x, y, z;
+    any length but 0), or covariances [N, 6] (xx, xy, xz, yy, yz, zz); shs [N, K, 3] or colors [N, 3].
     """
 
     means: Tensor
@@ -29,8 +29,8 @@ class Gaussians:
 class Views:
     """V cameras and how to render them.
 
-    viewmats [V, 4, 4] world to camera (rigid, OpenCV axes, column vectors); focals, principals [V, 2] in pixels, pixel
-    centres at whole numbers; backgrounds [V, 3]; near in world units.
+    viewmats [V, 4, 4] world to camera (rigid, OpenCV axes, column vectors); focals, principals [V, 2] in pixels,
+    pixel centres at whole numbers; backgrounds [V, 3]; near in world units.
     """
 
     viewmats: Tensor

@@ -1,0 +1,105 @@
+"""What is particular to the CPU backend: threads, memory, graphs."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+
+from diff_gaussian_rasterization import cpu, rasterize
+
+
+def _bytes(run: Any) -> list[bytes]:
+    images = [getattr(run.output, name) for name in ("rgb", "depth", "alpha", "radii", "means2d")]
+    return [t.detach().numpy().tobytes() for t in (*images, *run.gradients.values())]
+
+
+def test_the_same_bytes_for_any_number_of_threads(level: str, threads: Any, tools: Any) -> None:
+    scene = tools.scene(700, views=3, width=150, height=140, degree=2)
+    results = []
+    for number in (1, 2, 3, 7):
+        threads(number)
+        results.append(_bytes(tools.render(scene, "cpu")))
+    assert all(result == results[0] for result in results)
+
+
+def test_workspaces_are_used_again_and_carry_nothing_over(tools: Any) -> None:
+    small, large = (
+        tools.scene(20, width=20, height=20),
+        tools.scene(300, views=2, width=90, height=70, seed=4),
+    )
+    first = _bytes(tools.render(small, "cpu"))
+    for _ in range(3):
+        tools.render(large, "cpu")
+        assert _bytes(tools.render(small, "cpu")) == first
+    assert all(len(idle) <= cpu._Workspace.KEPT for idle in cpu._Workspace.idle.values())
+
+
+def test_several_graphs_live_side_by_side(tools: Any) -> None:
+    scenes = [tools.scene(100, seed=seed) for seed in range(4)]
+    expected = [tools.render(scene, "cpu").gradients["means"] for scene in scenes]
+    leaves = [scene.gaussians["means"].clone().requires_grad_() for scene in scenes]
+    outputs = [
+        rasterize(**{**scene.gaussians, "means": leaf}, **scene.cameras)
+        for scene, leaf in zip(scenes, leaves)
+    ]
+    for out in reversed(outputs):
+        rng = torch.Generator().manual_seed(99)
+        images = (out.rgb, out.depth, out.alpha)
+        sum((i * torch.randn(i.shape, generator=rng)).sum() for i in images).backward()
+    for leaf, gradient in zip(leaves, expected):
+        assert torch.equal(leaf.grad, gradient)
+
+
+def test_a_graph_can_be_walked_twice(tools: Any) -> None:
+    scene = tools.scene(60)
+    means = scene.gaussians["means"].requires_grad_()
+    out = rasterize(**scene.gaussians, **scene.cameras)
+    first = torch.autograd.grad(out.rgb.sum(), means, retain_graph=True)[0]
+    tools.render(tools.scene(200, seed=9), "cpu")
+    assert torch.equal(torch.autograd.grad(out.rgb.sum(), means)[0], first)
+
+
+def test_calls_from_several_threads(tools: Any) -> None:
+    scenes = [tools.scene(150, seed=seed) for seed in range(6)]
+    expected = [_bytes(tools.render(scene, "cpu")) for scene in scenes]
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(lambda scene: _bytes(tools.render(scene, "cpu")), scenes)) == expected
+
+
+def test_without_gradients_nothing_is_recorded(tools: Any) -> None:
+    scene = tools.scene(30)
+    scene.gaussians["means"].requires_grad_()
+    with torch.no_grad():
+        out = rasterize(**scene.gaussians, **scene.cameras)
+    assert not out.rgb.requires_grad
+    assert not out.means2d.requires_grad
+    assert out.means2d.abs().sum() > 0
+
+
+def test_strided_inputs(tools: Any) -> None:
+    scene = tools.scene(50)
+    plain = tools.render(scene, "cpu")
+    scene.gaussians = {name: t.repeat_interleave(2, dim=0)[::2] for name, t in scene.gaussians.items()}
+    scene.gaussians["shs"] = scene.gaussians["shs"].mT.contiguous().mT
+    assert not scene.gaussians["shs"].is_contiguous()
+    assert _bytes(tools.render(scene, "cpu"))[0] == _bytes(plain)[0]
+
+
+def test_every_instruction_set_gives_the_same_image_to_rounding(level: str, tools: Any) -> None:
+    scene = tools.scene(200, width=70, height=50)
+    image = tools.render(scene, "cpu").output.rgb
+    assert (image - tools.render(scene, "reference").output.rgb).abs().median() < 1e-6
+
+
+def test_the_portable_build_is_there_and_knows_the_processor() -> None:
+    assert cpu.load_library("portable").dgr_processor_level() in range(len(cpu.LEVELS))
+    assert cpu.best_level() in cpu.LEVELS
+
+
+@pytest.mark.parametrize(("code", "error"), [(1, MemoryError), (2, ValueError)])
+def test_error_codes_become_exceptions(code: int, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        cpu._check(code)
