@@ -55,7 +55,7 @@ class GuidanceParams(Section):
     weighting: Annotated[str, one_of("sigma_over_alpha", "one", "sigma_squared")] = key(
         "sigma_over_alpha", "w(t): σ/α, 1, or σ² as in DreamFusion"
     )
-    normalize_grad: Flag = key(False, "scale the latents' gradient to unit root mean square per batch")
+    normalize_grad: Flag = key(False, "scale each view's gradient to unit root mean square in the latents")
     C_batch_size: Whole = key(1, "views per iteration (4 in the originals' files)", ge=1, le=1024)
     fix_noise: Flag = key(True, "one noise ε* for the whole run")
     noise_seed: Whole = key(0, "seed of the fixed noise", ge=0)

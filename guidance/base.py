@@ -69,12 +69,13 @@ def to_output(
     Args:
         z0: [V, ...] latents, attached to the graph of the images.
         gradient: shaped like z0, as the guidance computed it.
-        params: `lambda_guidance`; `normalize_grad` first scales the batch to unit RMS.
+        params: `lambda_guidance`; `normalize_grad` first scales every view to unit RMS (views have timesteps of their
+            own, and the noisiest would drown the others).
         diagnostics: what the guidance wants logged; the norm of the scaled gradient is added as `grad_norm`.
     """
     gradient = gradient.detach()
     if params.normalize_grad:
-        rms = gradient.square().mean().sqrt()
+        rms = gradient.square().mean(dim=tuple(range(1, gradient.dim())), keepdim=True).sqrt()
         gradient = gradient / rms.clamp_min(torch.finfo(rms.dtype).tiny)
     gradient = params.lambda_guidance * gradient
     norm = gradient.norm()

@@ -40,8 +40,10 @@ def test_scaling_of_the_gradient(pair: tuple[torch.Tensor, torch.Tensor]) -> Non
     assert plain.diagnostics["t"] == 3.0
     torch.testing.assert_close(plain.diagnostics["grad_norm"], (0.1 * gradient).norm())
     params = GuidanceParams(lambda_guidance=0.1, normalize_grad=True)
-    scaled = torch.autograd.grad(base.to_output(z0, gradient, params, {}).loss, z0)[0]
-    torch.testing.assert_close(scaled.square().mean().sqrt(), torch.tensor(0.1))
+    uneven = gradient * torch.logspace(-3, 3, len(gradient)).view(-1, *[1] * (gradient.dim() - 1))
+    scaled = torch.autograd.grad(base.to_output(z0, uneven, params, {}).loss, z0)[0]
+    of_each_view = scaled.flatten(1).square().mean(dim=1).sqrt()
+    torch.testing.assert_close(of_each_view, torch.full_like(of_each_view, 0.1))
     zero = torch.autograd.grad(base.to_output(z0, 0 * gradient, params, {}).loss, z0)[0]
     assert torch.equal(zero, torch.zeros_like(zero))
 

@@ -3,6 +3,10 @@
 #include <cmath>
 #include <new>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include "parallel.h"
 #include "simd.h"
 #include "types.h"
@@ -94,19 +98,23 @@ template <class Work> int guarded(const Scene& given, Workspace& w, const Work& 
 
 #define DGR_API extern "C" __attribute__((visibility("default")))
 
-// The best instruction set of this processor: 0 portable, 1 AVX2, 2 AVX-512.
+// The best instruction set of this processor that the system saves the registers of: 0 portable, 1 AVX2, 2 AVX-512.
 DGR_API int dgr_processor_level() {
 #if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512bw"))
-        return 2;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return 1;
+    unsigned a, b, c, d;
+    if (!__get_cpuid(1, &a, &b, &c, &d)) return 0;
+    const bool fma = c & bit_FMA, saves = c & bit_OSXSAVE;
+    if (!fma || !saves || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
+    unsigned saved, high;
+    __asm__("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
+    constexpr unsigned YMM = 0x6, ZMM = 0xE6;
+    constexpr unsigned AVX512 = bit_AVX512F | bit_AVX512DQ | bit_AVX512BW | bit_AVX512VL;
+    if ((saved & ZMM) == ZMM && (b & AVX512) == AVX512) return 2;
+    if ((saved & YMM) == YMM && (b & bit_AVX2)) return 1;
 #endif
     return 0;
 }
 
-DGR_API int dgr_lanes() { return dgr::LANES; }
 DGR_API void* dgr_create() { return new (std::nothrow) dgr::Workspace; }
 DGR_API void dgr_destroy(void* workspace) { delete static_cast<dgr::Workspace*>(workspace); }
 DGR_API int64_t dgr_nonfinite(void* workspace) { return static_cast<dgr::Workspace*>(workspace)->nonfinite; }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,9 +12,10 @@ from torch import Tensor
 from . import cpu, reference
 from .scene import Gaussians, Views, check_gaussians, check_views
 
+Held = TypeVar("Held", Gaussians, Views)
 Backend = Callable[[Gaussians, Views, Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor, int]]
 
-# By device type; any other device falls back on the definition. Their contract is reference.rasterize's.
+# By device type; any other device goes through the host. Their contract is reference.rasterize's.
 BACKENDS: dict[str, Backend] = {"cpu": cpu.rasterize, "reference": reference.rasterize}
 
 
@@ -65,7 +67,8 @@ def rasterize(
     [3] or [V, 3]. scale_modifier multiplies the scales. near: Gaussians at this depth or nearer are not drawn.
     antialiasing: Mip-Splatting's 2D filter on the opacity.
 
-    backend: "cpu", "reference" (plain torch: any device, float64, camera gradients), or None for the device's own.
+    backend: "cpu", "reference" (plain torch: any device, float64, camera gradients), or None for the device's own (a device
+    without one goes through the host).
     Raises ValueError when a shape, a device or a choice of arguments does not fit.
     """
     gaussians = Gaussians(means, column(opacities), scales, rotations, covariances, shs, colors)
@@ -92,6 +95,22 @@ def rasterize(
     return RasterOutput(rgb, depth, alpha, radii, means2d, nonfinite)
 
 
+def through_host(
+    gaussians: Gaussians, views: Views, anchor: Tensor, values: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+    """The CPU backend for tensors of a device that has none of its own yet: differentiable copies there and back."""
+    host_values = torch.empty(values.shape)
+    *images, nonfinite = cpu.rasterize(_on_host(gaussians), _on_host(views), anchor.cpu(), host_values)
+    values.copy_(host_values)
+    rgb, depth, alpha, radii = (image.to(values.device) for image in images)
+    return rgb, depth, alpha, radii, nonfinite
+
+
+def _on_host(held: Held) -> Held:
+    tensors: dict[str, Any] = {n: value.cpu() for n, value in vars(held).items() if isinstance(value, Tensor)}
+    return replace(held, **tensors)
+
+
 def column(opacities: Tensor) -> Tensor:
     """[N] from [N] or [N, 1]."""
     return opacities.squeeze(1) if opacities.dim() == 2 and opacities.shape[1] == 1 else opacities
@@ -103,7 +122,7 @@ def choose_backend(gaussians: Gaussians, views: Views, name: str | None) -> Back
     device = gaussians.means.device
     check_views(views, device)
     if name is None:
-        return BACKENDS.get(device.type, reference.rasterize)
+        return BACKENDS.get(device.type, through_host)
     if name not in BACKENDS:
         raise ValueError(f"backend is {name!r}, it must be one of {', '.join(sorted(BACKENDS))} or None.")
     if name == "cpu" and device.type != "cpu":
