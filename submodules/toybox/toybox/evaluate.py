@@ -156,11 +156,10 @@ def evaluate_assets(
         results.append((assessment, result.seconds))
         pictures.append(show(result.gaussians, turntable(config.camera, SHEET_VIEWS), white=True).rgb)
     if sheet is not None:
-        labels = [
-            f"{a.prompt}: {a.recognised:.0%}" if k == 0 else ""
-            for a, _ in results
-            for k in range(SHEET_VIEWS)
-        ]
+        labels = []
+        for assessment, _ in results:
+            mark = " *" if parse(assessment.prompt) in HELD_OUT else ""
+            labels += [assessment.prompt + mark, f"{assessment.recognised:.0%}"] + [""] * (SHEET_VIEWS - 2)
         write_png(sheet, contact_sheet(torch.cat(pictures), columns=SHEET_VIEWS, labels=labels, gap=0))
     return results
 
