@@ -45,8 +45,8 @@ def test_two_fronted_toys_are_their_own_mirror_image(axis: int) -> None:
     flip = torch.ones(3)
     flip[axis] = -1
     normals = quaternion_to_matrix(double.rotations)[:, :, 2]
-    both = torch.cat([double.means, normals], dim=1)
-    mirrored = torch.cat([double.means * flip, normals * flip], dim=1)
+    both = torch.cat([double.means, normals], dim=1).double()
+    mirrored = both * torch.cat([flip, flip])
     # The mirror image is the same set; a plane's normal may have either sign.
     distance = torch.minimum(
         torch.cdist(mirrored, both), torch.cdist(mirrored, both * torch.tensor([1.0] * 3 + [-1.0] * 3))

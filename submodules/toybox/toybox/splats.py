@@ -49,17 +49,16 @@ TENSORS = ("means", "scales", "rotations", "opacities", "colors")
 def canonical(kind: str, color: str) -> Splats:
     """The true toy: a flat, nearly opaque Gaussian on every surface sample."""
     truth = toy(kind, color)
-    normals = torch.from_numpy(truth.normals).float()
+    normals = torch.from_numpy(truth.normals)
     # The rotation that takes z to the normal n has the quaternion (1 + n_z, -n_y, n_x, 0), normalised.
-    quaternions = torch.stack(
-        [1 + normals[:, 2], -normals[:, 1], normals[:, 0], torch.zeros(len(normals))], dim=-1
-    )
-    quaternions[normals[:, 2] < -0.9999] = torch.tensor([0.0, 1.0, 0.0, 0.0])
+    x, y, z = normals.unbind(-1)
+    quaternions = torch.stack([1 + z, -y, x, torch.zeros_like(x)], dim=-1)
+    quaternions[1 + z < 1e-9] = torch.tensor([0.0, 1.0, 0.0, 0.0], dtype=torch.float64)
     count = len(normals)
     return Splats(
         means=torch.from_numpy(truth.points).float(),
         scales=torch.tensor([0.75, 0.75, 0.15]).mul(SPACING).expand(count, 3).contiguous(),
-        rotations=torch.nn.functional.normalize(quaternions, dim=-1),
+        rotations=torch.nn.functional.normalize(quaternions, dim=-1).float(),
         opacities=torch.full((count, 1), 0.97),
         colors=torch.from_numpy(truth.colors).float(),
     )
