@@ -19,7 +19,7 @@ DILATION = 0.3  # px^2, added to both variances of the projected covariance
 MAX_ALPHA = 0.99
 MIN_ALPHA = 1 / 255
 MIN_TRANSMITTANCE = 1e-4
-TILE = 32  # pixels; saves memory and changes nothing
+TILE = 16  # pixels; saves memory and changes nothing
 
 
 def sh_basis(directions: Tensor, degree: int) -> Tensor:
