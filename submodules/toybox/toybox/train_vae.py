@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
 
@@ -65,10 +64,3 @@ def train_vae(
         latents = torch.cat([vae.encode(part * 2 - 1).latent_dist.mean for part in images.split(64)])
     vae.register_to_config(scaling_factor=float(1 / latents.std()))
     return vae
-
-
-@torch.no_grad()
-def psnr(vae: AutoencoderKL, images: Tensor) -> float:
-    """Of reconstructions, in dB."""
-    y = vae.decode(vae.encode(images * 2 - 1).latent_dist.mean).sample
-    return float(-10 * torch.log10(F.mse_loss(y / 2 + 0.5, images)))
