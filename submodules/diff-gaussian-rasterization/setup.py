@@ -14,8 +14,9 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).parent
-SOURCES = sorted(str(p.relative_to(HERE)) for p in (HERE / "csrc").glob("*.cpp"))
-HEADERS = sorted(str(p.relative_to(HERE)) for p in (HERE / "csrc").glob("*.h"))
+CSRC = HERE / "diff_gaussian_rasterization" / "csrc"
+SOURCES = sorted(str(p.relative_to(HERE)) for p in CSRC.glob("*.cpp"))
+HEADERS = sorted(str(p.relative_to(HERE)) for p in CSRC.glob("*.h"))
 
 INSTRUCTION_SETS = {"portable": []}
 if platform.machine().lower() in ("x86_64", "amd64"):
