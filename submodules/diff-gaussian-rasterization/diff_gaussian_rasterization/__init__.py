@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from .batched import RasterOutput, rasterize
 from .inria import GaussianRasterizationSettings, GaussianRasterizer
+from .scene import COUNTS
 
-__all__ = ["GaussianRasterizationSettings", "GaussianRasterizer", "RasterOutput", "rasterize"]
+__all__ = ["COUNTS", "GaussianRasterizationSettings", "GaussianRasterizer", "RasterOutput", "rasterize"]

@@ -13,7 +13,7 @@ from . import cpu, reference
 from .scene import Gaussians, Views, check_gaussians, check_views
 
 Held = TypeVar("Held", Gaussians, Views)
-Backend = Callable[[Gaussians, Views, Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor, int]]
+Backend = Callable[[Gaussians, Views, Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]
 
 # By device type; any other device goes through the host. Their contract is reference.rasterize's.
 BACKENDS: dict[str, Backend] = {"cpu": cpu.rasterize, "reference": reference.rasterize}
@@ -26,7 +26,7 @@ class RasterOutput:
     rgb [V, 3, H, W]; depth [V, 1, H, W] = sum of T alpha z in world units; alpha [V, 1, H, W] = 1 - the final
     transmittance; radii [V, N] int32: three standard deviations in pixels, 0 where a view does not see the Gaussian;
     means2d [V, N, 2]: pixel means (0 where not seen), a leaf whose .grad holds dL/d(pixel mean) after backward;
-    nonfinite: the number of Gaussians left out because a parameter was NaN or infinite.
+    counts [V, 6] int32: how many Gaussians a view draws, and how many it leaves out for what reason, in COUNTS' order.
     """
 
     rgb: Tensor
@@ -34,7 +34,7 @@ class RasterOutput:
     alpha: Tensor
     radii: Tensor
     means2d: Tensor
-    nonfinite: int
+    counts: Tensor
 
 
 def rasterize(
@@ -91,19 +91,19 @@ def rasterize(
     means2d.requires_grad_(
         torch.is_grad_enabled() and any(p is not None and p.requires_grad for p in parameters)
     )
-    rgb, depth, alpha, radii, nonfinite = chosen(gaussians, views, means2d, values)
-    return RasterOutput(rgb, depth, alpha, radii, means2d, nonfinite)
+    rgb, depth, alpha, radii, counts = chosen(gaussians, views, means2d, values)
+    return RasterOutput(rgb, depth, alpha, radii, means2d, counts)
 
 
 def through_host(
     gaussians: Gaussians, views: Views, anchor: Tensor, values: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The CPU backend for tensors of a device that has none of its own yet: differentiable copies there and back."""
     host_values = torch.empty(values.shape)
-    *images, nonfinite = cpu.rasterize(_on_host(gaussians), _on_host(views), anchor.cpu(), host_values)
+    outputs = cpu.rasterize(_on_host(gaussians), _on_host(views), anchor.cpu(), host_values)
     values.copy_(host_values)
-    rgb, depth, alpha, radii = (image.to(values.device) for image in images)
-    return rgb, depth, alpha, radii, nonfinite
+    rgb, depth, alpha, radii, counts = (output.to(values.device) for output in outputs)
+    return rgb, depth, alpha, radii, counts
 
 
 def _on_host(held: Held) -> Held:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .scene import Gaussians, Views
+from .scene import COUNTS, Gaussians, Views
 
 LEVELS = ("portable", "avx2", "avx512")
 
@@ -42,7 +42,7 @@ class _Scene(ctypes.Structure):
 class _Images(ctypes.Structure):
     """dgr::Images."""
 
-    _fields_ = tuple((name, c_void_p) for name in ("rgb", "depth", "alpha", "radii", "means2d"))
+    _fields_ = tuple((name, c_void_p) for name in ("rgb", "depth", "alpha", "radii", "means2d", "fates"))
 
 
 class _Gradients(ctypes.Structure):
@@ -57,8 +57,6 @@ def load_library(level: str) -> ctypes.CDLL:
     library = ctypes.CDLL(str(_path(level)))
     library.dgr_create.restype = c_void_p
     library.dgr_destroy.argtypes = [c_void_p]
-    library.dgr_nonfinite.argtypes = [c_void_p]
-    library.dgr_nonfinite.restype = c_int64
     library.dgr_forward.argtypes = [c_void_p, POINTER(_Scene), POINTER(_Images)]
     library.dgr_backward.argtypes = [c_void_p, POINTER(_Scene), POINTER(_Images), POINTER(_Gradients)]
     return library
@@ -153,23 +151,24 @@ class _Rasterize(torch.autograd.Function):
         focals: Tensor,
         principals: Tensor,
         *parameters: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         n, v = values.shape[1], values.shape[0]
         rgb = torch.empty(v, 3, views.height, views.width, dtype=torch.float32)
         depth = torch.empty(v, 1, views.height, views.width, dtype=torch.float32)
         alpha = torch.empty_like(depth)
         radii = torch.empty(v, n, dtype=torch.int32)
+        counts = torch.empty(v, len(COUNTS), dtype=torch.int32)
         cameras = (viewmats, focals, principals, backgrounds)
         scene = _scene(views, parameters, cameras)
-        images = _Images(*map(_pointer, (rgb, depth, alpha, radii, values)))
+        images = _Images(*map(_pointer, (rgb, depth, alpha, radii, values, counts)))
         lease = _Lease(level)
         space = lease.workspace
         _check(space.library.dgr_forward(space.handle, byref(scene), byref(images)))
         ctx.views, ctx.lease = views, lease
         ctx.save_for_backward(*cameras, *parameters, rgb, depth, alpha)
-        ctx.mark_non_differentiable(radii)
+        ctx.mark_non_differentiable(radii, counts)
         ctx.set_materialize_grads(False)
-        return rgb, depth, alpha, radii, space.library.dgr_nonfinite(space.handle)
+        return rgb, depth, alpha, radii, counts
 
     @staticmethod
     @once_differentiable
@@ -198,7 +197,7 @@ class _Rasterize(torch.autograd.Function):
 
 def rasterize(
     g: Gaussians, views: Views, anchor: Tensor, values: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The contract of reference.rasterize, in float32, to the same bytes for any number of threads."""
     for name in ("viewmats", "focals", "principals"):
         if getattr(views, name).requires_grad:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .batched import choose_backend, column
 from .reference import finite
-from .scene import Gaussians, Views
+from .scene import COUNTS, Gaussians, Views
 
 NEAR = 0.2  # world units
 NAMED = 20  # at most so many indices in a warning
@@ -98,8 +98,8 @@ class GaussianRasterizer(nn.Module):
         backend = choose_backend(gaussians, views, None)
         half = torch.tensor([settings.image_width / 2, settings.image_height / 2]).to(means2D)
         anchor = (means2D[:, :2] * half)[None]
-        rgb, depth, alpha, radii, nonfinite = backend(gaussians, views, anchor, torch.empty_like(anchor))
-        if settings.debug and nonfinite:
+        rgb, depth, alpha, radii, counts = backend(gaussians, views, anchor, torch.empty_like(anchor))
+        if settings.debug and counts[0, COUNTS.index("nonfinite")]:
             _name(gaussians, settings.sh_degree)
         return rgb[0], radii[0], torch.cat([depth[0], 1 - alpha[0]])
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from .scene import Gaussians, Views
+from .scene import COUNTS, Gaussians, Views
 
 DILATION = 0.3  # px^2, added to both variances of the projected covariance
 MAX_ALPHA = 0.99
@@ -140,18 +140,29 @@ def reach(p: Projected) -> Tensor:
     return torch.where(log_ratio[:, None] >= 0, half_widths, -1.0)
 
 
-def radii_of(p: Projected, views: Views) -> Tensor:
-    """[N] int32: three standard deviations along the longer axis, rounded up; 0 where no pixel can be reached."""
+def fates_of(p: Projected, views: Views) -> Tensor:
+    """[N] int: what becomes of each Gaussian, as an index into COUNTS (never "nonfinite": those were left out before)."""
     det = determinant(p.covariances)
     extent = reach(p)
     low, high = (p.means - extent).ceil(), (p.means + extent).floor()
     last = torch.tensor([views.width - 1, views.height - 1]).to(p.means)
-    covered = (low.clamp(min=0) <= torch.minimum(high, last)).all(dim=1) & (extent >= 0).all(dim=1)
-    visible = (p.depths > views.near) & p.depths.isfinite() & (det > 0) & det.isfinite() & covered
+    reasons = {
+        "behind": ~(p.depths > views.near),
+        "degenerate": ~((det > 0) & det.isfinite() & p.depths.isfinite()),
+        "faint": (extent < 0).any(dim=1),
+        "outside": ~(low.clamp(min=0) <= torch.minimum(high, last)).all(dim=1),
+    }
+    fates = torch.zeros_like(det, dtype=torch.long)
+    for reason, holds in reversed(reasons.items()):
+        fates = torch.where(holds, COUNTS.index(reason), fates)
+    return fates
+
+
+def radii_of(p: Projected) -> Tensor:
+    """[N] int32: three standard deviations along the longer axis, rounded up."""
     middle = p.covariances[:, [0, 2]].mean(dim=1)
-    longest = middle + (middle**2 - det).clamp(min=0).sqrt()
-    radii = (3 * longest.clamp(min=0).sqrt()).ceil().clamp(max=1e9)
-    return torch.where(visible, radii, torch.zeros_like(radii)).to(torch.int32)
+    longest = middle + (middle**2 - determinant(p.covariances)).clamp(min=0).sqrt()
+    return (3 * longest.clamp(min=0).sqrt()).ceil().clamp(max=1e9).to(torch.int32)
 
 
 def composite(p: Projected, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -197,30 +208,34 @@ def render_view(p: Projected, views: Views, view: int) -> Tensor:
 
 def rasterize(
     g: Gaussians, views: Views, anchor: Tensor, values: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-    """rgb [V, 3, H, W], depth and alpha [V, 1, H, W], radii [V, N] int32, the number of non-finite Gaussians.
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """rgb [V, 3, H, W], depth and alpha [V, 1, H, W], radii [V, N] int32 and counts [V, 6] int32.
 
     values [V, N, 2] receives the pixel means (0 where culled), and anchor [V, N, 2] their gradients.
     """
     kept = finite(g, views.sh_degree)
     candidates = kept.nonzero().squeeze(1)
-    images, radii = [], []
-    for view in range(len(views.viewmats)):
+    radii = torch.zeros(values.shape[:2], dtype=torch.int32, device=values.device)
+    counts = radii.new_zeros(len(values), len(COUNTS))
+    counts[:, COUNTS.index("nonfinite")] = len(kept) - len(candidates)
+    values.zero_()
+    images = []
+    for view in range(len(values)):
         with torch.no_grad():
             projected = project(_subset(g, candidates), views, view)
-            candidate_radii = radii_of(projected, views)
+            fates = fates_of(projected, views)
+            counts[view] += torch.bincount(fates, minlength=len(COUNTS))
             # Culled Gaussians leave here, so that nothing of theirs reaches the gradients.
-            shown = candidate_radii.nonzero().squeeze(1)
+            shown = (fates == 0).nonzero().squeeze(1)
             shown = shown[torch.sort(projected.depths[shown], stable=True).indices]
-            seen = candidates[shown]
-            radii.append(torch.zeros_like(kept, dtype=torch.int32).index_put((candidates,), candidate_radii))
-            values[view] = 0
-            values[view, seen] = projected.means[shown].to(values)
+            seen, projected = candidates[shown], projected[shown]
+            radii[view, seen] = radii_of(projected)
+            values[view, seen] = projected.means.to(values)
         p = project(_subset(g, seen), views, view)
         nudge = anchor[view][seen].to(p.means)
         images.append(render_view(replace(p, means=p.means + (nudge - nudge.detach())), views, view))
     image = torch.stack(images)
-    return image[:, :3], image[:, 3:4], image[:, 4:], torch.stack(radii), int((~kept).sum())
+    return image[:, :3], image[:, 3:4], image[:, 4:], radii, counts
 
 
 def _subset(g: Gaussians, index: Tensor) -> Gaussians:

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+# What becomes of a Gaussian in a view, the first that holds: a parameter is NaN or infinite (or the rotation 0); at the near
+# plane or behind it; the projected covariance is not an ellipse of finite size; the opacity lies below 1/255; no pixel of the
+# image lies in its bounds; and those that are drawn come first.
+COUNTS = ("visible", "nonfinite", "behind", "degenerate", "faint", "outside")
+
 
 @dataclass(frozen=True)
 class Gaussians:

@@ -117,7 +117,11 @@ def assert_runs_agree(actual: Run, expected: Run) -> None:
         assert_agrees(getattr(actual.output, name), getattr(expected.output, name), 1e-5, 1e-2, name)
     assert_agrees(actual.output.means2d.detach(), expected.output.means2d.detach(), 1e-5, 1e-5, "means2d")
     assert (actual.output.radii != expected.output.radii).double().mean() <= 5e-3
-    assert actual.output.nonfinite == expected.output.nonfinite
+    # A Gaussian on a bound to within rounding may count as seen by one and not by the other.
+    assert (
+        actual.output.counts - expected.output.counts
+    ).abs().max() <= 1 + 5e-3 * expected.output.radii.shape[1]
+    assert (actual.output.counts.sum(dim=1) == expected.output.radii.shape[1]).all()
     for name, gradient in expected.gradients.items():
         rounding = 1e-3 if name == "background" else 2e-5  # three numbers, each with every pixel in it
         assert_agrees(actual.gradients[name], gradient, rounding, 1e-2, f"gradient of {name}")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from diff_gaussian_rasterization import rasterize
+from diff_gaussian_rasterization import COUNTS, rasterize
 
 BACKENDS = ["cpu", "reference"]
 
@@ -24,11 +24,15 @@ def test_no_gaussian_at_all(backend: str, tools: Any) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("why", ["behind", "beside", "faint", "too near"])
+@pytest.mark.parametrize("why", ["behind", "beside", "degenerate", "faint", "too near"])
 def test_all_culled(backend: str, why: str, tools: Any) -> None:
-    scene = tools.scene(20)
+    scene = tools.scene(20, covariances=why == "degenerate")
     scene.cameras["viewmats"] = torch.eye(4)[None]
-    if why == "faint":
+    scene.gaussians["opacities"][:] = 0.5
+    if why == "degenerate":
+        scene.gaussians["means"][:, 2] = 3
+        scene.gaussians["covariances"][:] = torch.tensor([-1.0, 0.0, 0.0, 1.0, 0.0, 1.0])
+    elif why == "faint":
         scene.gaussians["means"][:, 2] = 3
         scene.gaussians["opacities"][:] = 0.9 / 255
     else:
@@ -40,6 +44,8 @@ def test_all_culled(backend: str, why: str, tools: Any) -> None:
     assert run.output.alpha.abs().sum() == 0
     assert run.output.radii.sum() == 0
     assert run.output.means2d.abs().sum() == 0
+    reason = {"beside": "outside", "too near": "behind"}.get(why, why)
+    assert run.output.counts.tolist() == [[20 * (name == reason) for name in COUNTS]]
     for name, gradient in run.gradients.items():
         assert name == "background" or gradient.abs().sum() == 0
 
@@ -63,7 +69,7 @@ def test_a_nonfinite_gaussian_is_left_out(backend: str, name: str, tools: Any) -
     run = tools.render(scene, backend)
     scene.gaussians = {key: tensor[keep] for key, tensor in scene.gaussians.items()}
     clean = tools.render(scene, backend)
-    assert run.output.nonfinite == len(BAD)
+    assert (run.output.counts[:, COUNTS.index("nonfinite")] == len(BAD)).all()
     assert torch.equal(run.output.rgb, clean.output.rgb)
     assert run.output.radii[:, ~keep].sum() == 0
     for key, gradient in run.gradients.items():
@@ -78,7 +84,7 @@ def test_a_rotation_of_length_zero_counts_as_nonfinite(backend: str, tools: Any)
     scene = tools.scene(10)
     scene.gaussians["rotations"][3] = 0
     run = tools.render(scene, backend)
-    assert run.output.nonfinite == 1
+    assert (run.output.counts[:, COUNTS.index("nonfinite")] == 1).all()
     assert run.gradients["rotations"].isfinite().all()
 
 

@@ -43,12 +43,22 @@ void prepare(const Scene& s, Workspace& w) {
     if (s.count && !w.records.reserve(static_cast<size_t>(s.count) * s.views)) throw std::bad_alloc();
 }
 
+void count_fates(const Scene& s, const Images& out, const Workspace& w) {
+    for (int64_t i = 0; i < s.views * FATES; ++i) {
+        out.fates[i] = 0;
+        for (const auto& thread : w.threads) out.fates[i] += thread.fates[i];
+    }
+}
+
 void forward(const Scene& s, const Images& out, Workspace& w) {
     prepare(s, w);
     run_team(s.threads, [&](int thread, Barrier& barrier) {
         preprocess(s, out, w, thread);
         barrier.wait();
-        if (thread == 0) assign_tiles(w);
+        if (thread == 0) {
+            assign_tiles(w);
+            count_fates(s, out, w);
+        }
         barrier.wait();
         if (w.error) return;
         scatter(w, thread);
@@ -117,7 +127,6 @@ DGR_API int dgr_processor_level() {
 
 DGR_API void* dgr_create() { return new (std::nothrow) dgr::Workspace; }
 DGR_API void dgr_destroy(void* workspace) { delete static_cast<dgr::Workspace*>(workspace); }
-DGR_API int64_t dgr_nonfinite(void* workspace) { return static_cast<dgr::Workspace*>(workspace)->nonfinite; }
 
 DGR_API int dgr_forward(void* workspace, const dgr::Scene* scene, const dgr::Images* images) {
     auto& w = *static_cast<dgr::Workspace*>(workspace);

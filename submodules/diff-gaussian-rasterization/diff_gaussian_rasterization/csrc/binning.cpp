@@ -27,11 +27,9 @@ void assign_tiles(Workspace& w) {
     }
     w.tile_start[tiles] = static_cast<uint32_t>(position);
     uint32_t slot = 0;
-    w.nonfinite = 0;
     for (auto& thread : w.threads) {
         thread.first_slot = slot;
         slot += static_cast<uint32_t>(thread.hits.size());
-        w.nonfinite += thread.nonfinite;
     }
     w.tile_order.resize(tiles);
     std::iota(w.tile_order.begin(), w.tile_order.end(), 0u);

@@ -1,7 +1,7 @@
 // Rows of a [N, C] array, one Gaussian per lane.
 #pragma once
-#include "math.h"
 #include "simd.h"
+#include "math.h"
 #include "types.h"
 
 namespace dgr {
@@ -17,10 +17,8 @@ inline void gather_rows(float* dst, const float* src, int stride, int columns, i
 inline F column(const float* rows, int c) { return load(rows + c * LANES); }
 
 struct Shape {
-    Quaternion<F> unit;  // normalised rotation
-    F inv_norm;
-    Mat3<F> rotation;
-    Vec3<F> s;           // scales times the modifier
+    Rotation<F> rotation;
+    Vec3<F> s;  // scales times the modifier
     Sym3<F> sigma;
 };
 
@@ -46,6 +44,8 @@ struct Lanes {
             gather_rows(color, s.colors, 3, 3, first, lanes);
     }
 
+    F coefficient(int k, int channel) const { return column(color, k * 3 + channel); }
+
     Vec3<F> position() const { return {column(mean, 0), column(mean, 1), column(mean, 2)}; }
 
     Shape shape(const Scene& s) const {
@@ -55,13 +55,10 @@ struct Lanes {
                        column(covariance, 3), column(covariance, 4), column(covariance, 5)};
             return o;
         }
-        const F w = column(rotation, 0), x = column(rotation, 1), y = column(rotation, 2), z = column(rotation, 3);
-        o.inv_norm = F(1.0f) / sqrt(w * w + x * x + y * y + z * z);
-        o.unit = {w * o.inv_norm, x * o.inv_norm, y * o.inv_norm, z * o.inv_norm};
-        o.rotation = rotation_matrix(o.unit);
+        o.rotation = dgr::rotation(Quaternion<F>{column(rotation, 0), column(rotation, 1), column(rotation, 2), column(rotation, 3)});
         const F modifier(s.scale_modifier);
         o.s = {column(scale, 0) * modifier, column(scale, 1) * modifier, column(scale, 2) * modifier};
-        o.sigma = dgr::covariance(o.rotation, o.s);
+        o.sigma = dgr::covariance(o.rotation.matrix, o.s);
         return o;
     }
 

@@ -1,5 +1,6 @@
-// The mathematics of one Gaussian, forward and backward, for any number type F (a float, or a vector of floats with one
-// Gaussian per lane). Notation: EWA splatting (Zwicker et al. 2001), 3D Gaussian Splatting (Kerbl et al. 2023, section 4).
+// The mathematics of one Gaussian, forward and backward, for any number type F: a float, or a vector of floats with one
+// Gaussian per lane. F brings min, max, fma, sqrt, select and keep (simd.h, cuda/scalar.h), to be included before this.
+// Notation: EWA splatting (Zwicker et al. 2001), 3D Gaussian Splatting (Kerbl et al. 2023, section 4).
 #pragma once
 
 #if defined(__CUDACC__)
@@ -17,6 +18,18 @@ constexpr float LOG2_MIN_ALPHA = -7.99435343685885793770f;  // log2(1/255)
 constexpr float MIN_TRANSMITTANCE = 1e-4f;
 constexpr float LOG2_E = 1.44269504088896340736f;
 constexpr float LN_2 = 0.69314718055994530942f;
+// Rounding in a bound must not drop a pixel that the exact test takes: bounds are wider by so many pixels, and by so much in
+// log2(alpha).
+constexpr float BOUND_SLACK = 1e-2f;
+constexpr float EXPONENT_SLACK = 1e-2f;
+constexpr float HUGE_NUMBER = 3e38f;  // beyond it lies only infinity
+constexpr int MAX_COEFFICIENTS = 16;  // spherical harmonics of degree 3
+
+// What becomes of a Gaussian in a view: the first that holds (scene.py: COUNTS).
+enum Fate { VISIBLE, NONFINITE, BEHIND, DEGENERATE, FAINT, OUTSIDE, FATES };
+
+// Gradient sums over the pixels of a Gaussian, with q = dL/dalpha * alpha: Q, Q_X = sum q dx, ... and of the colour and depth.
+enum Moment { Q, Q_X, Q_Y, Q_XX, Q_XY, Q_YY, RED, GREEN, BLUE, DEPTH, MOMENTS };
 
 template <class F> struct Vec3 { F x, y, z; };
 template <class F> struct Quaternion { F w, x, y, z; };
@@ -49,6 +62,21 @@ template <class F> DGR_FN Mat3<F> rotation_matrix(Quaternion<F> q) {
              {two * (xz - wy), two * (yz + wx), one - two * (xx + yy)}}};
 }
 
+template <class F> struct Rotation {
+    Quaternion<F> unit;
+    F inv_norm;
+    Mat3<F> matrix;
+};
+
+// From a quaternion of any length but 0.
+template <class F> DGR_FN Rotation<F> rotation(Quaternion<F> q) {
+    Rotation<F> o;
+    o.inv_norm = F(1.0f) / sqrt(q.w * q.w + q.x * q.x + q.y * q.y + q.z * q.z);
+    o.unit = {q.w * o.inv_norm, q.x * o.inv_norm, q.y * o.inv_norm, q.z * o.inv_norm};
+    o.matrix = rotation_matrix(o.unit);
+    return o;
+}
+
 // Gradient with respect to the unit quaternion from the gradient g of its matrix.
 template <class F> DGR_FN Quaternion<F> rotation_matrix_backward(Quaternion<F> q, const Mat3<F>& g) {
     const auto& m = g.m;
@@ -60,6 +88,14 @@ template <class F> DGR_FN Quaternion<F> rotation_matrix_backward(Quaternion<F> q
                    two * q.y * (m[0][0] + m[2][2])),
             two * (q.x * (m[0][2] + m[2][0]) + q.y * (m[1][2] + m[2][1]) + q.w * (m[1][0] - m[0][1]) -
                    two * q.z * (m[0][0] + m[1][1]))};
+}
+
+// The normalisation removes the part of the gradient along q.
+template <class F> DGR_FN Quaternion<F> rotation_backward(const Rotation<F>& r, const Mat3<F>& g) {
+    const Quaternion<F> u = r.unit, gq = rotation_matrix_backward(u, g);
+    const F along = u.w * gq.w + u.x * gq.x + u.y * gq.y + u.z * gq.z;
+    return {(gq.w - along * u.w) * r.inv_norm, (gq.x - along * u.x) * r.inv_norm, (gq.y - along * u.y) * r.inv_norm,
+            (gq.z - along * u.z) * r.inv_norm};
 }
 
 // Sigma = R S S^T R^T (3DGS Eq. 6); s holds the scales with the modifier applied.
@@ -128,6 +164,63 @@ template <class F> DGR_FN Projection<F> project(const Camera& c, Vec3<F> mean, c
     const Vec3<F> s0 = times(sigma, o.m0);
     o.cov = {dot(o.m0, s0), dot(o.m1, s0), dot(o.m1, times(sigma, o.m1))};
     return o;
+}
+
+// The dilated covariance Sigma' and its inverse.
+template <class F> struct Footprint {
+    Sym2<F> cov, inverse;
+    F det, inv_det;
+};
+
+template <class F> DGR_FN Footprint<F> footprint(const Sym2<F>& sharp) {
+    Footprint<F> o;
+    o.cov = {sharp.xx + F(DILATION), sharp.xy, sharp.yy + F(DILATION)};
+    o.det = o.cov.xx * o.cov.yy - o.cov.xy * o.cov.xy;
+    o.inv_det = F(1.0f) / o.det;
+    o.inverse = {o.cov.yy * o.inv_det, -(o.cov.xy * o.inv_det), o.cov.xx * o.inv_det};
+    return o;
+}
+
+// a, b and c of log2(alpha) = log2(o) + a dx^2 + b dx dy + c dy^2, as xx, xy and yy.
+template <class F> DGR_FN Sym2<F> log2_conic(const Footprint<F>& f) {
+    return {F(-0.5f * LOG2_E) * f.inverse.xx, F(-LOG2_E) * f.inverse.xy, F(-0.5f * LOG2_E) * f.inverse.yy};
+}
+
+// Three standard deviations along the longer axis, in pixels.
+template <class F> DGR_FN F radius(const Footprint<F>& f) {
+    const F middle = F(0.5f) * (f.cov.xx + f.cov.yy);
+    return F(3.0f) * sqrt(middle + sqrt(max(middle * middle - f.det, F(0.0f))));
+}
+
+// det Sigma'_0 / det Sigma', whose root scales the opacity (Mip-Splatting, Yu et al. 2024, the 2D filter).
+template <class F> DGR_FN F mip_filter(const Sym2<F>& sharp, const Footprint<F>& f) {
+    return max((sharp.xx * sharp.yy - sharp.xy * sharp.xy) * f.inv_det, F(0.0f));
+}
+
+// Gradients of the pixel mean and of the projected covariance (one number per stored entry).
+template <class F> struct SplatGradient {
+    F x, y;
+    Sym2<F> cov;
+};
+
+// With Q = Sigma'^-1: d/dmean2d = Q sum q d, d/dSigma' = 1/2 Q (sum q d d^T) Q, d/d ln o = sum q.
+template <class F>
+DGR_FN SplatGradient<F> footprint_backward(const Footprint<F>& f, const Sym2<F>& sharp, const F* m, bool antialiasing) {
+    const F half(0.5f), two(2.0f);
+    const Sym2<F>& q = f.inverse;
+    SplatGradient<F> g;
+    g.x = q.xx * m[Q_X] + q.xy * m[Q_Y];
+    g.y = q.xy * m[Q_X] + q.yy * m[Q_Y];
+    const F ax = q.xx * m[Q_XX] + q.xy * m[Q_XY], ay = q.xx * m[Q_XY] + q.xy * m[Q_YY];  // rows of Q M
+    const F bx = q.xy * m[Q_XX] + q.yy * m[Q_XY], by = q.xy * m[Q_XY] + q.yy * m[Q_YY];
+    g.cov = {half * (ax * q.xx + ay * q.xy), ax * q.xy + ay * q.yy, half * (bx * q.xy + by * q.yy)};
+    if (antialiasing) {  // ln o' = ln o + 1/2 (ln det Sigma'_0 - ln det Sigma')
+        const F inv0 = F(1.0f) / (sharp.xx * sharp.yy - sharp.xy * sharp.xy), weight = half * m[Q];
+        g.cov.xx += weight * (sharp.yy * inv0 - q.xx);
+        g.cov.yy += weight * (sharp.xx * inv0 - q.yy);
+        g.cov.xy += two * weight * sharp.xy * (f.inv_det - inv0);
+    }
+    return g;
 }
 
 // Adds to g_mean and g_sigma (one number per stored entry) from the gradients of pixel mean, depth and projected covariance.

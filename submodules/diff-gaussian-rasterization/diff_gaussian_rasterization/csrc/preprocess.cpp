@@ -8,10 +8,6 @@
 namespace dgr {
 namespace {
 
-// Bounds are widened by this many pixels, so that rounding cannot drop a pixel that the exact test would take.
-constexpr float BOUND_SLACK = 1e-2f;
-
-
 // Largest exponent of the record over the pixels [x0, x1] x [y0, y1]: at the mean if it lies inside, else on an edge that faces it.
 float largest_exponent(const Record& r, float x0, float y0, float x1, float y1) {
     const float left = x0 - r.x, right = x1 - r.x, top = y0 - r.y, bottom = y1 - r.y;
@@ -51,40 +47,35 @@ struct ViewLanes {
     alignas(64) float x[LANES], y[LANES], a[LANES], b[LANES], c[LANES], log2_opacity[LANES], red[LANES], green[LANES],
         blue[LANES], depth[LANES], variance_x[LANES], variance_y[LANES], radius[LANES], filter[LANES], x0[LANES],
         y0[LANES], x1[LANES], y1[LANES];
-    uint32_t visible;
+    uint32_t visible, fate_bits[FATES];
 };
 
-Vec3<F> color(const Scene& s, const Lanes& in, const Camera& camera, Vec3<F> mean) {
-    if (s.colors) return {column(in.color, 0), column(in.color, 1), column(in.color, 2)};
-    F basis[MAX_COEFFICIENTS];
-    const Vec3<F> d{mean.x - F(camera.centre[0]), mean.y - F(camera.centre[1]), mean.z - F(camera.centre[2])};
-    const F inv = F(1.0f) / sqrt(dot(d, d));
-    sh_basis(s.sh_degree, Vec3<F>{d.x * inv, d.y * inv, d.z * inv}, basis);
-    F sum[3] = {F(0.5f), F(0.5f), F(0.5f)};
-    for (int k = 0; k < in.used_coefficients; ++k)
-        for (int ch = 0; ch < 3; ++ch) sum[ch] = fma(basis[k], column(in.color, k * 3 + ch), sum[ch]);
-    return {max(sum[0], F(0.0f)), max(sum[1], F(0.0f)), max(sum[2], F(0.0f))};
+Vec3<F> color(const Scene& s, const Lanes& in, const Camera& camera) {
+    if (s.colors) return {in.coefficient(0, 0), in.coefficient(0, 1), in.coefficient(0, 2)};
+    return sh_color(s.sh_degree, direction(camera, in.position()), [&in](int k, int ch) { return in.coefficient(k, ch); });
 }
 
 void project_lanes(const Scene& s, const Camera& camera, const Lanes& in, const Sym3<F>& sigma, M finite, ViewLanes& o) {
-    const Vec3<F> mean = in.position();
-    const Projection<F> p = project(camera, mean, sigma);
-    const F xx = p.cov.xx + F(DILATION), yy = p.cov.yy + F(DILATION), xy = p.cov.xy;
-    const F det = xx * yy - xy * xy, huge(3e38f);
-    o.visible = bits(finite & (p.p.z > F(s.near_plane)) & (det > F(0.0f)) & (det < huge) & (p.p.z < huge));
-    const F inv = F(1.0f) / det;
+    const Projection<F> p = project(camera, in.position(), sigma);
+    const Footprint<F> f = footprint(p.cov);
+    const M front = finite & (p.p.z > F(s.near_plane));
+    const M proper = front & (p.p.z < F(HUGE_NUMBER)) & (f.det > F(0.0f)) & (f.det < F(HUGE_NUMBER));
+    o.fate_bits[NONFINITE] = ~bits(finite);
+    o.fate_bits[BEHIND] = bits(finite) & ~bits(front);
+    o.fate_bits[DEGENERATE] = bits(front) & ~bits(proper);
+    o.visible = bits(proper);
     store(o.x, p.x);
     store(o.y, p.y);
     store(o.depth, p.p.z);
-    store(o.a, F(-0.5f * LOG2_E) * yy * inv);
-    store(o.b, F(LOG2_E) * xy * inv);
-    store(o.c, F(-0.5f * LOG2_E) * xx * inv);
-    store(o.variance_x, xx);
-    store(o.variance_y, yy);
-    const F middle = F(0.5f) * (xx + yy);
-    store(o.radius, F(3.0f) * sqrt(middle + sqrt(max(middle * middle - det, F(0.0f)))));
-    if (s.antialiasing) store(o.filter, max((p.cov.xx * p.cov.yy - xy * xy) * inv, F(0.0f)));
-    const Vec3<F> rgb = color(s, in, camera, mean);
+    const Sym2<F> conic = log2_conic(f);
+    store(o.a, conic.xx);
+    store(o.b, conic.xy);
+    store(o.c, conic.yy);
+    store(o.variance_x, f.cov.xx);
+    store(o.variance_y, f.cov.yy);
+    store(o.radius, radius(f));
+    if (s.antialiasing) store(o.filter, mip_filter(p.cov, f));
+    const Vec3<F> rgb = color(s, in, camera);
     store(o.red, rgb.x);
     store(o.green, rgb.y);
     store(o.blue, rgb.z);
@@ -101,9 +92,14 @@ void bound_lanes(const Scene& s, const float* log2_opacity, ViewLanes& o) {
     const F last_x(static_cast<float>(s.width - 1)), last_y(static_cast<float>(s.height - 1));
     const F left = max(x - reach_x, zero), right = min(x + reach_x, last_x);
     const F top = max(y - reach_y, zero), bottom = min(y + reach_y, last_y);
-    const M inside = (reach >= zero) & (right >= zero) & (left <= last_x) & (bottom >= zero) & (top <= last_y);
+    const M strong = reach >= zero;
+    const M inside = strong & (right >= zero) & (left <= last_x) & (bottom >= zero) & (top <= last_y);
     const F x0 = zero - floor(zero - left), y0 = zero - floor(zero - top), x1 = floor(right), y1 = floor(bottom);
+    o.fate_bits[FAINT] = o.visible & ~bits(strong);
+    const uint32_t proper = o.visible & bits(strong);
     o.visible &= bits(inside & (x0 <= x1) & (y0 <= y1));
+    o.fate_bits[VISIBLE] = o.visible;
+    o.fate_bits[OUTSIDE] = proper & ~o.visible;
     store(o.x0, x0);
     store(o.y0, y0);
     store(o.x1, x1);
@@ -136,21 +132,22 @@ void preprocess(const Scene& s, const Images& out, Workspace& w, int thread) {
     const Range range = share(s.count, thread, s.threads);
     const int tiles = w.tiles_per_view();
     own.hits.clear();
-    own.nonfinite = 0;
+    own.fates.assign(s.views * FATES, 0);
     std::memset(own.per_tile.data(), 0, sizeof(uint32_t) * tiles * s.views);
     for (int64_t first = range.begin; first < range.end; first += LANES) {
         const int lanes = static_cast<int>(range.end - first < LANES ? range.end - first : LANES);
         const Lanes in(s, first, lanes);
         const M finite = in.finite(s);
         const Shape shape = in.shape(s);
-        const uint32_t finite_bits = bits(finite);
+        const uint32_t present = (1u << lanes) - 1;
         alignas(64) float log2_opacity[LANES];
         for (int lane = 0; lane < LANES; ++lane) log2_opacity[lane] = std::log2(in.opacity[lane]);
-        for (int lane = 0; lane < lanes; ++lane) own.nonfinite += !(finite_bits >> lane & 1);
         for (int64_t view = 0; view < s.views; ++view) {
             ViewLanes o;
             project_lanes(s, w.cameras[view], in, shape.sigma, finite, o);
             bound_lanes(s, log2_opacity, o);
+            for (int fate = 0; fate < FATES; ++fate)
+                own.fates[view * FATES + fate] += __builtin_popcount(o.fate_bits[fate] & present);
             for (int lane = 0; lane < lanes; ++lane) {
                 const int64_t index = (first + lane) * s.views + view, output = view * s.count + first + lane;
                 const bool visible = o.visible >> lane & 1;

@@ -43,49 +43,20 @@ void color_backward(const Scene& s, const Lanes& in, const Camera& camera, const
         return;
     }
     for (int ch = 0; ch < 3; ++ch) g_rgb[ch] = keep(column(positive, ch) > F(0.0f), g_rgb[ch]);
-    const Vec3<F> mean = in.position();
-    const Vec3<F> d{mean.x - F(camera.centre[0]), mean.y - F(camera.centre[1]), mean.z - F(camera.centre[2])};
-    const F inv = F(1.0f) / sqrt(dot(d, d));
-    const Vec3<F> unit{d.x * inv, d.y * inv, d.z * inv};
-    F basis[MAX_COEFFICIENTS], weight[MAX_COEFFICIENTS];
-    sh_basis(s.sh_degree, unit, basis);
-    for (int k = 0; k < in.used_coefficients; ++k) {
-        weight[k] = F(0.0f);
-        for (int ch = 0; ch < 3; ++ch) {
-            g.color[k * 3 + ch] = fma(basis[k], g_rgb[ch], g.color[k * 3 + ch]);
-            weight[k] = fma(g_rgb[ch], column(in.color, k * 3 + ch), weight[k]);
-        }
-    }
-    if (s.sh_degree == 0) return;
-    const Vec3<F> g_unit = sh_basis_backward(s.sh_degree, unit, weight);
-    const F along = dot(g_unit, unit);
-    g.mean.x += inv * (g_unit.x - along * unit.x);
-    g.mean.y += inv * (g_unit.y - along * unit.y);
-    g.mean.z += inv * (g_unit.z - along * unit.z);
+    const auto sh = [&in](int k, int ch) { return in.coefficient(k, ch); };
+    sh_color_backward(s.sh_degree, direction(camera, in.position()), sh, g_rgb, g.color, g.mean);
 }
 
-// With Q = Sigma'^-1: d/dmean2d = Q sum q d, d/dSigma' = 1/2 Q (sum q d d^T) Q, d/d ln o = sum q.
 void geometry_backward(const Scene& s, const Camera& camera, const Lanes& in, const Sym3<F>& sigma, const float* m,
                        ParameterGradients& g, F& g_x, F& g_y) {
+    F moments[MOMENTS];
+    for (int k = 0; k < MOMENTS; ++k) moments[k] = column(m, k);
     const Projection<F> p = project(camera, in.position(), sigma);
-    const F xx = p.cov.xx + F(DILATION), yy = p.cov.yy + F(DILATION), xy = p.cov.xy;
-    const F inv = F(1.0f) / (xx * yy - xy * xy), half(0.5f);
-    const Sym2<F> q{yy * inv, -(xy * inv), xx * inv};
-    const F mx = column(m, Q_X), my = column(m, Q_Y), mxx = column(m, Q_XX), mxy = column(m, Q_XY), myy = column(m, Q_YY);
-    g_x = q.xx * mx + q.xy * my;
-    g_y = q.xy * mx + q.yy * my;
-    const F ax = q.xx * mxx + q.xy * mxy, ay = q.xx * mxy + q.xy * myy;  // rows of Q M
-    const F bx = q.xy * mxx + q.yy * mxy, by = q.xy * mxy + q.yy * myy;
-    Sym2<F> g_cov{half * (ax * q.xx + ay * q.xy), ax * q.xy + ay * q.yy, half * (bx * q.xy + by * q.yy)};
-    const F g_log_opacity = column(m, Q);
-    if (s.antialiasing) {  // ln o' = ln o + 1/2 (ln det Sigma'_0 - ln det Sigma')
-        const F inv0 = F(1.0f) / (p.cov.xx * p.cov.yy - xy * xy), weight = half * g_log_opacity;
-        g_cov.xx += weight * (p.cov.yy * inv0 - yy * inv);
-        g_cov.yy += weight * (p.cov.xx * inv0 - xx * inv);
-        g_cov.xy += F(2.0f) * weight * xy * (inv - inv0);
-    }
-    g.opacity += g_log_opacity / column(in.opacity, 0);
-    project_backward(camera, p, sigma, g_x, g_y, column(m, DEPTH), g_cov, g.mean, g.sigma);
+    const SplatGradient<F> splat = footprint_backward(footprint(p.cov), p.cov, moments, s.antialiasing);
+    g.opacity += moments[Q] / column(in.opacity, 0);
+    project_backward(camera, p, sigma, splat.x, splat.y, moments[DEPTH], splat.cov, g.mean, g.sigma);
+    g_x = splat.x;
+    g_y = splat.y;
 }
 
 // Writes rows of C numbers for the lanes that exist.
@@ -115,14 +86,12 @@ void write_gradients(const Scene& s, const Gradients& out, const Lanes& in, cons
     if (!out.scales && !out.rotations) return;
     Vec3<F> g_s;
     Mat3<F> g_rotation;
-    covariance_backward(shape.rotation, shape.s, g.sigma, g_s, g_rotation);
+    covariance_backward(shape.rotation.matrix, shape.s, g.sigma, g_s, g_rotation);
     const F modifier(s.scale_modifier);
     const F scale[3] = {keep(seen, g_s.x * modifier), keep(seen, g_s.y * modifier), keep(seen, g_s.z * modifier)};
     if (out.scales) scatter_rows(out.scales, 3, 3, first, lanes, scale);
-    const Quaternion<F> u = shape.unit, gq = rotation_matrix_backward(u, g_rotation);
-    const F along = u.w * gq.w + u.x * gq.x + u.y * gq.y + u.z * gq.z;  // normalisation removes the part along q
-    const F rotation[4] = {keep(seen, (gq.w - along * u.w) * shape.inv_norm), keep(seen, (gq.x - along * u.x) * shape.inv_norm),
-                           keep(seen, (gq.y - along * u.y) * shape.inv_norm), keep(seen, (gq.z - along * u.z) * shape.inv_norm)};
+    const Quaternion<F> q = rotation_backward(shape.rotation, g_rotation);
+    const F rotation[4] = {keep(seen, q.w), keep(seen, q.x), keep(seen, q.y), keep(seen, q.z)};
     if (out.rotations) scatter_rows(out.rotations, 4, 4, first, lanes, rotation);
 }
 

@@ -56,4 +56,47 @@ template <class F> DGR_FN Vec3<F> sh_basis_backward(int degree, Vec3<F> d, const
     return g;
 }
 
+// From the camera to the Gaussian: unit vector and 1 / length.
+template <class F> struct Direction {
+    Vec3<F> unit;
+    F inv_length;
+};
+
+template <class F> DGR_FN Direction<F> direction(const Camera& c, Vec3<F> mean) {
+    const Vec3<F> d{mean.x - F(c.centre[0]), mean.y - F(c.centre[1]), mean.z - F(c.centre[2])};
+    const F inv = F(1.0f) / sqrt(dot(d, d));
+    return {{d.x * inv, d.y * inv, d.z * inv}, inv};
+}
+
+// The harmonics in this direction plus 0.5, not below 0; sh(k, channel) gives a coefficient.
+template <class F, class Coefficients> DGR_FN Vec3<F> sh_color(int degree, const Direction<F>& d, const Coefficients& sh) {
+    F basis[MAX_COEFFICIENTS];
+    sh_basis(degree, d.unit, basis);
+    F sum[3] = {F(0.5f), F(0.5f), F(0.5f)};
+    for (int k = 0; k < (degree + 1) * (degree + 1); ++k)
+        for (int ch = 0; ch < 3; ++ch) sum[ch] = fma(basis[k], sh(k, ch), sum[ch]);
+    return {max(sum[0], F(0.0f)), max(sum[1], F(0.0f)), max(sum[2], F(0.0f))};
+}
+
+// Adds to the gradients of the coefficients, g_sh[3 k + channel], and of the mean, from the gradient of the colour in which
+// clamped channels are 0.
+template <class F, class Coefficients>
+DGR_FN void sh_color_backward(int degree, const Direction<F>& d, const Coefficients& sh, const F* g_rgb, F* g_sh, Vec3<F>& g_mean) {
+    F basis[MAX_COEFFICIENTS], weight[MAX_COEFFICIENTS];
+    sh_basis(degree, d.unit, basis);
+    for (int k = 0; k < (degree + 1) * (degree + 1); ++k) {
+        weight[k] = F(0.0f);
+        for (int ch = 0; ch < 3; ++ch) {
+            g_sh[k * 3 + ch] = fma(basis[k], g_rgb[ch], g_sh[k * 3 + ch]);
+            weight[k] = fma(g_rgb[ch], sh(k, ch), weight[k]);
+        }
+    }
+    if (degree == 0) return;
+    const Vec3<F> g_unit = sh_basis_backward(degree, d.unit, weight);
+    const F along = dot(g_unit, d.unit);
+    g_mean.x += d.inv_length * (g_unit.x - along * d.unit.x);
+    g_mean.y += d.inv_length * (g_unit.y - along * d.unit.y);
+    g_mean.z += d.inv_length * (g_unit.z - along * d.unit.z);
+}
+
 }  // namespace dgr

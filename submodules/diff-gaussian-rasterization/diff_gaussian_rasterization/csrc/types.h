@@ -16,9 +16,6 @@
 namespace dgr {
 
 constexpr int TILE = 64;           // pixels
-constexpr int MAX_COEFFICIENTS = 16;
-// Rounding in a bound must not drop a pixel that the exact test takes; in log2(alpha).
-constexpr float EXPONENT_SLACK = 1e-2f;
 constexpr size_t HUGE_PAGE = size_t{1} << 21;
 
 // Mirrored field by field in cpu.py. All tensors are contiguous float32; a null pointer means "not given".
@@ -45,6 +42,7 @@ struct Images {
     float* alpha;    // [V,1,H,W]
     int32_t* radii;  // [V,N]
     float* means2d;  // [V,N,2]
+    int32_t* fates;  // [V,FATES]
 };
 
 struct Gradients {
@@ -69,8 +67,7 @@ struct Instance {
     uint32_t record, slot;
 };
 
-// Gradient sums of one (Gaussian, tile) pair, with q = dL/dalpha * alpha: Q, Q_X = sum q dx, ... and of the colour and depth.
-enum Moment { Q, Q_X, Q_Y, Q_XX, Q_XY, Q_YY, RED, GREEN, BLUE, DEPTH, MOMENTS };
+// Of one (Gaussian, tile) pair.
 struct alignas(64) Moments {
     float sum[16];
 };
@@ -110,7 +107,7 @@ struct ThreadData {
     Buffer<uint64_t> keys, keys_swap;
     Buffer<Instance> unsorted;
     Buffer<float> state;
-    int64_t nonfinite = 0;
+    std::vector<int32_t> fates;  // [V, FATES]
     uint32_t first_slot = 0;
 };
 
@@ -127,7 +124,6 @@ struct Workspace {
     int tiles_x = 0, tiles_y = 0;
     std::atomic<uint32_t> next{0};
     std::atomic<int> error{0};
-    int64_t nonfinite = 0;
 
     int tiles_per_view() const { return tiles_x * tiles_y; }
 };
