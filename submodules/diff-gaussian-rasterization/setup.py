@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import shlex
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 HERE = Path(__file__).parent
 CSRC = HERE / "diff_gaussian_rasterization" / "csrc"
@@ -33,7 +35,20 @@ def compiler() -> list[str]:
     for name in ("g++", "clang++", "c++"):
         if shutil.which(name):
             return [name]
-    raise RuntimeError("No C++17 compiler found: install g++ or clang++, or set CXX to the command of yours.")
+    raise CompileError("No C++17 compiler found: install g++ or clang++, or set CXX to the command of yours.")
+
+
+def is_for_cuda_only() -> bool:
+    """Whether there is an NVIDIA driver and no compiler: the CUDA backend, which needs no build, then comes alone."""
+    try:
+        compiler()
+    except CompileError:
+        try:
+            ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+        except OSError:
+            return False  # building says what is missing
+        return True
+    return False
 
 
 class BuildLibraries(build_ext):
@@ -50,11 +65,22 @@ class BuildLibraries(build_ext):
         target = Path(self.get_ext_fullpath(ext.name)).absolute()
         target.parent.mkdir(parents=True, exist_ok=True)
         command = [*compiler(), *FLAGS, *ext.extra_compile_args, *ext.sources, "-o", str(target)]
-        subprocess.run(command, check=True, cwd=HERE)
+        try:
+            subprocess.run(command, check=True, cwd=HERE)
+        except OSError as error:
+            raise CompileError(
+                f"{command[0]} cannot be run as a C++17 compiler ({error.strerror}): set CXX."
+            ) from None
+        except subprocess.CalledProcessError as error:
+            raise CompileError(
+                f"{shlex.join(command[:-2])} ended with exit code {error.returncode}: it must be a C++17 compiler."
+            ) from None
 
 
 setup(
-    ext_modules=[
+    ext_modules=[]
+    if is_for_cuda_only()
+    else [
         Extension(
             f"diff_gaussian_rasterization.libdgr_{name}", SOURCES, depends=HEADERS, extra_compile_args=flags
         )
