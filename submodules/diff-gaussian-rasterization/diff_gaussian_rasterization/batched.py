@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from . import cpu, reference
-from .scene import Gaussians, Views, check_gaussians, check_views
+from .scene import Gaussians, Views, check_gaussians, check_tensors, check_views, given, map_tensors
 
-Held = TypeVar("Held", Gaussians, Views)
 Backend = Callable[[Gaussians, Views, Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]
 
+
+def _on_cuda(
+    gaussians: Gaussians, views: Views, anchor: Tensor, values: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    from . import cuda  # a machine without such a device never reads it
+
+    return cuda.rasterize(gaussians, views, anchor, values)
+
+
 # By device type; any other device goes through the host. Their contract is reference.rasterize's.
-BACKENDS: dict[str, Backend] = {"cpu": cpu.rasterize, "reference": reference.rasterize}
+BACKENDS: dict[str, Backend] = {"cpu": cpu.rasterize, "cuda": _on_cuda, "reference": reference.rasterize}
 
 
 @dataclass(frozen=True)
@@ -67,16 +74,26 @@ def rasterize(
     [3] or [V, 3]. scale_modifier multiplies the scales. near: Gaussians at this depth or nearer are not drawn.
     antialiasing: Mip-Splatting's 2D filter on the opacity.
 
-    backend: "cpu", "reference" (plain torch: any device, float64, camera gradients), or None for the device's own (a device
-    without one goes through the host).
-    Raises ValueError when a shape, a device or a choice of arguments does not fit.
+    backend: "cpu", "cuda", "reference" (plain torch: any device, float64), or None for the device's own (a device without
+    one goes through the host).
+    Raises ValueError when a shape, a device or a choice of arguments does not fit, TypeError when something is no dense
+    tensor of a floating type.
     """
+    check_tensors(
+        **given(scales=scales, rotations=rotations, shs=shs, colors=colors, covariances=covariances),
+        means=means,
+        opacities=opacities,
+        viewmats=viewmats,
+        focals=focals,
+        principals=principals,
+        background=background,
+    )
     gaussians = Gaussians(means, column(opacities), scales, rotations, covariances, shs, colors)
     views = Views(
         viewmats=viewmats,
         focals=focals,
         principals=principals,
-        backgrounds=background.expand(len(viewmats), 3) if background.dim() == 1 else background,
+        backgrounds=background.expand(*viewmats.shape[:1], 3) if background.shape == (3,) else background,
         width=width,
         height=height,
         sh_degree=sh_degree,
@@ -100,15 +117,11 @@ def through_host(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The CPU backend for tensors of a device that has none of its own yet: differentiable copies there and back."""
     host_values = torch.empty(values.shape)
-    outputs = cpu.rasterize(_on_host(gaussians), _on_host(views), anchor.cpu(), host_values)
+    on_host = map_tensors(gaussians, Tensor.cpu), map_tensors(views, Tensor.cpu)
+    outputs = cpu.rasterize(*on_host, anchor.cpu(), host_values)
     values.copy_(host_values)
     rgb, depth, alpha, radii, counts = (output.to(values.device) for output in outputs)
     return rgb, depth, alpha, radii, counts
-
-
-def _on_host(held: Held) -> Held:
-    tensors: dict[str, Any] = {n: value.cpu() for n, value in vars(held).items() if isinstance(value, Tensor)}
-    return replace(held, **tensors)
 
 
 def column(opacities: Tensor) -> Tensor:
@@ -120,11 +133,15 @@ def choose_backend(gaussians: Gaussians, views: Views, name: str | None) -> Back
     """The backend of that name, or of the tensors' device; ValueError if it or the arguments do not fit."""
     check_gaussians(gaussians, views.sh_degree)
     device = gaussians.means.device
-    check_views(views, device)
+    check_views(views, gaussians.means)
     if name is None:
+        if device.type == "cuda" and torch.version.cuda is None:  # ROCm calls its devices so too
+            return through_host
         return BACKENDS.get(device.type, through_host)
     if name not in BACKENDS:
         raise ValueError(f"backend is {name!r}, it must be one of {', '.join(sorted(BACKENDS))} or None.")
-    if name == "cpu" and device.type != "cpu":
-        raise ValueError(f'backend is "cpu" and the tensors are on {device}, they must be on the CPU for it.')
+    if name in ("cpu", "cuda") and device.type != name:
+        raise ValueError(
+            f'backend is "{name}" and the tensors are on {device}, they must be on "{name}" for it.'
+        )
     return BACKENDS[name]

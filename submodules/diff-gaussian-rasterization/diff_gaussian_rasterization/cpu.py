@@ -6,19 +6,17 @@ import ctypes
 import functools
 from ctypes import POINTER, byref, c_float, c_int32, c_int64, c_void_p
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from .scene import COUNTS, Gaussians, Views
+from .function import CAMERAS, PARAMETERS, Images, Tensors, rasterize_with
+from .scene import Gaussians, Views
 
 LEVELS = ("portable", "avx2", "avx512")
 
-
-_CAMERAS = ("viewmats", "focals", "principals", "backgrounds")
-_PARAMETERS = ("means", "scales", "rotations", "opacities", "shs", "colors", "covariances")
+_WANTED = (*PARAMETERS, "means2d", "viewmats", "focals", "principals")  # whose gradients backward gives
 
 
 class _Scene(ctypes.Structure):
@@ -35,25 +33,29 @@ class _Scene(ctypes.Structure):
         ("threads", c_int32),
         ("scale_modifier", c_float),
         ("near_plane", c_float),
-        *((name, c_void_p) for name in (*_PARAMETERS, *_CAMERAS)),
+        *((name, c_void_p) for name in (*PARAMETERS, *CAMERAS)),
     )
 
 
 class _Images(ctypes.Structure):
     """dgr::Images."""
 
-    _fields_ = tuple((name, c_void_p) for name in ("rgb", "depth", "alpha", "radii", "means2d", "fates"))
+    _fields_ = tuple((name, c_void_p) for name in ("rgb", "depth", "alpha", "radii", "means2d", "counts"))
 
 
 class _Gradients(ctypes.Structure):
     """dgr::Gradients."""
 
-    _fields_ = tuple((name, c_void_p) for name in ("rgb", "depth", "alpha", *_PARAMETERS, "means2d"))
+    _fields_ = tuple((name, c_void_p) for name in ("rgb", "depth", "alpha", *_WANTED))
 
 
 @functools.cache
 def load_library(level: str) -> ctypes.CDLL:
-    """The rasterizer compiled for "portable", "avx2" or "avx512"."""
+    """The rasterizer compiled for "portable", "avx2" or "avx512"; RuntimeError if this installation has none."""
+    if not _path("portable").exists():
+        raise RuntimeError(
+            "The CPU backend is not built, it needs a C++17 compiler while this package is being installed."
+        )
     library = ctypes.CDLL(str(_path(level)))
     library.dgr_create.restype = c_void_p
     library.dgr_destroy.argtypes = [c_void_p]
@@ -119,12 +121,13 @@ def _check(code: int) -> None:
         )
 
 
-def _scene(views: Views, parameters: tuple[Tensor | None, ...], cameras: tuple[Tensor, ...]) -> _Scene:
-    means, shs = parameters[0], parameters[4]
+def _scene(views: Views, inputs: Tensors) -> _Scene:
+    means, shs, viewmats = inputs["means"], inputs["shs"], inputs["viewmats"]
     assert means is not None
+    assert viewmats is not None
     return _Scene(
         means.shape[0],
-        cameras[0].shape[0],
+        viewmats.shape[0],
         views.width,
         views.height,
         views.sh_degree if shs is not None else 0,
@@ -133,86 +136,47 @@ def _scene(views: Views, parameters: tuple[Tensor | None, ...], cameras: tuple[T
         torch.get_num_threads(),
         views.scale_modifier,
         views.near,
-        *map(_pointer, parameters),
-        *map(_pointer, cameras),
+        *(_pointer(inputs[name]) for name in (*PARAMETERS, *CAMERAS)),
     )
 
 
-class _Rasterize(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        level: str,
-        views: Views,
-        values: Tensor,
-        anchor: Tensor,
-        backgrounds: Tensor,
-        viewmats: Tensor,
-        focals: Tensor,
-        principals: Tensor,
-        *parameters: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        n, v = values.shape[1], values.shape[0]
-        rgb = torch.empty(v, 3, views.height, views.width, dtype=torch.float32)
-        depth = torch.empty(v, 1, views.height, views.width, dtype=torch.float32)
-        alpha = torch.empty_like(depth)
-        radii = torch.empty(v, n, dtype=torch.int32)
-        counts = torch.empty(v, len(COUNTS), dtype=torch.int32)
-        cameras = (viewmats, focals, principals, backgrounds)
-        scene = _scene(views, parameters, cameras)
-        images = _Images(*map(_pointer, (rgb, depth, alpha, radii, values, counts)))
-        lease = _Lease(level)
-        space = lease.workspace
-        _check(space.library.dgr_forward(space.handle, byref(scene), byref(images)))
-        ctx.views, ctx.lease = views, lease
-        ctx.save_for_backward(*cameras, *parameters, rgb, depth, alpha)
-        ctx.mark_non_differentiable(radii, counts)
-        ctx.set_materialize_grads(False)
-        return rgb, depth, alpha, radii, counts
+def _images(images: Images) -> _Images:
+    return _Images(
+        *(_pointer(getattr(images, name)) for name in ("rgb", "depth", "alpha", "radii", "means2d", "counts"))
+    )
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors
-        cameras, parameters, (rgb, depth, alpha) = saved[:4], saved[4:-3], saved[-3:]
-        given = tuple(None if g is None else g.contiguous() for g in upstream[:3])
-        wanted = ctx.needs_input_grad
-        grads = [
-            torch.empty_like(p) if p is not None and want else None for p, want in zip(parameters, wanted[8:])
-        ]
-        v, n = cameras[0].shape[0], parameters[0].shape[0]
-        means2d = rgb.new_empty(v, n, 2) if wanted[3] else None
-        scene = _scene(ctx.views, parameters, cameras)
-        images = _Images(*map(_pointer, (rgb, depth, alpha)))
-        gradients = _Gradients(*map(_pointer, (*given, *grads, means2d)))
-        space = ctx.lease.workspace
-        _check(space.library.dgr_backward(space.handle, byref(scene), byref(images), byref(gradients)))
-        background = None
-        if wanted[4]:
-            background = torch.zeros_like(cameras[3])
-            if given[0] is not None:
-                background = (given[0] * (1 - alpha)).sum(dim=(2, 3))
-        return (None, None, None, means2d, background, None, None, None, *grads)
+
+class Engine:
+    """The library of one instruction set ("portable", "avx2" or "avx512")."""
+
+    def __init__(self, level: str) -> None:
+        self.level = level
+
+    def forward(self, views: Views, inputs: Tensors, images: Images) -> _Lease:
+        lease = _Lease(self.level)
+        space = lease.workspace
+        _check(space.library.dgr_forward(space.handle, byref(_scene(views, inputs)), byref(_images(images))))
+        return lease
+
+    def backward(
+        self,
+        state: _Lease,
+        views: Views,
+        inputs: Tensors,
+        images: Images,
+        upstream: Tensors,
+        gradients: Tensors,
+    ) -> None:
+        space, scene = state.workspace, _scene(views, inputs)
+        into = _Gradients(
+            *map(_pointer, upstream.values()),
+            *(_pointer(gradients[name]) for name in _WANTED),
+        )
+        _check(space.library.dgr_backward(space.handle, byref(scene), byref(_images(images)), byref(into)))
 
 
 def rasterize(
     g: Gaussians, views: Views, anchor: Tensor, values: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The contract of reference.rasterize, in float32, to the same bytes for any number of threads."""
-    for name in ("viewmats", "focals", "principals"):
-        if getattr(views, name).requires_grad:
-            raise ValueError(f'{name} requires a gradient, which only backend="reference" computes.')
-    cameras = (views.backgrounds, views.viewmats, views.focals, views.principals)
-    parameters = (g.means, g.scales, g.rotations, g.opacities, g.shs, g.colors, g.covariances)
-    single = values if values.dtype == torch.float32 else values.float()
-    outputs = _Rasterize.apply(
-        best_level(),
-        views,
-        single,
-        anchor,
-        *(c.float().contiguous() for c in cameras),
-        *(None if p is None else p.float().contiguous() for p in parameters),
-    )
-    if single is not values:
-        values.copy_(single)
-    return outputs
+    return rasterize_with(Engine(best_level()), g, views, anchor, values)

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .batched import choose_backend, column
-from .reference import finite
-from .scene import COUNTS, Gaussians, Views
+from .debug import guarded
+from .scene import LARGEST, Gaussians, Views, check_integer, check_number, check_shape, check_tensors, given
 
 NEAR = 0.2  # world units
-NAMED = 20  # at most so many indices in a warning
 
 
-@dataclass(frozen=True)
-class GaussianRasterizationSettings:
+class GaussianRasterizationSettings(NamedTuple):
     """One camera, in the layout of 3D Gaussian Splatting: matrices are transposed, row vectors stand left of them.
 
     tanfovx, tanfovy: tangents of half the fields of view. bg [3]. viewmatrix [4, 4] world to camera; projmatrix
     [4, 4] world to clip space (viewmatrix @ projection). campos [3] follows from viewmatrix and is not read, nor is
-    prefiltered. debug names Gaussians with non-finite parameters. antialiasing: Mip-Splatting's 2D filter.
+    prefiltered. debug: see debug.guarded. antialiasing: Mip-Splatting's 2D filter.
     """
 
     image_height: int
@@ -40,16 +37,30 @@ class GaussianRasterizationSettings:
     antialiasing: bool = False
 
     def views(self) -> Views:
-        """The same camera as Views with V = 1."""
+        """The same camera as Views with V = 1. Raises ValueError or TypeError where it is none."""
+        check_tensors(bg=self.bg, viewmatrix=self.viewmatrix, projmatrix=self.projmatrix)
+        check_shape("bg", self.bg, (3,))
+        check_shape("viewmatrix", self.viewmatrix, (4, 4))
+        check_shape("projmatrix", self.projmatrix, (4, 4))
+        check_integer("image_width", self.image_width, 1, LARGEST)
+        check_integer("image_height", self.image_height, 1, LARGEST)
+        check_number("tanfovx", self.tanfovx, positive=True)
+        check_number("tanfovy", self.tanfovy, positive=True)
         width, height = self.image_width, self.image_height
-        projection = torch.linalg.solve(self.viewmatrix, self.projmatrix)
-        # In clip space w = z, so ndc = x / (z tan) + projection[2, 0], and a pixel is ((ndc + 1) size - 1) / 2.
-        size = torch.tensor([width, height]).to(projection)
-        tangents = torch.tensor([self.tanfovx, self.tanfovy]).to(projection)
+        # The principal point stands in row 2 of the projection alone, viewmatrix^-1 @ projmatrix, as its share of z. That row of
+        # the inverse of a rigid matrix is column 2 of its rotation. (Solving would wait for the device, and so would numbers
+        # of the host that are copied there as tensors.)
+        exact = torch.promote_types(
+            self.viewmatrix.dtype, torch.promote_types(self.projmatrix.dtype, torch.float32)
+        )
+        forward = self.viewmatrix[:3, 2].to(exact)
+        x, y = (forward @ self.projmatrix[:3, :2].to(exact) / (forward @ forward)).unbind()
+        focals = (width / (2 * self.tanfovx), height / (2 * self.tanfovy))
         return Views(
             viewmats=self.viewmatrix.T[None],
-            focals=(size / (2 * tangents))[None],
-            principals=(((projection[2, :2] + 1) * size - 1) / 2)[None],
+            focals=torch.stack([torch.full_like(x, focal) for focal in focals])[None],
+            # In clip space w = z, so ndc = x / (z tan) + that share, and a pixel is ((ndc + 1) size - 1) / 2.
+            principals=torch.stack([((x + 1) * width - 1) / 2, ((y + 1) * height - 1) / 2])[None],
             backgrounds=self.bg[None],
             width=width,
             height=height,
@@ -68,10 +79,15 @@ class GaussianRasterizer(nn.Module):
         self.raster_settings = raster_settings
 
     def markVisible(self, positions: Tensor) -> Tensor:
-        """[N] bool: which positions [N, 3] lie beyond the near plane."""
-        with torch.no_grad():
-            viewmatrix = self.raster_settings.viewmatrix
-            return positions @ viewmatrix[:3, 2] + viewmatrix[3, 2] > NEAR
+        """[N] bool: which positions [N, 3], of any number type and device, lie beyond the near plane; NaN does not.
+
+        Like the original it looks at the depth alone, not at the sides of the image.
+        """
+        check_shape("positions", positions, ("N", 3))
+        viewmatrix = self.raster_settings.viewmatrix.detach().to(positions.device)
+        exact = torch.promote_types(positions.dtype, viewmatrix.dtype)
+        depths = positions.detach().to(exact) @ viewmatrix[:3, 2].to(exact) + viewmatrix[3, 2]
+        return depths > NEAR
 
     def forward(
         self,
@@ -88,26 +104,28 @@ class GaussianRasterizer(nn.Module):
 
         means2D [N, 3] is not read; its gradient is that of the mean in NDC: of the pixel mean times (W/2, H/2, 0).
         Raises ValueError unless exactly one of shs and colors_precomp is given, and exactly one of cov3D_precomp and
-        scales with rotations.
+        scales with rotations; and as rasterize does.
         """
         settings = self.raster_settings
+        optional = given(shs=shs, colors_precomp=colors_precomp, scales=scales, rotations=rotations)
+        check_tensors(
+            means3D=means3D,
+            means2D=means2D,
+            opacities=opacities,
+            **optional,
+            **given(cov3D_precomp=cov3D_precomp),
+        )
         gaussians = Gaussians(
             means3D, column(opacities), scales, rotations, cov3D_precomp, shs, colors_precomp
         )
         views = settings.views()
         backend = choose_backend(gaussians, views, None)
-        half = torch.tensor([settings.image_width / 2, settings.image_height / 2]).to(means2D)
-        anchor = (means2D[:, :2] * half)[None]
-        rgb, depth, alpha, radii, counts = backend(gaussians, views, anchor, torch.empty_like(anchor))
-        if settings.debug and counts[0, COUNTS.index("nonfinite")]:
-            _name(gaussians, settings.sh_degree)
+        check_shape("means2D", means2D, (len(means3D), 3))
+        if means2D.device != means3D.device:
+            raise ValueError(f"means2D is on {means2D.device}, it must be on {means3D.device} like means3D.")
+        x, y = means2D[:, 0] * (settings.image_width / 2), means2D[:, 1] * (settings.image_height / 2)
+        anchor = torch.stack([x, y], dim=-1)[None]
+        if settings.debug:
+            backend = guarded(backend)
+        rgb, depth, alpha, radii, _ = backend(gaussians, views, anchor, torch.empty_like(anchor))
         return rgb[0], radii[0], torch.cat([depth[0], 1 - alpha[0]])
-
-
-def _name(gaussians: Gaussians, sh_degree: int) -> None:
-    """Warns which Gaussians have non-finite parameters."""
-    found = (~finite(gaussians, sh_degree)).nonzero().squeeze(1).tolist()
-    indices = ", ".join(map(str, found[:NAMED])) + (", ..." if len(found) > NAMED else "")
-    warnings.warn(
-        f"{len(found)} Gaussians have non-finite parameters and are not drawn: {indices}", stacklevel=3
-    )

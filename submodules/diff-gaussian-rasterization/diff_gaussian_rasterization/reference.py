@@ -7,18 +7,20 @@ is autograd's.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
-from .scene import COUNTS, Gaussians, Views
+from .scene import COUNTS, Gaussians, Views, map_tensors
 
 DILATION = 0.3  # px^2, added to both variances of the projected covariance
 MAX_ALPHA = 0.99
 MIN_ALPHA = 1 / 255
 MIN_TRANSMITTANCE = 1e-4
+MAX_DEPTH = 1e15  # world units; the gradients of what is farther would overflow float32
 TILE = 16  # pixels; saves memory and changes nothing
 
 
@@ -122,14 +124,15 @@ def view_colors(g: Gaussians, views: Views, rotation: Tensor, translation: Tenso
 
 
 def finite(g: Gaussians, sh_degree: int) -> Tensor:
-    """[N] bool: every parameter that takes part is finite, and the rotation has a direction."""
+    """[N] bool: every parameter that takes part is finite, and so is the square of the rotation's length, and not 0."""
     used = replace(g, shs=None if g.shs is None else g.shs[:, : (sh_degree + 1) ** 2])
     ok = torch.ones(len(g.means), dtype=torch.bool, device=g.means.device)
     for tensor in vars(used).values():
         if tensor is not None:
             ok &= tensor.isfinite().reshape(len(ok), math.prod(tensor.shape[1:])).all(dim=1)
     if g.rotations is not None:
-        ok &= (g.rotations != 0).any(dim=1)
+        squares = g.rotations.square().sum(dim=1)
+        ok &= squares.isfinite() & (squares >= torch.finfo(squares.dtype).tiny)
     return ok
 
 
@@ -148,7 +151,8 @@ def fates_of(p: Projected, views: Views) -> Tensor:
     last = torch.tensor([views.width - 1, views.height - 1]).to(p.means)
     reasons = {
         "behind": ~(p.depths > views.near),
-        "degenerate": ~((det > 0) & det.isfinite() & p.depths.isfinite()),
+        # Finite harmonics may add up to an infinite colour.
+        "degenerate": ~((det > 0) & det.isfinite() & (p.depths < MAX_DEPTH) & p.colors.isfinite().all(dim=1)),
         "faint": (extent < 0).any(dim=1),
         "outside": ~(low.clamp(min=0) <= torch.minimum(high, last)).all(dim=1),
     }
@@ -213,6 +217,7 @@ def rasterize(
 
     values [V, N, 2] receives the pixel means (0 where culled), and anchor [V, N, 2] their gradients.
     """
+    g, views = _of_one_type(g, views)
     kept = finite(g, views.sh_degree)
     candidates = kept.nonzero().squeeze(1)
     radii = torch.zeros(values.shape[:2], dtype=torch.int32, device=values.device)
@@ -236,6 +241,13 @@ def rasterize(
         images.append(render_view(replace(p, means=p.means + (nudge - nudge.detach())), views, view))
     image = torch.stack(images)
     return image[:, :3], image[:, 3:4], image[:, 4:], radii, counts
+
+
+def _of_one_type(g: Gaussians, views: Views) -> tuple[Gaussians, Views]:
+    """In the widest floating type among them, which is at least float32."""
+    tensors = [t for t in (*vars(g).values(), *vars(views).values()) if isinstance(t, Tensor)]
+    widest = functools.reduce(torch.promote_types, (t.dtype for t in tensors), torch.float32)
+    return map_tensors(g, lambda t: t.to(widest)), map_tensors(views, lambda t: t.to(widest))
 
 
 def _subset(g: Gaussians, index: Tensor) -> Gaussians:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from numbers import Integral
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -50,13 +54,66 @@ class Views:
     antialiasing: bool
 
 
-def _expect(name: str, tensor: Tensor, shape: tuple[int | str, ...]) -> None:
+Held = TypeVar("Held", Gaussians, Views)
+
+
+def map_tensors(held: Held, function: Callable[[Tensor], Tensor]) -> Held:
+    """The same Gaussians or views with each of their tensors passed through the function."""
+    changed: dict[str, Any] = {n: function(t) for n, t in vars(held).items() if isinstance(t, Tensor)}
+    return replace(held, **changed)
+
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+LARGEST = 65535  # pixels along a side of an image
+MOST_PAIRS = 2**32  # of a Gaussian and a view: backends number them in 32 bits
+
+
+def check_tensors(**tensors: Tensor) -> None:
+    """Raises TypeError unless each is a dense tensor of a floating type, ValueError if it holds no data."""
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} is of type {type(tensor).__name__}, it must be a torch.Tensor.")
+        if tensor.dtype not in FLOATS:
+            raise TypeError(
+                f"{name} is of {tensor.dtype}, it must be of float16, bfloat16, float32 or float64."
+            )
+        if tensor.is_nested or tensor.layout != torch.strided:
+            layout = "nested" if tensor.is_nested else str(tensor.layout)
+            raise TypeError(f"{name} is {layout}, it must be a dense tensor.")
+        if tensor.is_meta:
+            raise ValueError(f"{name} is on the meta device, where there are no numbers to render.")
+
+
+def given(**tensors: Tensor | None) -> dict[str, Tensor]:
+    """Those that are not None."""
+    return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+
+
+def check_shape(name: str, tensor: Tensor, shape: tuple[int | str, ...]) -> None:
+    """Raises ValueError unless the tensor has this shape, in which a string stands for any size."""
     wanted = "[" + ", ".join(str(size) for size in shape) + "]"
     fits = tensor.dim() == len(shape) and all(
         isinstance(want, str) or size == want for size, want in zip(tensor.shape, shape)
     )
     if not fits:
         raise ValueError(f"{name} has shape {list(tensor.shape)}, it must be {wanted}.")
+
+
+def check_integer(name: str, value: int, lowest: int, highest: int) -> None:
+    """Raises ValueError unless the value is a whole number in lowest .. highest; True and False are none."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or not lowest <= value <= highest:
+        raise ValueError(f"{name} is {value!r}, it must be a whole number in {lowest} .. {highest}.")
+
+
+def check_number(name: str, value: float, positive: bool = False) -> None:
+    """Raises ValueError unless the value is a finite number, and a positive one where that is asked for."""
+    try:
+        fits = math.isfinite(value) and (value > 0 or not positive)
+    except (TypeError, ValueError, RuntimeError):  # not a number, or a tensor of several
+        fits = False
+    if not fits:
+        wanted = "a positive and finite number" if positive else "a finite number"
+        raise ValueError(f"{name} is {value!r}, it must be {wanted}.")
 
 
 def check_gaussians(gaussians: Gaussians, sh_degree: int) -> None:
@@ -66,20 +123,21 @@ def check_gaussians(gaussians: Gaussians, sh_degree: int) -> None:
         raise ValueError("Give exactly one of the two: spherical harmonics (shs) or precomputed colors.")
     if (g.scales is None) != (g.rotations is None) or (g.scales is None) == (g.covariances is None):
         raise ValueError("Give exactly one of the two: scales with rotations, or precomputed covariances.")
-    n = g.means.shape[0] if g.means.dim() else 0
-    _expect("means", g.means, (n, 3))
-    _expect("opacities", g.opacities, (n,))
-    if g.scales is not None and g.rotations is not None:
-        _expect("scales", g.scales, (n, 3))
-        _expect("rotations", g.rotations, (n, 4))
-    if g.covariances is not None:
-        _expect("covariances", g.covariances, (n, 6))
-    if g.colors is not None:
-        _expect("colors", g.colors, (n, 3))
+    check_shape("means", g.means, ("N", 3))
+    n = len(g.means)
+    columns: dict[str, tuple[int | str, ...]] = {
+        "opacities": (),
+        "scales": (3,),
+        "rotations": (4,),
+        "covariances": (6,),
+        "colors": (3,),
+        "shs": ("K", 3),
+    }
+    for name, shape in columns.items():
+        if getattr(g, name) is not None:
+            check_shape(name, getattr(g, name), (n, *shape))
     if g.shs is not None:
-        _expect("shs", g.shs, (n, "K", 3))
-        if not 0 <= sh_degree <= 3:
-            raise ValueError(f"sh_degree is {sh_degree}, it must be 0, 1, 2 or 3.")
+        check_integer("sh_degree", sh_degree, 0, 3)
         if g.shs.shape[1] < (sh_degree + 1) ** 2:
             raise ValueError(
                 f"shs holds {g.shs.shape[1]} coefficients, sh_degree {sh_degree} needs {(sh_degree + 1) ** 2}."
@@ -90,21 +148,26 @@ def check_gaussians(gaussians: Gaussians, sh_degree: int) -> None:
         raise ValueError(f"The Gaussians lie on several devices ({names}), they must all be on one.")
 
 
-def check_views(views: Views, device: torch.device) -> None:
-    """Raises ValueError unless the cameras make sense and lie on `device`."""
-    n = views.viewmats.shape[0] if views.viewmats.dim() else 0
-    _expect("viewmats", views.viewmats, (n, 4, 4))
-    _expect("focals", views.focals, (n, 2))
-    _expect("principals", views.principals, (n, 2))
-    _expect("background", views.backgrounds, (n, 3))
-    if n == 0:
+def check_views(views: Views, means: Tensor) -> None:
+    """Raises ValueError unless the cameras make sense, lie on the Gaussians' device and are not too many for them."""
+    check_shape("viewmats", views.viewmats, ("V", 4, 4))
+    v, n = len(views.viewmats), len(means)
+    check_shape("focals", views.focals, (v, 2))
+    check_shape("principals", views.principals, (v, 2))
+    check_shape("background", views.backgrounds, (v, 3))
+    if v == 0:
         raise ValueError("viewmats has shape [0, 4, 4], it must hold at least one view.")
-    for name, size in (("width", views.width), ("height", views.height)):
-        if not 0 < size < 65536:
-            raise ValueError(f"{name} is {size}, it must lie in 1 .. 65535.")
-    if not views.near > 0:
-        raise ValueError(f"near is {views.near}, it must be positive.")
+    if v * n >= MOST_PAIRS:
+        raise ValueError(
+            f"{v} views of {n} Gaussians are {v * n} pairs in one call, they must be fewer than 2^32."
+        )
+    check_integer("width", views.width, 1, LARGEST)
+    check_integer("height", views.height, 1, LARGEST)
+    check_number("near", views.near, positive=True)
+    check_number("scale_modifier", views.scale_modifier)
+    if views.antialiasing not in (True, False):
+        raise ValueError(f"antialiasing is {views.antialiasing!r}, it must be True or False.")
     for name in ("viewmats", "focals", "principals", "backgrounds"):
         found = getattr(views, name).device
-        if found != device:
-            raise ValueError(f"{name} is on {found}, it must be on {device} like the Gaussians.")
+        if found != means.device:
+            raise ValueError(f"{name} is on {found}, it must be on {means.device} like the Gaussians.")

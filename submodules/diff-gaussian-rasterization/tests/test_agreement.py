@@ -30,6 +30,53 @@ def test_agrees_with_the_twin(case: dict[str, Any], antialiasing: bool, level: s
     tools.agree(actual, tools.render(scene, "reference", torch.float64, antialiasing=antialiasing))
 
 
+@pytest.mark.parametrize("aspect", [10, 100, 1000])
+@pytest.mark.parametrize("antialiasing", [False, True], ids=["plain", "antialiased"])
+def test_needles_keep_their_digits(aspect: int, antialiasing: bool, level: str, tools: Any) -> None:
+    """Errors against the twin in float64, beside those of the twin's textbook formulas in float32."""
+    scene = tools.needles(aspect)
+    exact = tools.render(scene, "reference", torch.float64, antialiasing=antialiasing)
+    actual = tools.render(scene, "cpu", antialiasing=antialiasing)
+    textbook = tools.render(scene, "reference", antialiasing=antialiasing)
+
+    def error(run: Any, name: str) -> float:
+        expected = exact.output.rgb if name == "rgb" else exact.gradients[name]
+        found = run.output.rgb if name == "rgb" else run.gradients[name]
+        return float((found - expected).norm() / expected.norm())
+
+    assert error(actual, "rgb") < 1e-6
+    assert error(actual, "scales") < 1e-4
+    if aspect == 1000 and antialiasing:
+        assert error(textbook, "rgb") > 100 * error(actual, "rgb")
+        assert error(textbook, "scales") > 100 * error(actual, "scales")
+
+
+@pytest.mark.parametrize("degree", [None, 0, 1, 2, 3])
+@pytest.mark.parametrize("covariances", [False, True])
+def test_camera_gradients(degree: int | None, covariances: bool, level: str, tools: Any) -> None:
+    """To 1e-4: each number holds every Gaussian, so that one pixel on a threshold shows."""
+    scene = tools.scene(300, views=2, width=50, height=35, degree=degree, covariances=covariances)
+    scene.gaussians["means"] *= 2  # some beyond the limits of x/z and y/z
+    expected = tools.camera_gradients(scene, "reference", torch.float64, antialiasing=covariances)
+    actual = tools.camera_gradients(scene, "cpu", antialiasing=covariances)
+    for name, gradient in expected.items():
+        assert (actual[name] - gradient).norm() <= 1e-4 * gradient.norm(), name
+
+
+@pytest.mark.parametrize("wanted", ["viewmats", "focals", "principals"])
+def test_gradients_of_one_part_of_the_cameras(wanted: str, tools: Any) -> None:
+    from diff_gaussian_rasterization import rasterize
+
+    scene = tools.scene(60, views=2)
+    leaf = scene.cameras[wanted].clone().requires_grad_()
+    out = rasterize(**scene.gaussians, **{**scene.cameras, wanted: leaf})
+    out.rgb.square().sum().backward()
+    expected = scene.cameras[wanted].clone().requires_grad_()
+    out = rasterize(**scene.gaussians, **{**scene.cameras, wanted: expected}, backend="reference")
+    out.rgb.square().sum().backward()
+    assert (leaf.grad - expected.grad).norm() <= 1e-4 * expected.grad.norm()
+
+
 @pytest.mark.parametrize("sh_degree", [0, 1, 2, 3])
 def test_uses_only_the_coefficients_of_the_degree(sh_degree: int, tools: Any) -> None:
     scene = tools.scene(80, degree=3)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from diff_gaussian_rasterization import cpu, rasterize
 
@@ -22,6 +23,7 @@ def test_the_same_bytes_for_any_number_of_threads(level: str, threads: Any, tool
     for number in (1, 2, 3, 7):
         threads(number)
         results.append(_bytes(tools.render(scene, "cpu")))
+        results[-1] += [g.numpy().tobytes() for g in tools.camera_gradients(scene, "cpu").values()]
     assert all(result == results[0] for result in results)
 
 
@@ -60,6 +62,45 @@ def test_a_graph_can_be_walked_twice(tools: Any) -> None:
     first = torch.autograd.grad(out.rgb.sum(), means, retain_graph=True)[0]
     tools.render(tools.scene(200, seed=9), "cpu")
     assert torch.equal(torch.autograd.grad(out.rgb.sum(), means)[0], first)
+
+
+def test_backward_gives_the_workspace_back_while_the_images_live_on(tools: Any) -> None:
+    scene = tools.scene(60)
+    means = scene.gaussians["means"].requires_grad_()
+    idle = cpu._Workspace.idle.setdefault(cpu.best_level(), [])
+    idle.clear()
+    first = rasterize(**scene.gaussians, **scene.cameras)
+    first.rgb.sum().backward()
+    assert len(idle) == 1
+    second = rasterize(**scene.gaussians, **scene.cameras)
+    assert len(idle) == 0
+    assert torch.autograd.grad(second.rgb.sum(), means, retain_graph=True)
+    assert len(idle) == 0
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_gradients_under_checkpointing(reentrant: bool, tools: Any) -> None:
+    scene = tools.scene(60)
+    expected = tools.render(scene, "cpu").gradients["means"]
+
+    def images(means: torch.Tensor) -> torch.Tensor:
+        out = rasterize(**{**scene.gaussians, "means": means}, **scene.cameras)
+        rng = torch.Generator().manual_seed(99)
+        return sum((i * torch.randn(i.shape, generator=rng)).sum() for i in (out.rgb, out.depth, out.alpha))
+
+    means = scene.gaussians["means"].requires_grad_()
+    checkpoint(images, means, use_reentrant=reentrant).backward()
+    assert torch.equal(means.grad, expected)
+
+
+def test_gradients_with_saved_tensors_kept_elsewhere(tools: Any) -> None:
+    scene = tools.scene(60)
+    means = scene.gaussians["means"].requires_grad_()
+    out = rasterize(**scene.gaussians, **scene.cameras)
+    expected = torch.autograd.grad(out.rgb.sum(), means)[0]
+    with torch.autograd.graph.saved_tensors_hooks(torch.Tensor.clone, lambda kept: kept):
+        out = rasterize(**scene.gaussians, **scene.cameras)
+    assert torch.equal(torch.autograd.grad(out.rgb.sum(), means)[0], expected)
 
 
 def test_calls_from_several_threads(tools: Any) -> None:

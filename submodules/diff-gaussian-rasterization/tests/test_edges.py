@@ -80,12 +80,22 @@ def test_a_nonfinite_gaussian_is_left_out(backend: str, name: str, tools: Any) -
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_rotation_of_length_zero_counts_as_nonfinite(backend: str, tools: Any) -> None:
+@pytest.mark.parametrize("length", [0.0, 1e-30, 1e-21, 1e25])
+def test_a_rotation_without_a_direction_counts_as_nonfinite(backend: str, length: float, tools: Any) -> None:
+    """Zero, or so short or long that its square is not a normal number."""
     scene = tools.scene(10)
-    scene.gaussians["rotations"][3] = 0
+    scene.gaussians["rotations"][3] *= length
     run = tools.render(scene, backend)
     assert (run.output.counts[:, COUNTS.index("nonfinite")] == 1).all()
+    assert run.output.radii[0, 3] == 0
     assert run.gradients["rotations"].isfinite().all()
+
+
+@pytest.mark.parametrize("length", [1e-18, 1e18])
+def test_a_rotation_of_any_other_length_is_normalised(length: float, tools: Any) -> None:
+    scene = tools.scene(60)
+    scene.gaussians["rotations"] *= length
+    tools.agree(tools.render(scene, "cpu"), tools.render(scene, "reference", torch.float64))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -228,12 +238,63 @@ def test_wrong_arguments_are_named(backend: str, change: dict[str, Any], sentenc
 
 def test_an_unknown_backend_is_named(tools: Any) -> None:
     scene = tools.scene(5)
-    with pytest.raises(ValueError, match=r"'gpu'.*cpu, reference"):
+    with pytest.raises(ValueError, match=r"'gpu'.*cpu, cuda, reference"):
         rasterize(**scene.gaussians, **scene.cameras, backend="gpu")
 
 
-def test_camera_gradients_are_refused_where_they_are_not_computed(tools: Any) -> None:
-    scene = tools.scene(5)
-    scene.cameras["viewmats"].requires_grad_()
-    with pytest.raises(ValueError, match="viewmats requires a gradient"):
-        rasterize(**scene.gaussians, **scene.cameras)
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("name", ["viewmats", "focals", "principals"])
+def test_a_nonfinite_camera_sees_nothing(backend: str, name: str, bad: float, tools: Any) -> None:
+    """And the other view is what it is without it."""
+    scene = tools.scene(40, views=2)
+    clean = tools.render(scene, backend).output
+    scene.cameras[name][1].view(-1)[1] = bad
+    run = tools.render(scene, backend)
+    assert torch.equal(run.output.rgb[0], clean.rgb[0])
+    assert torch.equal(run.output.rgb[1], scene.cameras["background"][1, :, None, None].expand(3, 40, 48))
+    assert run.output.radii[1].sum() == 0
+    assert all(g.isfinite().all() for g in run.gradients.values())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_covariance_that_is_none_is_left_out(backend: str, tools: Any) -> None:
+    """Variances below zero in the image: the density would grow with the distance."""
+    scene = tools.scene(40, degree=None, covariances=True)
+    scene.gaussians["covariances"][5] *= -1e4
+    run = tools.render(scene, backend)
+    scene.gaussians["opacities"][5] = 0
+    assert run.output.radii[0, 5] == 0
+    assert torch.equal(run.output.rgb, tools.render(scene, backend).output.rgb)
+    assert all(
+        g[5].abs().sum() == 0 for name, g in run.gradients.items() if name not in ("means2d", "background")
+    )
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_color_that_overflows_is_left_out(backend: str, pinhole: Any, tools: Any) -> None:
+    """Finite harmonics that add up to more than float32 holds, in front of an ordinary Gaussian."""
+    scene = tools.scene(2, degree=3)
+    scene.gaussians["means"] = torch.tensor([[0.0, 0.0, 2.0], [0.0, 0.0, 3.0]])
+    scene.gaussians["shs"][0] = torch.finfo(torch.float32).max
+    scene.cameras = pinhole(20, 20, sh_degree=3)
+    run = tools.render(scene, backend)
+    assert run.output.radii[0].bool().tolist() == [False, True]
+    assert run.output.rgb.isfinite().all()
+    assert all(g.isfinite().all() for g in run.gradients.values())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("depth", "drawn"), [(1e14, True), (1e16, False), (1e30, False)])
+def test_what_is_too_far_for_its_gradients_is_left_out(
+    backend: str, depth: float, drawn: bool, pinhole: Any, tools: Any
+) -> None:
+    scene = tools.scene(20)
+    scene.gaussians["means"] = torch.tensor([0.0, 0.0, 3.0]).repeat(20, 1)
+    scene.gaussians["opacities"][:] = 0.05
+    scene.gaussians["means"][7] *= depth
+    scene.cameras = pinhole(20, 20, sh_degree=1)
+    run = tools.render(scene, backend)
+    assert run.output.radii[0, 7].bool().item() == drawn
+    assert run.output.depth.isfinite().all()
+    assert all(g.isfinite().all() for g in run.gradients.values())

@@ -14,80 +14,108 @@
 namespace dgr {
 namespace {
 
-Camera read_camera(const Scene& s, int64_t view) {
-    Camera c;
-    const float* m = s.viewmats + view * 16;
-    for (int i = 0; i < 3; ++i) {
-        for (int j = 0; j < 3; ++j) c.r[i][j] = m[i * 4 + j];
-        c.t[i] = m[i * 4 + 3];
+// More parts than threads, for threads do not start at the same time nor run at the same speed. A part begins at a multiple of
+// LANES, so that slots do not depend on their number.
+void divide(const Scene& s, Workspace& w) {
+    constexpr int64_t ENOUGH = 1024, PER_THREAD = 8;  // Gaussians, parts
+    const int64_t most = s.threads == 1 ? 1 : PER_THREAD * s.threads;
+    const int64_t parts = std::max<int64_t>(1, std::min(most, s.count / ENOUGH)), chunks = (s.count + LANES - 1) / LANES;
+    w.parts.resize(parts);
+    for (int64_t i = 0; i < parts; ++i) {
+        w.parts[i].begin = std::min(s.count, chunks * i / parts * LANES);
+        w.parts[i].end = std::min(s.count, chunks * (i + 1) / parts * LANES);
     }
-    for (int j = 0; j < 3; ++j) c.centre[j] = -(c.r[0][j] * c.t[0] + c.r[1][j] * c.t[1] + c.r[2][j] * c.t[2]);
-    c.fx = s.focals[view * 2];
-    c.fy = s.focals[view * 2 + 1];
-    c.cx = s.principals[view * 2];
-    c.cy = s.principals[view * 2 + 1];
-    c.limit_x = 1.3f * 0.5f * static_cast<float>(s.width) / c.fx;
-    c.limit_y = 1.3f * 0.5f * static_cast<float>(s.height) / c.fy;
-    return c;
+    w.next_part = w.next_tile = 0;
 }
 
 void prepare(const Scene& s, Workspace& w) {
     w.error = 0;
     w.cameras.resize(s.views);
-    for (int64_t v = 0; v < s.views; ++v) w.cameras[v] = read_camera(s, v);
-    w.tiles_x = (s.width + TILE - 1) / TILE;
-    w.tiles_y = (s.height + TILE - 1) / TILE;
+    for (int64_t v = 0; v < s.views; ++v)
+        w.cameras[v] = camera(s.viewmats + v * 16, s.focals + v * 2, s.principals + v * 2, s.width, s.height);
+    w.tiles_x = (s.width + TILE_WIDTH - 1) / TILE_WIDTH;
+    w.tiles_y = (s.height + TILE_HEIGHT - 1) / TILE_HEIGHT;
     w.threads.resize(s.threads);
-    for (auto& thread : w.threads)
-        if (!thread.per_tile.reserve(static_cast<size_t>(s.views) * w.tiles_per_view())) throw std::bad_alloc();
-    if (s.count && !w.records.reserve(static_cast<size_t>(s.count) * s.views)) throw std::bad_alloc();
+    divide(s, w);
+    for (Part& part : w.parts)
+        if (!part.per_tile.reserve(static_cast<size_t>(s.views) * w.tiles_per_view())) throw std::bad_alloc();
+    const size_t chunks = (s.count + LANES - 1) / LANES, records = chunks * LANES * s.views;
+    if (chunks && (!w.records.reserve(records) || !w.reached.reserve(records) || !w.first_slot.reserve(chunks)))
+        throw std::bad_alloc();
 }
 
 void count_fates(const Scene& s, const Images& out, const Workspace& w) {
     for (int64_t i = 0; i < s.views * FATES; ++i) {
-        out.fates[i] = 0;
-        for (const auto& thread : w.threads) out.fates[i] += thread.fates[i];
+        out.counts[i] = 0;
+        for (const Part& part : w.parts) out.counts[i] += part.fates[i];
+    }
+}
+
+// Calls work(i) for those i < count that no thread has had yet.
+template <class Work> void share(std::atomic<uint32_t>& next, size_t count, const Work& work) {
+    for (uint32_t i; (i = next++) < count;) work(i);
+}
+
+// Runs a step of one thread: out of memory must not end the thread, for the others wait for it at the next barrier.
+template <class Step> void attempt(Workspace& w, const Step& step) {
+    try {
+        step();
+    } catch (const std::bad_alloc&) {
+        w.error = OUT_OF_MEMORY;
     }
 }
 
 void forward(const Scene& s, const Images& out, Workspace& w) {
     prepare(s, w);
     run_team(s.threads, [&](int thread, Barrier& barrier) {
-        preprocess(s, out, w, thread);
+        share(w.next_part, w.parts.size(), [&](uint32_t i) { attempt(w, [&] { preprocess(s, out, w, w.parts[i]); }); });
         barrier.wait();
-        if (thread == 0) {
-            assign_tiles(w);
-            count_fates(s, out, w);
-        }
+        if (thread == 0 && !w.error)
+            attempt(w, [&] {
+                assign_tiles(w);
+                count_fates(s, out, w);
+            });
         barrier.wait();
         if (w.error) return;
-        scatter(w, thread);
+        share(w.next_part, w.parts.size(), [&](uint32_t i) { scatter(w, w.parts[i]); });
         barrier.wait();
-        for (uint32_t i; (i = w.next++) < w.tile_order.size();) {
-            sort_tile(w, w.threads[thread], w.tile_order[i]);
-            render_tile(s, out, w, w.threads[thread], w.tile_order[i]);
-        }
+        ThreadData& own = w.threads[thread];
+        own.stretches.clear();
+        own.visits.clear();
+        share(w.next_tile, w.tile_order.size(), [&](uint32_t i) {
+            const uint32_t tile = w.tile_order[i];
+            const size_t stretch = own.stretches.size(), visit = own.visits.size();
+            sort_tile(w, own, tile);
+            render_tile(s, out, w, own, tile);
+            w.tile_visits[tile] = {thread, stretch, own.stretches.size(), visit};
+        });
     });
 }
 
 void backward(const Scene& s, const Images& out, const Gradients& g, Workspace& w) {
     w.error = 0;
-    w.next = 0;
     const size_t instances = w.tile_start.back();
     if (instances && !w.moments.reserve(instances)) throw std::bad_alloc();
+    const size_t shares = (s.count + LANES - 1) / LANES * s.views;
+    if (g.of_cameras() && shares && !w.camera_shares.reserve(shares)) throw std::bad_alloc();
     w.threads.resize(std::max<size_t>(w.threads.size(), s.threads));
+    divide(s, w);
     run_team(s.threads, [&](int thread, Barrier& barrier) {
-        for (uint32_t i; (i = w.next++) < w.tile_order.size();)
-            render_tile_backward(s, out, g, w, w.threads[thread], w.tile_order[i]);
+        share(w.next_tile, w.tile_order.size(),
+              [&](uint32_t i) { render_tile_backward(s, out, g, w, w.threads[thread], w.tile_order[i]); });
         barrier.wait();
         if (w.error) return;
-        preprocess_backward(s, g, w, thread);
+        share(w.next_part, w.parts.size(), [&](uint32_t i) { preprocess_backward(s, g, w, w.parts[i]); });
+        if (!g.of_cameras()) return;
+        barrier.wait();
+        for (int64_t view = thread; view < s.views; view += s.threads) sum_camera_gradients(s, g, w, view);
     });
 }
 
 // Runs the work on as many threads as it can use: no more than there are tiles, and one if the system has no others left.
 template <class Work> int guarded(const Scene& given, Workspace& w, const Work& work) {
-    const int64_t tiles = given.views * ((given.width + TILE - 1) / TILE) * ((given.height + TILE - 1) / TILE);
+    const int64_t tiles_x = (given.width + TILE_WIDTH - 1) / TILE_WIDTH, tiles_y = (given.height + TILE_HEIGHT - 1) / TILE_HEIGHT;
+    const int64_t tiles = given.views * tiles_x * tiles_y;
     Scene s = given;
     s.threads = static_cast<int32_t>(std::max<int64_t>(1, std::min<int64_t>(given.threads, tiles)));
     try {

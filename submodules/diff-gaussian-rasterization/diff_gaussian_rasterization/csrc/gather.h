@@ -13,6 +13,11 @@ inline void gather_rows(float* dst, const float* src, int stride, int columns, i
         for (int c = 0; c < columns; ++c) dst[c * LANES + lane] = row[c];
     }
 }
+// The same for rows of C numbers without others between them.
+template <int C> void gather_rows(float (&dst)[C * LANES], const float* src, int64_t first, int lanes) {
+    for (int lane = 0; lane < LANES; ++lane)
+        for (int c = 0; c < C; ++c) dst[c * LANES + lane] = src[(first + (lane < lanes ? lane : lanes - 1)) * C + c];
+}
 
 inline F column(const float* rows, int c) { return load(rows + c * LANES); }
 
@@ -20,6 +25,10 @@ struct Shape {
     Rotation<F> rotation;
     Vec3<F> s;  // scales times the modifier
     Sym3<F> sigma;
+
+    Ellipse<F> ellipse(const Scene& scene, const Projection<F>& p) const {
+        return dgr::ellipse(p.cov, scene.covariances ? determinant(p.cov) : projected_determinant(p, rotation.matrix, s));
+    }
 };
 
 // The parameters of LANES Gaussians.
@@ -30,13 +39,13 @@ struct Lanes {
 
     Lanes(const Scene& s, int64_t first, int lanes) {
         used_coefficients = (s.sh_degree + 1) * (s.sh_degree + 1);
-        gather_rows(mean, s.means, 3, 3, first, lanes);
-        gather_rows(opacity, s.opacities, 1, 1, first, lanes);
+        gather_rows<3>(mean, s.means, first, lanes);
+        gather_rows<1>(opacity, s.opacities, first, lanes);
         if (s.covariances) {
-            gather_rows(covariance, s.covariances, 6, 6, first, lanes);
+            gather_rows<6>(covariance, s.covariances, first, lanes);
         } else {
-            gather_rows(scale, s.scales, 3, 3, first, lanes);
-            gather_rows(rotation, s.rotations, 4, 4, first, lanes);
+            gather_rows<3>(scale, s.scales, first, lanes);
+            gather_rows<4>(rotation, s.rotations, first, lanes);
         }
         if (s.shs)
             gather_rows(color, s.shs, s.sh_coefficients * 3, used_coefficients * 3, first, lanes);
@@ -62,7 +71,7 @@ struct Lanes {
         return o;
     }
 
-    // Lanes whose parameters are all finite (0 * x is 0 for finite x only); a rotation of length 0 has no direction.
+    // Lanes whose parameters are all finite (0 * x is 0 for finite x only), and whose rotation has a direction.
     M finite(const Scene& s) const {
         const F zero(0.0f);
         F probe = zero;
@@ -74,13 +83,13 @@ struct Lanes {
             for (int c = 0; c < 6; ++c) probe += column(covariance, c) * zero;
             return (probe >= zero) & (probe <= zero);
         }
-        F length = zero;
+        F length = zero;  // squared; without all of its digits the rotation would be none
         for (int c = 0; c < 3; ++c) probe += column(scale, c) * zero;
         for (int c = 0; c < 4; ++c) {
             probe += column(rotation, c) * zero;
             length += column(rotation, c) * column(rotation, c);
         }
-        return (probe >= zero) & (probe <= zero) & (length > zero);
+        return (probe >= zero) & (probe <= zero) & (length >= F(SMALLEST_NORMAL)) & (length <= F(LARGEST));
     }
 };
 

@@ -16,20 +16,23 @@ constexpr float MAX_ALPHA = 0.99f;
 constexpr float MIN_ALPHA = 1.0f / 255.0f;
 constexpr float LOG2_MIN_ALPHA = -7.99435343685885793770f;  // log2(1/255)
 constexpr float MIN_TRANSMITTANCE = 1e-4f;
+constexpr float MAX_DEPTH = 1e15f;       // world units; the gradients of what is farther would overflow
 constexpr float LOG2_E = 1.44269504088896340736f;
 constexpr float LN_2 = 0.69314718055994530942f;
 // Rounding in a bound must not drop a pixel that the exact test takes: bounds are wider by so many pixels, and by so much in
 // log2(alpha).
 constexpr float BOUND_SLACK = 1e-2f;
 constexpr float EXPONENT_SLACK = 1e-2f;
-constexpr float HUGE_NUMBER = 3e38f;  // beyond it lies only infinity
+constexpr float SMALLEST_NORMAL = 1.17549435e-38f, LARGEST = 3.40282347e38f;
+constexpr float HUGE_NUMBER = 3e38f;  // beyond it lies little but infinity
 constexpr int MAX_COEFFICIENTS = 16;  // spherical harmonics of degree 3
 
 // What becomes of a Gaussian in a view: the first that holds (scene.py: COUNTS).
 enum Fate { VISIBLE, NONFINITE, BEHIND, DEGENERATE, FAINT, OUTSIDE, FATES };
 
-// Gradient sums over the pixels of a Gaussian, with q = dL/dalpha * alpha: Q, Q_X = sum q dx, ... and of the colour and depth.
-enum Moment { Q, Q_X, Q_Y, Q_XX, Q_XY, Q_YY, RED, GREEN, BLUE, DEPTH, MOMENTS };
+// Gradient sums over the pixels of a Gaussian, with q = dL/dalpha * alpha and t = dy - rho dx (Ellipse): Q, Q_X = sum q dx,
+// Q_T = sum q t, Q_XX = sum q dx^2, ... and of the colour and depth.
+enum Moment { Q, Q_X, Q_T, Q_XX, Q_XT, Q_TT, RED, GREEN, BLUE, DEPTH, MOMENTS };
 
 template <class F> struct Vec3 { F x, y, z; };
 template <class F> struct Quaternion { F w, x, y, z; };
@@ -44,6 +47,23 @@ struct Camera {
     float limit_x, limit_y;  // |x/z|, |y/z| are clamped to 1.3 tan(fov / 2) in the Jacobian
     float centre[3];         // world position, -r^T t
 };
+
+// From a row-major [4,4] world to camera matrix.
+DGR_FN Camera camera(const float* viewmat, const float* focal, const float* principal, int width, int height) {
+    Camera c;
+    for (int i = 0; i < 3; ++i) {
+        for (int j = 0; j < 3; ++j) c.r[i][j] = viewmat[i * 4 + j];
+        c.t[i] = viewmat[i * 4 + 3];
+    }
+    for (int j = 0; j < 3; ++j) c.centre[j] = -(c.r[0][j] * c.t[0] + c.r[1][j] * c.t[1] + c.r[2][j] * c.t[2]);
+    c.fx = focal[0];
+    c.fy = focal[1];
+    c.cx = principal[0];
+    c.cy = principal[1];
+    c.limit_x = 1.3f * 0.5f * static_cast<float>(width) / c.fx;
+    c.limit_y = 1.3f * 0.5f * static_cast<float>(height) / c.fy;
+    return c;
+}
 
 template <class F> DGR_FN F dot(Vec3<F> a, Vec3<F> b) { return a.x * b.x + a.y * b.y + a.z * b.z; }
 
@@ -166,36 +186,55 @@ template <class F> DGR_FN Projection<F> project(const Camera& c, Vec3<F> mean, c
     return o;
 }
 
-// The dilated covariance Sigma' and its inverse.
-template <class F> struct Footprint {
-    Sym2<F> cov, inverse;
-    F det, inv_det;
+// det(M Sigma M^T), M = J R having rows m0 and m1, of Sigma = R S S^T R^T: the sum of the squared 2 x 2 minors of M R S
+// (Cauchy-Binet). Nothing cancels, as it does in xx yy - xy^2 for a needle.
+template <class F> DGR_FN F projected_determinant(const Projection<F>& p, const Mat3<F>& rotation, Vec3<F> s) {
+    const auto& r = rotation.m;
+    const Vec3<F> n{p.m0.y * p.m1.z - p.m0.z * p.m1.y, p.m0.z * p.m1.x - p.m0.x * p.m1.z, p.m0.x * p.m1.y - p.m0.y * p.m1.x};
+    const F x = s.y * s.z * (r[0][0] * n.x + r[1][0] * n.y + r[2][0] * n.z);
+    const F y = s.x * s.z * (r[0][1] * n.x + r[1][1] * n.y + r[2][1] * n.z);
+    const F z = s.x * s.y * (r[0][2] * n.x + r[1][2] * n.y + r[2][2] * n.z);
+    return x * x + y * y + z * z;
+}
+
+template <class F> DGR_FN F determinant(const Sym2<F>& m) { return m.xx * m.yy - m.xy * m.xy; }
+
+// Sigma' = Sigma'_0 + DILATION I, factored: with t = dy - rho dx, d^T Sigma'^-1 d = inv_xx dx^2 + inv_tt t^2, and
+// log2(alpha) = log2(o) - (p dx)^2 - (q t)^2. For a needle the rounding of this form grows with the root of Sigma''s condition,
+// that of xx dx^2 + 2 xy dx dy + yy dy^2 with the condition itself.
+template <class F> struct Ellipse {
+    Sym2<F> sharp, cov;  // before and after the dilation
+    F sharp_det, det;
+    F rho, inv_xx, inv_tt, p, q;
 };
 
-template <class F> DGR_FN Footprint<F> footprint(const Sym2<F>& sharp) {
-    Footprint<F> o;
+template <class F> DGR_FN Ellipse<F> ellipse(const Sym2<F>& sharp, F sharp_det) {
+    Ellipse<F> o;
+    o.sharp = sharp;
     o.cov = {sharp.xx + F(DILATION), sharp.xy, sharp.yy + F(DILATION)};
-    o.det = o.cov.xx * o.cov.yy - o.cov.xy * o.cov.xy;
-    o.inv_det = F(1.0f) / o.det;
-    o.inverse = {o.cov.yy * o.inv_det, -(o.cov.xy * o.inv_det), o.cov.xx * o.inv_det};
+    o.sharp_det = sharp_det;
+    o.det = sharp_det + F(DILATION) * (sharp.xx + sharp.yy) + F(DILATION * DILATION);
+    o.inv_xx = F(1.0f) / o.cov.xx;
+    o.inv_tt = o.cov.xx / o.det;
+    o.rho = o.cov.xy * o.inv_xx;
+    o.p = sqrt(F(0.5f * LOG2_E) * o.inv_xx);
+    o.q = sqrt(F(0.5f * LOG2_E) * o.inv_tt);
     return o;
 }
 
-// a, b and c of log2(alpha) = log2(o) + a dx^2 + b dx dy + c dy^2, as xx, xy and yy.
-template <class F> DGR_FN Sym2<F> log2_conic(const Footprint<F>& f) {
-    return {F(-0.5f * LOG2_E) * f.inverse.xx, F(-LOG2_E) * f.inverse.xy, F(-0.5f * LOG2_E) * f.inverse.yy};
+// Whether it is an ellipse, and small enough for float32 to hold its gradients.
+template <class F> DGR_FN auto proper(const Ellipse<F>& e) {
+    return (e.det > F(0.0f)) & (e.cov.xx * e.cov.yy < F(HUGE_NUMBER));
 }
 
 // Three standard deviations along the longer axis, in pixels.
-template <class F> DGR_FN F radius(const Footprint<F>& f) {
-    const F middle = F(0.5f) * (f.cov.xx + f.cov.yy);
-    return F(3.0f) * sqrt(middle + sqrt(max(middle * middle - f.det, F(0.0f))));
+template <class F> DGR_FN F radius(const Ellipse<F>& e) {
+    const F middle = F(0.5f) * (e.cov.xx + e.cov.yy);
+    return F(3.0f) * sqrt(middle + sqrt(max(middle * middle - e.det, F(0.0f))));
 }
 
 // det Sigma'_0 / det Sigma', whose root scales the opacity (Mip-Splatting, Yu et al. 2024, the 2D filter).
-template <class F> DGR_FN F mip_filter(const Sym2<F>& sharp, const Footprint<F>& f) {
-    return max((sharp.xx * sharp.yy - sharp.xy * sharp.xy) * f.inv_det, F(0.0f));
-}
+template <class F> DGR_FN F mip_filter(const Ellipse<F>& e) { return max(e.sharp_det / e.det, F(0.0f)); }
 
 // Gradients of the pixel mean and of the projected covariance (one number per stored entry).
 template <class F> struct SplatGradient {
@@ -203,29 +242,31 @@ template <class F> struct SplatGradient {
     Sym2<F> cov;
 };
 
-// With Q = Sigma'^-1: d/dmean2d = Q sum q d, d/dSigma' = 1/2 Q (sum q d d^T) Q, d/d ln o = sum q.
-template <class F>
-DGR_FN SplatGradient<F> footprint_backward(const Footprint<F>& f, const Sym2<F>& sharp, const F* m, bool antialiasing) {
-    const F half(0.5f), two(2.0f);
-    const Sym2<F>& q = f.inverse;
-    SplatGradient<F> g;
-    g.x = q.xx * m[Q_X] + q.xy * m[Q_Y];
-    g.y = q.xy * m[Q_X] + q.yy * m[Q_Y];
-    const F ax = q.xx * m[Q_XX] + q.xy * m[Q_XY], ay = q.xx * m[Q_XY] + q.xy * m[Q_YY];  // rows of Q M
-    const F bx = q.xy * m[Q_XX] + q.yy * m[Q_XY], by = q.xy * m[Q_XY] + q.yy * m[Q_YY];
-    g.cov = {half * (ax * q.xx + ay * q.xy), ax * q.xy + ay * q.yy, half * (bx * q.xy + by * q.yy)};
+// With Q = Sigma'^-1: d/dmean2d = sum q Q d, d/dSigma' = 1/2 sum q (Q d)(Q d)^T, d/d ln o = sum q, from the moments of dx and t.
+// (Those of dx and dy, with Q applied on both sides, would be the same on paper; for needles they cancel, with an error that
+// grows as the square of the condition.)
+template <class F> DGR_FN SplatGradient<F> ellipse_backward(const Ellipse<F>& e, const F* m, bool antialiasing) {
+    const F half(0.5f), a = e.inv_xx, b = e.inv_tt, c = b * e.rho;  // Q d = (a dx - c t, b t)
+    const F x = a * m[Q_XX] - c * m[Q_XT], t = a * m[Q_XT] - c * m[Q_TT];
+    SplatGradient<F> g{a * m[Q_X] - c * m[Q_T], b * m[Q_T], {half * (a * x - c * t), b * t, half * b * b * m[Q_TT]}};
     if (antialiasing) {  // ln o' = ln o + 1/2 (ln det Sigma'_0 - ln det Sigma')
-        const F inv0 = F(1.0f) / (sharp.xx * sharp.yy - sharp.xy * sharp.xy), weight = half * m[Q];
-        g.cov.xx += weight * (sharp.yy * inv0 - q.xx);
-        g.cov.yy += weight * (sharp.xx * inv0 - q.yy);
-        g.cov.xy += two * weight * sharp.xy * (f.inv_det - inv0);
+        const F inv0 = F(1.0f) / e.sharp_det, inv = F(1.0f) / e.det, weight = half * m[Q];
+        g.cov.xx += weight * (e.sharp.yy * inv0 - e.cov.yy * inv);
+        g.cov.yy += weight * (e.sharp.xx * inv0 - e.cov.xx * inv);
+        g.cov.xy += F(2.0f) * weight * e.sharp.xy * (inv - inv0);
     }
     return g;
 }
 
+// Gradients within a projection: of the point in the camera's frame, of the rows of J R, and of u and v where they are clamped.
+template <class F> struct ProjectionGradient {
+    Vec3<F> p, m0, m1;
+    F limit_u, limit_v;
+};
+
 // Adds to g_mean and g_sigma (one number per stored entry) from the gradients of pixel mean, depth and projected covariance.
 template <class F>
-DGR_FN void project_backward(const Camera& c, const Projection<F>& o, const Sym3<F>& sigma, F g_x, F g_y, F g_depth,
+DGR_FN ProjectionGradient<F> project_backward(const Camera& c, const Projection<F>& o, const Sym3<F>& sigma, F g_x, F g_y, F g_depth,
                              Sym2<F> g, Vec3<F>& g_mean, Sym3<F>& g_sigma) {
     const F two(2.0f);
     const Vec3<F>&a = o.m0, &b = o.m1;
@@ -246,13 +287,54 @@ DGR_FN void project_backward(const Camera& c, const Projection<F>& o, const Sym3
     F g_inv_z = F(c.fx) * (dot(g_m0, r0) - o.u * along0) + F(c.fy) * (dot(g_m1, r1) - o.v * along1);
     F g_u = -(F(c.fx) * o.inv_z * along0), g_v = -(F(c.fy) * o.inv_z * along1);
     const F raw_u = o.p.x * o.inv_z, raw_v = o.p.y * o.inv_z;
-    g_u = keep((raw_u >= F(-c.limit_x)) & (raw_u <= F(c.limit_x)), g_u) + F(c.fx) * g_x;
-    g_v = keep((raw_v >= F(-c.limit_y)) & (raw_v <= F(c.limit_y)), g_v) + F(c.fy) * g_y;
+    const F free_u = keep((raw_u >= F(-c.limit_x)) & (raw_u <= F(c.limit_x)), g_u);
+    const F free_v = keep((raw_v >= F(-c.limit_y)) & (raw_v <= F(c.limit_y)), g_v);
+    const F limit_u = g_u - free_u, limit_v = g_v - free_v;
+    g_u = free_u + F(c.fx) * g_x;
+    g_v = free_v + F(c.fy) * g_y;
     g_inv_z += o.p.x * g_u + o.p.y * g_v;
     const Vec3<F> g_p{o.inv_z * g_u, o.inv_z * g_v, g_depth - o.inv_z * o.inv_z * g_inv_z};
     g_mean.x += r0.x * g_p.x + r1.x * g_p.y + r2.x * g_p.z;
     g_mean.y += r0.y * g_p.x + r1.y * g_p.y + r2.y * g_p.z;
     g_mean.z += r0.z * g_p.x + r1.z * g_p.y + r2.z * g_p.z;
+    return {g_p, g_m0, g_m1, limit_u, limit_v};
+}
+
+// Gradients of a camera: rows of its rotation, translation, and intrinsics.
+template <class F> struct CameraGradient {
+    Vec3<F> r[3], t;
+    F fx, fy, cx, cy;
+};
+
+// What one Gaussian adds; g_x and g_y are those of its pixel mean.
+template <class F>
+DGR_FN CameraGradient<F> camera_backward(const Camera& c, const Projection<F>& o, Vec3<F> mean, const ProjectionGradient<F>& g, F g_x, F g_y) {
+    const F j0 = F(c.fx) * o.inv_z, j1 = F(c.fy) * o.inv_z, j0u = j0 * o.u, j1v = j1 * o.v;
+    const Vec3<F> r0{c.r[0][0], c.r[0][1], c.r[0][2]}, r1{c.r[1][0], c.r[1][1], c.r[1][2]}, r2{c.r[2][0], c.r[2][1], c.r[2][2]};
+    CameraGradient<F> a;
+    a.r[0] = {g.p.x * mean.x + j0 * g.m0.x, g.p.x * mean.y + j0 * g.m0.y, g.p.x * mean.z + j0 * g.m0.z};
+    a.r[1] = {g.p.y * mean.x + j1 * g.m1.x, g.p.y * mean.y + j1 * g.m1.y, g.p.y * mean.z + j1 * g.m1.z};
+    a.r[2] = {g.p.z * mean.x - j0u * g.m0.x - j1v * g.m1.x, g.p.z * mean.y - j0u * g.m0.y - j1v * g.m1.y,
+              g.p.z * mean.z - j0u * g.m0.z - j1v * g.m1.z};
+    a.t = g.p;
+    // The limits of u and v fall with the focal length: du / dfx = -u / fx where u is clamped.
+    a.fx = g_x * o.p.x * o.inv_z + o.inv_z * (dot(g.m0, r0) - o.u * dot(g.m0, r2)) - g.limit_u * o.u / F(c.fx);
+    a.fy = g_y * o.p.y * o.inv_z + o.inv_z * (dot(g.m1, r1) - o.v * dot(g.m1, r2)) - g.limit_v * o.v / F(c.fy);
+    a.cx = g_x;
+    a.cy = g_y;
+    return a;
+}
+
+// Adds what the harmonics' direction gives: d = mean - centre with centre = -R^T t, g_d its gradient.
+template <class F> DGR_FN void direction_backward(const Camera& c, Vec3<F> g_d, CameraGradient<F>& a) {
+    F* t[3] = {&a.t.x, &a.t.y, &a.t.z};
+    for (int i = 0; i < 3; ++i) {
+        const F ti(c.t[i]);
+        a.r[i].x += ti * g_d.x;
+        a.r[i].y += ti * g_d.y;
+        a.r[i].z += ti * g_d.z;
+        *t[i] += dot(Vec3<F>{F(c.r[i][0]), F(c.r[i][1]), F(c.r[i][2])}, g_d);
+    }
 }
 
 }  // namespace dgr

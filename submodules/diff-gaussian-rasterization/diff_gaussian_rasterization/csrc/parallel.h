@@ -18,7 +18,7 @@ public:
             return;
         }
         for (int spins = 0; phase_.load(std::memory_order_acquire) == phase; ++spins)
-            if (spins > 2000) std::this_thread::yield();
+            if (spins > 20000) std::this_thread::yield();
     }
 
 private:
@@ -26,8 +26,8 @@ private:
     std::atomic<int> arrived_{0}, phase_{0};
 };
 
-// Runs work(thread, barrier) on `size` threads, the caller being thread 0. Throws std::system_error before any work is done
-// if the system gives no more threads.
+// Runs work(thread, barrier), which must not throw, on `size` threads, the caller being thread 0. Throws std::system_error
+// before any work is done if the system gives no more threads, std::bad_alloc if no more memory.
 template <class Work> void run_team(int size, const Work& work) {
     enum Signal { WAIT, START, DISMISS };
     std::atomic<int> signal{WAIT};
@@ -43,7 +43,7 @@ template <class Work> void run_team(int size, const Work& work) {
     };
     try {
         for (int t = 1; t < size; ++t) team.emplace_back(member, t);
-    } catch (const std::system_error&) {
+    } catch (...) {
         signal = DISMISS;
         dismiss();
         throw;

@@ -4,50 +4,15 @@
 
 #include "gather.h"
 #include "sh.h"
+#include "strips.h"
 
 namespace dgr {
 namespace {
 
-// Largest exponent of the record over the pixels [x0, x1] x [y0, y1]: at the mean if it lies inside, else on an edge that faces it.
-float largest_exponent(const Record& r, float x0, float y0, float x1, float y1) {
-    const float left = x0 - r.x, right = x1 - r.x, top = y0 - r.y, bottom = y1 - r.y;
-    const float dx = left > 0 ? left : (right < 0 ? right : 0);
-    const float dy = top > 0 ? top : (bottom < 0 ? bottom : 0);
-    if (dx == 0 && dy == 0) return r.log2_opacity;
-    float best = -INFINITY;
-    if (dx != 0) {
-        const float y = std::fmin(std::fmax(-0.5f * r.b * dx / r.c, top), bottom);
-        best = r.a * dx * dx + r.b * dx * y + r.c * y * y;
-    }
-    if (dy != 0) {
-        const float x = std::fmin(std::fmax(-0.5f * r.b * dy / r.a, left), right);
-        best = std::fmax(best, r.a * x * x + r.b * x * dy + r.c * dy * dy);
-    }
-    return best + r.log2_opacity;
-}
-
-void list_tiles(Record& r, uint32_t index, uint32_t first_tile, int tiles_x, ThreadData& own) {
-    const int tx0 = r.x0 / TILE, tx1 = r.x1 / TILE, ty0 = r.y0 / TILE, ty1 = r.y1 / TILE;
-    const size_t before = own.hits.size();
-    for (int ty = ty0; ty <= ty1; ++ty)
-        for (int tx = tx0; tx <= tx1; ++tx) {
-            const float x = tx * TILE, y = ty * TILE;
-            const bool alone = tx0 == tx1 && ty0 == ty1;
-            if (!alone && largest_exponent(r, x, y, x + TILE - 1, y + TILE - 1) < LOG2_MIN_ALPHA - EXPONENT_SLACK) continue;
-            const uint32_t tile = first_tile + ty * tiles_x + tx;
-            own.hits.push_back({tile, index, r.depth});
-            ++own.per_tile[tile];
-        }
-    r.slot = static_cast<uint32_t>(before);  // the thread's own count; scatter adds where the thread starts
-    r.tiles = static_cast<uint32_t>(own.hits.size() - before);
-}
-
-// What one view computes for LANES Gaussians, column by column.
+// What one view makes of LANES Gaussians: the fields of their records in Record's order, and masks of lanes.
 struct ViewLanes {
-    alignas(64) float x[LANES], y[LANES], a[LANES], b[LANES], c[LANES], log2_opacity[LANES], red[LANES], green[LANES],
-        blue[LANES], depth[LANES], variance_x[LANES], variance_y[LANES], radius[LANES], filter[LANES], x0[LANES],
-        y0[LANES], x1[LANES], y1[LANES];
-    uint32_t visible, fate_bits[FATES];
+    F field[RECORD_FIELDS], x0, y0, x1, y1, radius;
+    uint32_t fates[FATES];
 };
 
 Vec3<F> color(const Scene& s, const Lanes& in, const Camera& camera) {
@@ -55,113 +20,142 @@ Vec3<F> color(const Scene& s, const Lanes& in, const Camera& camera) {
     return sh_color(s.sh_degree, direction(camera, in.position()), [&in](int k, int ch) { return in.coefficient(k, ch); });
 }
 
-void project_lanes(const Scene& s, const Camera& camera, const Lanes& in, const Sym3<F>& sigma, M finite, ViewLanes& o) {
-    const Projection<F> p = project(camera, in.position(), sigma);
-    const Footprint<F> f = footprint(p.cov);
-    const M front = finite & (p.p.z > F(s.near_plane));
-    const M proper = front & (p.p.z < F(HUGE_NUMBER)) & (f.det > F(0.0f)) & (f.det < F(HUGE_NUMBER));
-    o.fate_bits[NONFINITE] = ~bits(finite);
-    o.fate_bits[BEHIND] = bits(finite) & ~bits(front);
-    o.fate_bits[DEGENERATE] = bits(front) & ~bits(proper);
-    o.visible = bits(proper);
-    store(o.x, p.x);
-    store(o.y, p.y);
-    store(o.depth, p.p.z);
-    const Sym2<F> conic = log2_conic(f);
-    store(o.a, conic.xx);
-    store(o.b, conic.xy);
-    store(o.c, conic.yy);
-    store(o.variance_x, f.cov.xx);
-    store(o.variance_y, f.cov.yy);
-    store(o.radius, radius(f));
-    if (s.antialiasing) store(o.filter, mip_filter(p.cov, f));
+ViewLanes project_lanes(const Scene& s, const Camera& camera, const Lanes& in, const Shape& shape, M finite,
+                        F log2_own_opacity) {
+    const Projection<F> p = project(camera, in.position(), shape.sigma);
+    const Ellipse<F> e = shape.ellipse(s, p);
     const Vec3<F> rgb = color(s, in, camera);
-    store(o.red, rgb.x);
-    store(o.green, rgb.y);
-    store(o.blue, rgb.z);
-}
-
-// Opacity-aware bounds: alpha falls to 1/255 where d^T Sigma^-1 d = 2 ln(255 o).
-void bound_lanes(const Scene& s, const float* log2_opacity, ViewLanes& o) {
-    for (int lane = 0; lane < LANES; ++lane)
-        o.log2_opacity[lane] = log2_opacity[lane] + (s.antialiasing ? 0.5f * std::log2(o.filter[lane]) : 0.0f);
-    const F reach = F(2.0f * LN_2) * (load(o.log2_opacity) - F(LOG2_MIN_ALPHA));
-    const F reach_x = sqrt(reach * load(o.variance_x)) + F(BOUND_SLACK);
-    const F reach_y = sqrt(reach * load(o.variance_y)) + F(BOUND_SLACK);
-    const F x = load(o.x), y = load(o.y), zero(0.0f);
+    const F zero(0.0f), huge(HUGE_NUMBER);
+    const F opacity = s.antialiasing ? fma(F(0.5f), log2(mip_filter(e)), log2_own_opacity) : log2_own_opacity;
+    // Bounds where alpha falls to 1/255, d^T Sigma'^-1 d = 2 ln(255 o).
+    const F reach = F(2.0f * LN_2) * (opacity - F(LOG2_MIN_ALPHA));
+    const F reach_x = sqrt(reach * e.cov.xx) + F(BOUND_SLACK), reach_y = sqrt(reach * e.cov.yy) + F(BOUND_SLACK);
     const F last_x(static_cast<float>(s.width - 1)), last_y(static_cast<float>(s.height - 1));
-    const F left = max(x - reach_x, zero), right = min(x + reach_x, last_x);
-    const F top = max(y - reach_y, zero), bottom = min(y + reach_y, last_y);
-    const M strong = reach >= zero;
-    const M inside = strong & (right >= zero) & (left <= last_x) & (bottom >= zero) & (top <= last_y);
-    const F x0 = zero - floor(zero - left), y0 = zero - floor(zero - top), x1 = floor(right), y1 = floor(bottom);
-    o.fate_bits[FAINT] = o.visible & ~bits(strong);
-    const uint32_t proper = o.visible & bits(strong);
-    o.visible &= bits(inside & (x0 <= x1) & (y0 <= y1));
-    o.fate_bits[VISIBLE] = o.visible;
-    o.fate_bits[OUTSIDE] = proper & ~o.visible;
-    store(o.x0, x0);
-    store(o.y0, y0);
-    store(o.x1, x1);
-    store(o.y1, y1);
+    const F left = p.x - reach_x, right = p.x + reach_x, above = p.y - reach_y, below = p.y + reach_y;
+    const F x0 = ceil(max(left, zero)), x1 = floor(min(right, last_x));
+    const F y0 = ceil(max(above, zero)), y1 = floor(min(below, last_y));
+    // The ellipse as Record describes it, wider by a hair so that rounding at its tips loses nothing.
+    const F narrow = e.det / e.cov.xx, top = e.cov.xy * sqrt(reach / e.cov.yy);
+    const F height2 = reach * narrow * F(1.0f + 3e-4f), bend = narrow / e.cov.xx;
+
+    const M front = finite & (p.p.z > F(s.near_plane));
+    const M colored = (rgb.x <= huge) & (rgb.y <= huge) & (rgb.z <= huge);  // finite harmonics may add up to an infinite one
+    const M sound = front & (p.p.z < F(MAX_DEPTH)) & proper(e) & colored;
+    const M strong = sound & (reach >= zero);
+    // Of these, not of what is clamped: where one is not a number nothing may be drawn, and clamping would hide it.
+    const M inside = (left <= last_x) & (right >= zero) & (above <= last_y) & (below >= zero);
+    const M visible = strong & inside & (x0 <= x1) & (y0 <= y1);
+    const uint32_t b[] = {bits(finite), bits(front), bits(sound), bits(strong), bits(visible)};
+    return {{p.x, p.y, e.rho, e.p, e.q, opacity, rgb.x, rgb.y, rgb.z, p.p.z, top, height2, bend, x0, x1, zero},
+            x0,
+            y0,
+            x1,
+            y1,
+            radius(e),
+            {b[4], ~b[0], b[0] & ~b[1], b[1] & ~b[2], b[2] & ~b[3], b[3] & ~b[4]}};
 }
 
-Record record_of(const ViewLanes& o, int lane) {
-    Record r;
-    r.x = o.x[lane];
-    r.y = o.y[lane];
-    r.a = o.a[lane];
-    r.b = o.b[lane];
-    r.c = o.c[lane];
-    r.log2_opacity = o.log2_opacity[lane];
-    r.red = o.red[lane];
-    r.green = o.green[lane];
-    r.blue = o.blue[lane];
-    r.depth = o.depth[lane];
-    r.x0 = static_cast<uint16_t>(o.x0[lane]);
-    r.y0 = static_cast<uint16_t>(o.y0[lane]);
-    r.x1 = static_cast<uint16_t>(o.x1[lane]);
-    r.y1 = static_cast<uint16_t>(o.y1[lane]);
-    return r;
+// The tiles that the bounds of each lane touch: columns x0 .. x1 and rows y0 .. y1.
+struct TileBounds {
+    alignas(64) int32_t x0[LANES], x1[LANES], y0[LANES], y1[LANES];
+
+    explicit TileBounds(const ViewLanes& o) {
+        store_integers(x0, o.x0 * F(1.0f / TILE_WIDTH));
+        store_integers(x1, o.x1 * F(1.0f / TILE_WIDTH));
+        store_integers(y0, o.y0 * F(1.0f / TILE_HEIGHT));
+        store_integers(y1, o.y1 * F(1.0f / TILE_HEIGHT));
+    }
+};
+
+// Calls list(x, y) for the tiles that a record reaches.
+template <class List> void visit_tiles(const Record& r, const TileBounds& tiles, int lane, const List& list) {
+    const int x0 = tiles.x0[lane], x1 = tiles.x1[lane], y0 = tiles.y0[lane], y1 = tiles.y1[lane];
+    if (x0 == x1 || y0 == y1) {  // its bounds are tight: it reaches them all
+        for (int y = y0; y <= y1; ++y)
+            for (int x = x0; x <= x1; ++x) list(x, y);
+        return;
+    }
+    alignas(64) int32_t first[LANES], last[LANES];
+    for (int x = x0; x <= x1; ++x) {
+        const int column = (x - x0) % LANES;
+        if (column == 0) {
+            const RowSpan rows = row_span(r, (F(static_cast<float>(x)) + load(LANE_NUMBERS)) * F(TILE_WIDTH), TILE_WIDTH);
+            const F above(static_cast<float>(y0 * TILE_HEIGHT)), below(static_cast<float>(y1 * TILE_HEIGHT + TILE_HEIGHT));
+            // Limited on both sides: an integer could not hold the rows of a span that is far off.
+            store_integers(first, min(max(rows.first, above), below));
+            store_integers(last, max(min(rows.last, below - F(1.0f)), above - F(1.0f)));
+        }
+        if (first[column] > last[column]) continue;
+        for (int y = first[column] / TILE_HEIGHT; y <= last[column] / TILE_HEIGHT; ++y) list(x, y);
+    }
+}
+
+// Radii and means of the lanes; 0 where not visible.
+void write_outputs(const Scene& s, const Images& out, const ViewLanes& o, int64_t view, int64_t first, int lanes) {
+    const M visible = lanes_of(o.fates[VISIBLE]);
+    alignas(64) int32_t radii[LANES];
+    alignas(64) float means[2 * LANES];
+    store_integers(radii, keep(visible, ceil(min(o.radius, F(1e9f)))));
+    const F x = keep(visible, o.field[0]), y = keep(visible, o.field[1]);
+    store(means, interleave_low(x, y));
+    store(means + LANES, interleave_high(x, y));
+    std::memcpy(out.radii + view * s.count + first, radii, lanes * sizeof(int32_t));
+    std::memcpy(out.means2d + (view * s.count + first) * 2, means, lanes * 2 * sizeof(float));
+}
+
+void write_records(const ViewLanes& o, Record* records) {
+    for (int part = 0; part < RECORD_FIELDS; part += LANES) {
+        F rows[LANES];
+        for (int i = 0; i < LANES; ++i) rows[i] = o.field[part + i];
+        transpose(rows);
+        for (int lane = 0; lane < LANES; ++lane) store(&records[lane].x + part, rows[lane]);
+    }
 }
 
 }  // namespace
 
-void preprocess(const Scene& s, const Images& out, Workspace& w, int thread) {
-    ThreadData& own = w.threads[thread];
-    const Range range = share(s.count, thread, s.threads);
+void preprocess(const Scene& s, const Images& out, Workspace& w, Part& own) {
     const int tiles = w.tiles_per_view();
     own.hits.clear();
     own.fates.assign(s.views * FATES, 0);
     std::memset(own.per_tile.data(), 0, sizeof(uint32_t) * tiles * s.views);
-    for (int64_t first = range.begin; first < range.end; first += LANES) {
-        const int lanes = static_cast<int>(range.end - first < LANES ? range.end - first : LANES);
+    for (int64_t first = own.begin; first < own.end; first += LANES) {
+        const int lanes = static_cast<int>(own.end - first < LANES ? own.end - first : LANES);
+        const uint32_t present = (1u << lanes) - 1;
         const Lanes in(s, first, lanes);
         const M finite = in.finite(s);
         const Shape shape = in.shape(s);
-        const uint32_t present = (1u << lanes) - 1;
-        alignas(64) float log2_opacity[LANES];
-        for (int lane = 0; lane < LANES; ++lane) log2_opacity[lane] = std::log2(in.opacity[lane]);
+        const F log2_opacity = log2(column(in.opacity, 0));
+        w.first_slot[first / LANES] = static_cast<uint32_t>(own.hits.size());  // among the part's; scatter adds the others'
         for (int64_t view = 0; view < s.views; ++view) {
-            ViewLanes o;
-            project_lanes(s, w.cameras[view], in, shape.sigma, finite, o);
-            bound_lanes(s, log2_opacity, o);
+            const ViewLanes o = project_lanes(s, w.cameras[view], in, shape, finite, log2_opacity);
             for (int fate = 0; fate < FATES; ++fate)
-                own.fates[view * FATES + fate] += __builtin_popcount(o.fate_bits[fate] & present);
-            for (int lane = 0; lane < lanes; ++lane) {
-                const int64_t index = (first + lane) * s.views + view, output = view * s.count + first + lane;
-                const bool visible = o.visible >> lane & 1;
-                out.radii[output] = visible ? static_cast<int32_t>(std::ceil(std::fmin(o.radius[lane], 1e9f))) : 0;
-                out.means2d[output * 2] = visible ? o.x[lane] : 0.0f;
-                out.means2d[output * 2 + 1] = visible ? o.y[lane] : 0.0f;
-                Record& r = w.records[index];
-                if (visible) {
-                    r = record_of(o, lane);
-                    list_tiles(r, static_cast<uint32_t>(index), static_cast<uint32_t>(view * tiles), w.tiles_x, own);
-                } else {
-                    r.tiles = 0;
-                }
+                own.fates[view * FATES + fate] += __builtin_popcount(o.fates[fate] & present);
+            write_outputs(s, out, o, view, first, lanes);
+            const int64_t index = first * s.views + view * LANES;
+            Record* records = &w.records[index];
+            uint32_t* reached = &w.reached[index];
+            write_records(o, records);
+            const TileBounds bounds(o);
+            const uint32_t visible = o.fates[VISIBLE] & present;
+            Hit* hit = own.hits.room(static_cast<size_t>(LANES) * tiles);
+            if (!hit) {
+                w.error = OUT_OF_MEMORY;
+                return;
             }
+            for (int lane = 0; lane < LANES; ++lane) {
+                const Hit* const begin = hit;
+                const auto list = [&](int x, int y) {
+                    const auto tile = static_cast<uint32_t>(view * tiles + y * w.tiles_x + x);
+                    hit->tile = tile;
+                    hit->record = static_cast<uint32_t>(index + lane);
+                    ++hit;
+                    ++own.per_tile[tile];
+                };
+                if (visible >> lane & 1) visit_tiles(records[lane], bounds, lane, list);
+                reached[lane] = static_cast<uint32_t>(hit - begin);
+            }
+            own.hits.end_at(hit);
         }
     }
 }

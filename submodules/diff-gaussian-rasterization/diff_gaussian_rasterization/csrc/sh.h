@@ -68,14 +68,15 @@ template <class F> DGR_FN Direction<F> direction(const Camera& c, Vec3<F> mean) 
     return {{d.x * inv, d.y * inv, d.z * inv}, inv};
 }
 
-// The harmonics in this direction plus 0.5, not below 0; sh(k, channel) gives a coefficient.
+// The harmonics in this direction plus 0.5, not below 0 (not a number stays so); sh(k, channel) gives a coefficient.
 template <class F, class Coefficients> DGR_FN Vec3<F> sh_color(int degree, const Direction<F>& d, const Coefficients& sh) {
     F basis[MAX_COEFFICIENTS];
     sh_basis(degree, d.unit, basis);
     F sum[3] = {F(0.5f), F(0.5f), F(0.5f)};
     for (int k = 0; k < (degree + 1) * (degree + 1); ++k)
         for (int ch = 0; ch < 3; ++ch) sum[ch] = fma(basis[k], sh(k, ch), sum[ch]);
-    return {max(sum[0], F(0.0f)), max(sum[1], F(0.0f)), max(sum[2], F(0.0f))};
+    for (F& channel : sum) channel = select(channel < F(0.0f), F(0.0f), channel);
+    return {sum[0], sum[1], sum[2]};
 }
 
 // Adds to the gradients of the coefficients, g_sh[3 k + channel], and of the mean, from the gradient of the colour in which
