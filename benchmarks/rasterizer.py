@@ -1,189 +1,64 @@
-"""Times the rasterizer, forward and backward, beside every other one that can be imported and runs on this machine.
+"""Times the rasterizer, forward and backward, beside every other one that this machine has.
 
     python benchmarks/rasterizer.py [--size 512 --count 100000 --views 4] [--threads 2] [--json]
+    python benchmarks/rasterizer.py --device cuda [--inria FOLDER ...]
 
-The scene: Gaussians spread evenly over a cube of side 2, cameras around it at distance 4 with a focal length of 1.2 image
-sides, opacities even in 0 .. 1, axes log-normal (sigma 0.4) and of random orientation, plain colors. One factor on all
-scales is chosen so that a Gaussian covers `--footprint` pixels on average: the area 2 pi ln(255 o) sqrt(det Sigma') in
-which its alpha reaches 1/255. Gradients of RGB, depth and alpha are random; every parameter gets one.
+On the CPU: our builds for every instruction set, our twin in torch, and gsplat's implementation in torch (`pip install
+gsplat==1.5.3 nerfacc`; benchmarks/rasterizers/gsplat_cpu.py says what it lacks there). On CUDA: ours, also replayed
+from a CUDA graph; our twin; gsplat; Inria's, if a folder with its compiled package is on Python's path or given:
+`pip install --target FOLDER --no-deps --no-build-isolation` of its checkout makes one, for it cannot be installed
+beside ours, whose name it shares.
+
+The scenes are described in benchmarks/rasterizers/scene.py. Every line is measured in a process of its own: medians in
+milliseconds of forward, backward and both, and both as a multiple of ours in the scene's first line; the peak of
+memory above the inputs; how many of rgb, depth and alpha there were with gradients; and, to tell that all lines did
+the same, rgb's PSNR and the largest relative difference of a gradient, against our portable CPU build.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import platform
-import statistics
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from functools import partial
-from importlib import metadata
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from itertools import product
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from diff_gaussian_rasterization import RasterOutput, cpu, rasterize, reference
-from diff_gaussian_rasterization.scene import Gaussians, Views
+from rasterizers import peers
+from rasterizers.measure import Job, Row, measure
 
-# The twin keeps every pixel's list for autograd: beyond this many pixels times Gaussians it needs tens of gigabytes.
-TWIN_LIMIT = 128**2 * 20_000
-
-
-@dataclass(frozen=True)
-class Row:
-    """One rasterizer on one scene; milliseconds, medians. `why` tells why it was not run."""
-
-    name: str
-    version: str
-    views: int
-    size: int
-    count: int
-    forward: float | None = None
-    backward: float | None = None
-    total: float | None = None
-    why: str | None = None
+COLUMNS = {
+    "views": 5,
+    "size": 4,
+    "Gaussians": 9,
+    "rasterizer": 28,
+    "version": 7,
+    "forward": 9,
+    "backward": 9,
+    "both": 9,
+    "x ours": 7,
+    "MiB": 7,
+    "images": 6,
+    "PSNR": 5,
+    "gradients": 9,
+}
+"""The table's columns and their widths."""
 
 
-@dataclass(frozen=True)
-class Scene:
-    """Arguments of rasterize, and the gradients to send back."""
-
-    gaussians: dict[str, Any]
-    cameras: dict[str, Any]
-    upstream: tuple[Tensor, Tensor, Tensor]
-
-
-def make_scene(count: int, views: int, size: int, footprint: float) -> Scene:
-    """The scene of this module's docstring, the same for the same arguments."""
-    rng = torch.Generator().manual_seed(0)
-    gaussians = {
-        "means": 2 * torch.rand(count, 3, generator=rng) - 1,
-        "scales": torch.exp(0.4 * torch.randn(count, 3, generator=rng)),
-        "rotations": torch.randn(count, 4, generator=rng),
-        "opacities": torch.rand(count, generator=rng),
-        "colors": torch.rand(count, 3, generator=rng),
-    }
-    viewmats = torch.eye(4).repeat(views, 1, 1)
-    for view in range(views):
-        angle = 2 * math.pi * view / views
-        c, s = math.cos(angle), math.sin(angle)
-        viewmats[view, :3] = torch.tensor([[c, 0, s, 0], [0, 1, 0, 0], [-s, 0, c, 4]])
-    cameras = {
-        "viewmats": viewmats,
-        "focals": torch.full((views, 2), 1.2 * size),
-        "principals": torch.full((views, 2), (size - 1) / 2),
-        "width": size,
-        "height": size,
-        "background": torch.ones(views, 3),
-    }
-    gaussians["scales"] *= _scale_for(footprint, gaussians, cameras)
-    upstream = tuple(torch.randn(views, channels, size, size, generator=rng) for channels in (3, 1, 1))
-    leaves = {name: tensor.requires_grad_() for name, tensor in gaussians.items()}
-    return Scene(leaves, cameras, (upstream[0], upstream[1], upstream[2]))
-
-
-def _scale_for(footprint: float, gaussians: dict[str, Tensor], cameras: dict[str, Any]) -> float:
-    """By bisection of the logarithm, on the first view."""
-    views = Views(
-        **{name: cameras[name] for name in ("viewmats", "focals", "principals", "width", "height")},
-        backgrounds=cameras["background"],
-        sh_degree=0,
-        scale_modifier=1.0,
-        near=0.2,
-        antialiasing=False,
-    )
-    low, high = math.log(1e-6), math.log(1e2)
-    for _ in range(40):
-        middle = (low + high) / 2
-        g = Gaussians(
-            **{**gaussians, "scales": gaussians["scales"] * math.exp(middle)}, covariances=None, shs=None
-        )
-        p = reference.project(g, views, 0)
-        logs = (255 * p.opacities).log()
-        areas = 2 * math.pi * logs * reference.determinant(p.covariances).sqrt()
-        if areas[logs > 0].mean() < footprint:
-            low = middle
-        else:
-            high = middle
-    return math.exp(low)
-
-
-def run_ours(scene: Scene, backend: str) -> tuple[Tensor, ...]:
-    out: RasterOutput = rasterize(**scene.gaussians, **scene.cameras, backend=backend)
-    return out.rgb, out.depth, out.alpha
-
-
-def run_gsplat(scene: Scene) -> tuple[Tensor, ...]:
-    """gsplat's implementation in torch, colors and depth as four channels."""
-    from gsplat.cuda import _torch_impl as impl
-
-    g, c = scene.gaussians, scene.cameras
-    size, views = c["width"], len(c["viewmats"])
-    intrinsics = torch.eye(3).repeat(views, 1, 1)
-    intrinsics[:, [0, 1], [0, 1]] = c["focals"]
-    intrinsics[:, :2, 2] = c["principals"] + 0.5
-    covariances, _ = impl._quat_scale_to_covar_preci(g["rotations"], g["scales"], compute_preci=False)
-    projection = impl._fully_fused_projection(g["means"], covariances, c["viewmats"], intrinsics, size, size)
-    radii, means2d, depths, conics, _ = projection
-    tiles = math.ceil(size / 16)
-    _, ids, flat = impl._isect_tiles(means2d, radii, depths, 16, tiles, tiles)
-    offsets = impl._isect_offset_encode(ids, views, tiles, tiles)
-    channels = torch.cat([g["colors"].expand(views, -1, -1), depths[..., None]], dim=-1)
-    opacities = g["opacities"].expand(views, -1)
-    image, alpha = impl._rasterize_to_pixels(
-        means2d, conics, channels, opacities, size, size, 16, offsets, flat
-    )
-    image = image.movedim(-1, 1)
-    return image[:, :3], image[:, 3:], alpha.movedim(-1, 1)
-
-
-def peers() -> Iterator[tuple[str, str, Callable[[Scene], tuple[Tensor, ...]], str]]:
-    """Name, version, how to run it, and whether there is a limit ("" or "pixels")."""
-    own = metadata.version("diff-gaussian-rasterization")
-    yield f"ours ({cpu.best_level()})", own, partial(run_ours, backend="cpu"), ""
-    yield "our twin in torch", own, partial(run_ours, backend="reference"), "pixels"
-    try:
-        yield "gsplat in torch", metadata.version("gsplat"), run_gsplat, "pixels"
-    except metadata.PackageNotFoundError:
-        return
-
-
-def measure(
-    run: Callable[[Scene], tuple[Tensor, ...]], scene: Scene, repeats: int
-) -> tuple[float, float, float]:
-    """Median milliseconds of forward, of backward and of their sum, after one run to warm up."""
-    times = []
-    for repeat in range(repeats + 1):
-        start = time.perf_counter()
-        images = run(scene)
-        middle = time.perf_counter()
-        torch.autograd.backward(images, scene.upstream)
-        end = time.perf_counter()
-        for leaf in scene.gaussians.values():
-            leaf.grad = None
-        if repeat:
-            times.append((middle - start, end - middle, end - start))
-    forward, backward, total = (1e3 * statistics.median(column) for column in zip(*times))
-    return forward, backward, total
-
-
-def benchmark(views: int, size: int, count: int, footprint: float, repeats: int) -> Iterator[Row]:
-    scene = make_scene(count, views, size, footprint)
-    for name, version, run, limit in peers():
-        row = partial(Row, name, version, views, size, count)
-        if limit == "pixels" and views * size**2 * count > TWIN_LIMIT:
-            yield row(why="not run: needs too much memory at this size")
-            continue
-        try:
-            forward, backward, total = measure(run, scene, repeats if name.startswith("ours") else 1)
-        except (ImportError, RuntimeError, AttributeError, NotImplementedError, TypeError) as error:
-            yield row(why=f"not run: {type(error).__name__}: {str(error).splitlines()[0]}")
-            continue
-        yield row(forward=forward, backward=backward, total=total)
+def hardware(device: str, threads: int) -> dict[str, str]:
+    """What the figures depend on beside the code."""
+    found = {"processor": processor(), "threads": str(threads), "python": platform.python_version()}
+    found["torch"] = torch.__version__
+    if device == "cuda":
+        found["GPU"] = torch.cuda.get_device_name()
+        found["CUDA"] = str(torch.version.cuda)
+        found["driver"] = driver()
+    return found
 
 
 def processor() -> str:
@@ -194,51 +69,116 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def show(rows: list[Row]) -> None:
-    print(f"{'rasterizer':22}{'version':>9}{'views':>7}{'size':>6}{'Gaussians':>11}", end="")
-    print(f"{'forward':>10}{'backward':>10}{'total ms':>10}{'x ours':>8}")
-    ours = 0.0
+def driver() -> str:
+    """The version of NVIDIA's driver, "unknown" without its tool."""
+    if shutil.which("nvidia-smi") is None:
+        return "unknown"
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.split("\n")[0]
+
+
+def cells(row: Row, ours: float | None) -> tuple[str, ...]:
+    """One line of the table; ours: the milliseconds that "x ours" is relative to."""
+    where = (str(row.views), str(row.size), str(row.count), row.name, row.version)
+    if row.total is None:
+        return (*where, f"not run: {row.why}")
+    assert row.psnr is not None
+
+    def number(value: float | None, digits: int) -> str:
+        return "" if value is None else f"{value:.{digits}f}"
+
+    return (
+        *where,
+        number(row.forward, 2),
+        number(row.backward, 2),
+        number(row.total, 2),
+        "" if ours is None else number(row.total / ours, 2),
+        number(row.memory, 0),
+        str(row.images),
+        number(row.psnr, 0),
+        f"{row.gradients:.0e}",
+    )
+
+
+def line(values: Iterable[str]) -> str:
+    """A line of a Markdown table; a short one leaves the last columns empty."""
+    padded = [
+        f"{value:<{width}}" if name in ("rasterizer", "version") else f"{value:>{width}}"
+        for value, (name, width) in zip(values, COLUMNS.items())
+    ]
+    return "| " + " | ".join(padded) + " |" * (1 + len(COLUMNS) - len(padded))
+
+
+def measured(arguments: argparse.Namespace) -> Iterator[Row]:
+    """Row after row; every scene's first one is ours."""
+    first, *others = peers(arguments.device, arguments.inria)
+    found = [first, *(peer for peer in others if any(word in peer.name for word in arguments.only))]
+    for size, count, views in product(arguments.size, arguments.count, arguments.views):
+        job = Job(
+            views,
+            size,
+            count,
+            arguments.footprint,
+            arguments.device,
+            arguments.threads,
+            arguments.repeats,
+        )
+        for peer in found:
+            yield measure(peer, job)
+
+
+def show(rows: Iterator[Row]) -> None:
+    """Prints the table as it grows."""
+    print(line(COLUMNS))
+    print(line("-" * width for width in COLUMNS.values()))
+    ours, scene = None, None
     for row in rows:
-        print(f"{row.name:22}{row.version:>9}{row.views:>7}{row.size:>6}{row.count:>11}", end="")
-        if row.total is None:
-            print(f"  {row.why}")
-            continue
-        ours = row.total if row.name.startswith("ours") else ours
-        print(f"{row.forward:10.2f}{row.backward:10.2f}{row.total:10.2f}{row.total / ours:8.1f}")
+        if (row.views, row.size, row.count) != scene:
+            ours, scene = row.total, (row.views, row.size, row.count)
+        print(line(cells(row, ours)), flush=True)
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--size", type=int, nargs="+", default=[128, 256, 512], help="image side in pixels")
-    parser.add_argument("--count", type=int, nargs="+", default=[20_000, 100_000], help="Gaussians")
-    parser.add_argument("--views", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--size", type=int, nargs="+", default=[256, 512], help="image side in pixels")
     parser.add_argument(
-        "--footprint", type=float, default=32.0, help="pixels that a Gaussian covers on average"
+        "--count",
+        type=int,
+        nargs="+",
+        default=[20_000, 50_000, 100_000, 200_000, 1_000_000],
+        help="Gaussians",
     )
-    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--views", type=int, nargs="+", default=[1, 4, 8])
+    parser.add_argument("--footprint", type=float, default=32.0, help="mean pixels that a Gaussian covers")
+    parser.add_argument("--repeats", type=int, default=30, help="at most; three once ten seconds have passed")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--inria", nargs="+", default=[], metavar="FOLDER", help="that hold Inria's package")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[""],
+        metavar="WORD",
+        help="the first line, and those with a WORD in their names",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    rows = [
-        row
-        for size in arguments.size
-        for count in arguments.count
-        for views in arguments.views
-        for row in benchmark(views, size, count, arguments.footprint, arguments.repeats)
-    ]
-    where = {"processor": processor(), "threads": arguments.threads, "torch": torch.__version__}
+    found = parser.parse_args()
+    if found.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda needs a GPU that torch can use, and there is none.")
+    return found
+
+
+def main() -> None:
+    arguments = parse()
+    where = hardware(arguments.device, arguments.threads)
     if arguments.json:
-        print(
-            json.dumps(
-                {**where, "footprint": arguments.footprint, "rows": [asdict(row) for row in rows]}, indent=2
-            )
-        )
+        rows = [asdict(row) for row in measured(arguments)]
+        print(json.dumps({**where, "footprint": arguments.footprint, "rows": rows}, indent=2))
         return
-    print(", ".join(f"{key} {value}" for key, value in where.items()))
-    show(rows)
+    print(", ".join(f"{key} {value}" for key, value in where.items()) + "\n")
+    show(measured(arguments))
 
 
 if __name__ == "__main__":

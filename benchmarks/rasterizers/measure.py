@@ -1,0 +1,295 @@
+"""Times one peer on one scene, in a process of its own: nothing that another left behind, no failure that spreads."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from . import ours
+from .peer import Images, Peer, Render
+from .scene import Scene, make_scene, to_device
+
+SETS = 3
+"""Scenes that take turns, so that no cache holds the next one's numbers."""
+WARM_UP = 0.5
+"""Seconds of running before the first figure counts."""
+PATIENCE = 10.0
+"""Seconds after which MINIMUM repeats are enough."""
+MINIMUM = 3
+TOO_LONG = 60.0
+"""Seconds after which the first step is the only one, although memory that is touched for the first time slows it."""
+MIB = 2**20
+
+Times = tuple[float | None, float | None, float | None]
+"""Milliseconds of forward, backward and both; only both where they are one."""
+Reading = Callable[[], Times]
+"""The times of a step, which on a GPU are known later."""
+Step = Callable[[], tuple[Reading, Images]]
+"""One forward and backward; the gradients are in the scene's leaves."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A scene, and how to time it."""
+
+    views: int
+    size: int
+    count: int
+    footprint: float
+    device: str
+    threads: int
+    repeats: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One peer on one scene: medians in milliseconds, and what tells that it computed the same.
+
+    memory: peak above the inputs, in MiB. psnr: of rgb, in dB, against our portable CPU build. gradients: the largest
+    difference from its gradients, among the parameters, as norm over norm. images: how many of rgb, depth and alpha
+    it returned and was sent gradients of. why: the reason where there are no figures.
+    """
+
+    name: str
+    version: str
+    views: int
+    size: int
+    count: int
+    forward: float | None = None
+    backward: float | None = None
+    total: float | None = None
+    memory: float | None = None
+    psnr: float | None = None
+    gradients: float | None = None
+    images: int | None = None
+    why: str | None = None
+
+
+def measure(peer: Peer, job: Job) -> Row:
+    """The row of this peer, whatever happens to it."""
+    row = partial(Row, peer.name, peer.version, job.views, job.size, job.count)
+    needed = peer.bytes_per_pixel * job.footprint * job.count * job.views
+    if needed > 0.9 * (available := available_memory(job.device)):
+        return row(why=f"needs about {needed / 2**30:.0f} GiB, {available / 2**30:.0f} are free")
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_report, args=(sender, peer, job))
+    process.start()
+    sender.close()
+    try:
+        found = receiver.recv()
+    except EOFError:
+        process.join()
+        return row(why=f"its process ended with exit code {process.exitcode}")
+    process.join()
+    return row(why=found) if isinstance(found, str) else row(**found)
+
+
+def _report(sender: Connection, peer: Peer, job: Job) -> None:
+    """Sends the figures, or the reason why there are none."""
+    try:
+        sender.send(figures(peer, job))
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        sender.send(f"{type(error).__name__}: {lines[0]}")
+
+
+def figures(peer: Peer, job: Job) -> dict[str, float | int | None]:
+    """What Row holds of the measurement, by name."""
+    torch.set_num_threads(job.threads)
+    scenes = [
+        make_scene(job.count, job.views, job.size, job.footprint, job.device, seed) for seed in range(SETS)
+    ]
+    renders = [peer.prepare(scene) for scene in scenes]
+    memory = PeakMemory(job.device)
+    step = step_cuda if job.device == "cuda" else step_cpu
+    steps = [
+        capture(scene, render) if peer.replayed else partial(step, scene, render)
+        for scene, render in zip(scenes, renders)
+    ]
+    (forward, backward, total), last, images = medians(steps, job.repeats)
+    return {
+        "forward": forward,
+        "backward": backward,
+        "total": total,
+        "memory": memory.peak(),
+        **agreement(scenes[last], images),
+    }
+
+
+def medians(steps: list[Step], repeats: int) -> tuple[Times, int, Images]:
+    """Of `repeats` steps, in turns, after as many as warm up; fewer if they are slow, one if it takes TOO_LONG.
+
+    Also which step was the last, and its images.
+    """
+    start = time.perf_counter()
+    reading, images = steps[0]()
+    readings, last = [reading], 0
+    if time.perf_counter() - start < TOO_LONG:
+        for step in steps[1:]:
+            step()
+        while time.perf_counter() - start < WARM_UP:
+            steps[0]()
+        readings, last, images = timed(steps, repeats)
+    parts = zip(*(reading() for reading in readings))
+    forward, backward, total = (None if None in part else statistics.median(part) for part in parts)
+    return (forward, backward, total), last, images
+
+
+def timed(steps: list[Step], repeats: int) -> tuple[list[Reading], int, Images]:
+    """The readings of `repeats` steps, in turns, fewer if they are slow; which step was the last, and its images."""
+    start = time.perf_counter()
+    readings: list[Reading] = []
+    while len(readings) < repeats and (len(readings) < MINIMUM or time.perf_counter() - start < PATIENCE):
+        last = len(readings) % len(steps)
+        reading, images = steps[last]()
+        readings.append(reading)
+    return readings, last, images
+
+
+def forget(scene: Scene) -> None:
+    """Drops the gradients, as an optimizer does between steps."""
+    for leaf in scene.leaves:
+        leaf.grad = None
+
+
+def back(scene: Scene, render: Render) -> Images:
+    """Forward and backward."""
+    images = render()
+    torch.autograd.backward(images, scene.upstream[: len(images)])
+    return images
+
+
+def step_cpu(scene: Scene, render: Render) -> tuple[Reading, Images]:
+    """Forward and backward by the clock."""
+    middle = 0.0
+
+    def timed() -> Images:
+        nonlocal middle
+        images = render()
+        middle = time.perf_counter()
+        return images
+
+    forget(scene)
+    start = time.perf_counter()
+    images = back(scene, timed)
+    end = time.perf_counter()
+    return lambda: (1e3 * (middle - start), 1e3 * (end - middle), 1e3 * (end - start)), images
+
+
+def step_cuda(scene: Scene, render: Render) -> tuple[Reading, Images]:
+    """Forward and backward by events on the stream; the host is free to run ahead, as in training."""
+    start, middle, end = (torch.cuda.Event(enable_timing=True) for _ in range(3))
+
+    def timed() -> Images:
+        images = render()
+        middle.record()
+        return images
+
+    forget(scene)
+    start.record()
+    images = back(scene, timed)
+    end.record()
+
+    def reading() -> Times:
+        end.synchronize()
+        return start.elapsed_time(middle), middle.elapsed_time(end), start.elapsed_time(end)
+
+    return reading, images
+
+
+def capture(scene: Scene, render: Render) -> Step:
+    """Captures forward and backward in a CUDA graph; a step replays it."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            forget(scene)
+            back(scene, render)
+    torch.cuda.current_stream().wait_stream(stream)
+    forget(scene)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        images = back(scene, render)
+
+    def step() -> tuple[Reading, Images]:
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        graph.replay()
+        end.record()
+
+        def reading() -> Times:
+            end.synchronize()
+            return None, None, start.elapsed_time(end)
+
+        return reading, images
+
+    return step
+
+
+def agreement(scene: Scene, images: Images) -> dict[str, float | int]:
+    """What Row holds of it: rgb and gradients against those of our portable build, for the same gradients of images."""
+    host = to_device(scene, "cpu")
+    expected = back(host, lambda: ours.prepare_level(host, "portable")()[: len(images)])
+    error = (images[0].detach().cpu() - expected[0].detach()).square().mean()
+    differences = []
+    for leaf, other in zip(scene.leaves, host.leaves):
+        assert leaf.grad is not None
+        assert other.grad is not None
+        differences.append((leaf.grad.cpu() - other.grad).norm() / other.grad.norm())
+    return {
+        "psnr": -10 * error.clamp(min=1e-20).log10().item(),
+        "gradients": torch.stack(differences).max().item(),
+        "images": len(images),
+    }
+
+
+class PeakMemory:
+    """Peak since this was made, above what was held then."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.before: int | None = None
+        if device == "cuda":
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            self.before = torch.cuda.memory_allocated()
+            return
+        try:
+            Path("/proc/self/clear_refs").write_text("5")  # lowers the peak to what is resident now
+        except OSError:
+            return
+        self.before = self._resident_peak()
+
+    def peak(self) -> float | None:
+        """In MiB, None where the system does not tell."""
+        if self.before is None:
+            return None
+        now = torch.cuda.max_memory_allocated() if self.device == "cuda" else self._resident_peak()
+        return (now - self.before) / MIB
+
+    @staticmethod
+    def _resident_peak() -> int:
+        status = Path("/proc/self/status").read_text().splitlines()
+        line = next(line for line in status if line.startswith("VmHWM"))
+        return 1024 * int(line.split()[1])
+
+
+def available_memory(device: str) -> float:
+    """Bytes that a new process can have there."""
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    info = Path("/proc/meminfo")
+    if info.exists():
+        line = next(line for line in info.read_text().splitlines() if line.startswith("MemAvailable"))
+        return 1024 * int(line.split()[1])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
