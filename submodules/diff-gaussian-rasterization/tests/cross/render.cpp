@@ -67,7 +67,8 @@ int main(int argc, char** argv) {
     const dgr::Images images{rgb.data(), depth.data(), alpha.data(), radii.data(), means2d.data(), counts.data()};
     const dgr::Gradients into{pointer(given[11]),     pointer(given[12]),     pointer(given[13]),     pointer(gradients[0]),
                               pointer(gradients[1]), pointer(gradients[2]), pointer(gradients[3]), pointer(gradients[4]),
-                              pointer(gradients[5]), pointer(gradients[6]), g_means2d.data()};
+                              pointer(gradients[5]), pointer(gradients[6]), g_means2d.data(),       nullptr,
+                              nullptr,               nullptr};
     void* workspace = dgr_create();
     if (dgr_forward(workspace, &s, &images) || dgr_backward(workspace, &s, &images, &into)) return 5;
     dgr_destroy(workspace);
