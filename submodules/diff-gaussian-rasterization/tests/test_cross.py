@@ -65,7 +65,9 @@ def _write(path: Path, scene: Any, antialiasing: bool, upstream: list[np.ndarray
             file.write(np.int32(array.size).tobytes() + array.tobytes())
 
 
-def _read(path: Path, expected: Any) -> tuple[RasterOutput, dict[str, torch.Tensor]]:
+def _read(
+    path: Path, expected: Any, cameras: dict[str, torch.Tensor]
+) -> tuple[RasterOutput, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     data, offset = path.read_bytes(), 0
 
     def take(like: torch.Tensor, kind: type = np.float32) -> torch.Tensor:
@@ -77,9 +79,11 @@ def _read(path: Path, expected: Any) -> tuple[RasterOutput, dict[str, torch.Tens
     out, gradients = expected.output, expected.gradients
     images = {name: take(getattr(out, name)) for name in ("rgb", "depth", "alpha", "means2d")}
     whole = {name: take(getattr(out, name), np.int32) for name in ("radii", "counts")}
-    found = {name: take(gradients[name]) for name in (*PARAMETERS, "means2d") if name in gradients}
+    found = {name: take(gradients[name]) for name in PARAMETERS if name in gradients}
+    of_cameras = {name: take(gradient) for name, gradient in cameras.items()}
+    found["means2d"] = take(gradients["means2d"])
     assert offset == len(data)
-    return RasterOutput(**images, **whole), found
+    return RasterOutput(**images, **whole), found, of_cameras
 
 
 @pytest.mark.parametrize("antialiasing", [False, True], ids=["plain", "antialiased"])
@@ -94,7 +98,10 @@ def test_aarch64_agrees_with_the_twin(
     upstream = [torch.randn(image.shape, generator=rng).numpy() for image in images]
     _write(tmp_path / "scene", scene, antialiasing, upstream)
     subprocess.run([EMULATOR, str(program), str(tmp_path / "scene"), str(tmp_path / "result")], check=True)
-    output, gradients = _read(tmp_path / "result", expected)
+    cameras = tools.camera_gradients(scene, "reference", torch.float64, antialiasing=antialiasing)
+    output, gradients, of_cameras = _read(tmp_path / "result", expected, cameras)
     left = torch.from_numpy(upstream[0]) * (1 - output.alpha)
     gradients["background"] = left.sum(dim=(2, 3))  # which the Python side computes
     tools.agree(type(expected)(output, gradients), expected)
+    for name, gradient in cameras.items():
+        assert (of_cameras[name] - gradient).norm() <= 1e-3 * gradient.norm(), name

@@ -108,7 +108,7 @@ void write_records(const ViewLanes& o, Record* records) {
         F rows[LANES];
         for (int i = 0; i < LANES; ++i) rows[i] = o.field[part + i];
         transpose(rows);
-        for (int lane = 0; lane < LANES; ++lane) store(&records[lane].x + part, rows[lane]);
+        for (int lane = 0; lane < LANES; ++lane) store(reinterpret_cast<float*>(records + lane) + part, rows[lane]);
     }
 }
 

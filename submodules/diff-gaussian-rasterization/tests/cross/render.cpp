@@ -61,14 +61,18 @@ int main(int argc, char** argv) {
     for (int i = 0; i < 11; ++i) *inputs[i] = pointer(given[i]);
 
     const size_t pixels = static_cast<size_t>(s.views) * s.width * s.height, pairs = static_cast<size_t>(s.views) * s.count;
-    std::vector<float> rgb(3 * pixels), depth(pixels), alpha(pixels), means2d(2 * pairs), g_means2d(2 * pairs), gradients[7];
+    std::vector<float> rgb(3 * pixels), depth(pixels), alpha(pixels), means2d(2 * pairs), g_means2d(2 * pairs), gradients[10];
     std::vector<int32_t> radii(pairs), counts(s.views * dgr::FATES);
-    for (int i = 0; i < 7; ++i) gradients[i].resize(given[i].size());
+    for (int i = 0; i < 10; ++i) gradients[i].resize(given[i].size());
     const dgr::Images images{rgb.data(), depth.data(), alpha.data(), radii.data(), means2d.data(), counts.data()};
-    const dgr::Gradients into{pointer(given[11]),     pointer(given[12]),     pointer(given[13]),     pointer(gradients[0]),
-                              pointer(gradients[1]), pointer(gradients[2]), pointer(gradients[3]), pointer(gradients[4]),
-                              pointer(gradients[5]), pointer(gradients[6]), g_means2d.data(),       nullptr,
-                              nullptr,               nullptr};
+    dgr::Gradients into{};
+    into.rgb = pointer(given[11]);
+    into.depth = pointer(given[12]);
+    into.alpha = pointer(given[13]);
+    float** const wanted[] = {&into.means,  &into.scales,      &into.rotations, &into.opacities, &into.shs,
+                              &into.colors, &into.covariances, &into.viewmats,  &into.focals,    &into.principals};
+    for (int i = 0; i < 10; ++i) *wanted[i] = pointer(gradients[i]);
+    into.means2d = g_means2d.data();
     void* workspace = dgr_create();
     if (dgr_forward(workspace, &s, &images) || dgr_backward(workspace, &s, &images, &into)) return 5;
     dgr_destroy(workspace);

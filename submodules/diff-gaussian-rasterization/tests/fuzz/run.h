@@ -39,7 +39,8 @@ template <class T> bool same_bytes(const std::vector<T>& a, const std::vector<T>
 struct Result {
     std::vector<float> rgb, depth, alpha, means2d;
     std::vector<int32_t> radii, counts;
-    std::vector<float> g_means, g_scales, g_rotations, g_opacities, g_shs, g_colors, g_covariances, g_means2d;
+    std::vector<float> g_means, g_scales, g_rotations, g_opacities, g_shs, g_colors, g_covariances;  // empty: not wanted
+    std::vector<float> g_means2d, g_viewmats, g_focals, g_principals;
 
     explicit Result(const RandomScene& s) {
         const size_t pixels = static_cast<size_t>(s.views) * s.width * s.height, seen = static_cast<size_t>(s.views) * s.count;
@@ -49,14 +50,22 @@ struct Result {
         radii.assign(seen, INT32_MIN);
         counts.assign(static_cast<size_t>(s.views) * dgr::FATES, INT32_MIN);
         means2d.assign(2 * seen, UNTOUCHED);
-        g_means2d.assign(2 * seen, UNTOUCHED);
-        g_means.assign(s.means.size(), UNTOUCHED);
-        g_scales.assign(s.scales.size(), UNTOUCHED);
-        g_rotations.assign(s.rotations.size(), UNTOUCHED);
-        g_opacities.assign(s.opacities.size(), UNTOUCHED);
-        g_shs.assign(s.shs.size(), UNTOUCHED);
-        g_colors.assign(s.colors.size(), UNTOUCHED);
-        g_covariances.assign(s.covariances.size(), UNTOUCHED);
+        uint64_t wanted = s.wanted;
+        const auto want = [&wanted](std::vector<float>& gradient, size_t size) {
+            if (wanted & 1) gradient.assign(size, UNTOUCHED);
+            wanted >>= 1;
+        };
+        want(g_means, s.means.size());
+        want(g_scales, s.scales.size());
+        want(g_rotations, s.rotations.size());
+        want(g_opacities, s.opacities.size());
+        want(g_shs, s.shs.size());
+        want(g_colors, s.colors.size());
+        want(g_covariances, s.covariances.size());
+        want(g_means2d, means2d.size());
+        want(g_viewmats, s.viewmats.size());
+        want(g_focals, s.focals.size());
+        want(g_principals, s.principals.size());
     }
 
     // Every float that the call writes, by name.
@@ -72,7 +81,10 @@ struct Result {
                 {"gradient of shs", &g_shs},
                 {"gradient of colors", &g_colors},
                 {"gradient of covariances", &g_covariances},
-                {"gradient of means2d", &g_means2d}};
+                {"gradient of means2d", &g_means2d},
+                {"gradient of viewmats", &g_viewmats},
+                {"gradient of focals", &g_focals},
+                {"gradient of principals", &g_principals}};
     }
 
     bool operator==(const Result& other) const {
@@ -92,7 +104,8 @@ inline int run(const RandomScene& random, int threads, Workspace& space, Result&
     const dgr::Gradients gradients{given(random.upstream_rgb), given(random.upstream_depth), given(random.upstream_alpha),
                                    given(r.g_means),           given(r.g_scales),            given(r.g_rotations),
                                    given(r.g_opacities),       given(r.g_shs),               given(r.g_colors),
-                                   given(r.g_covariances),     given(r.g_means2d)};
+                                   given(r.g_covariances),     given(r.g_means2d),           given(r.g_viewmats),
+                                   given(r.g_focals),          given(r.g_principals)};
     return dgr_backward(space.handle, &scene, &images, &gradients);
 }
 

@@ -46,7 +46,8 @@ extern "C" int posix_memalign(void** memory, size_t alignment, size_t bytes) noe
     return *memory ? 0 : ENOMEM;
 }
 
-extern "C" int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*start)(void*), void* argument) noexcept {
+extern "C" int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*start)(void*),
+                              void* argument) noexcept {
     static const auto create = reinterpret_cast<decltype(&pthread_create)>(dlsym(RTLD_NEXT, "pthread_create"));
     return fuzz::grant(fuzz::threads) ? create(thread, attributes, start, argument) : EAGAIN;
 }

@@ -47,6 +47,7 @@ struct RandomScene {
     std::vector<float> means, scales, rotations, opacities, shs, colors, covariances;
     std::vector<float> viewmats, focals, principals, backgrounds;
     std::vector<float> upstream_rgb, upstream_depth, upstream_alpha;  // empty where the loss leaves the image out
+    uint64_t wanted = ~uint64_t{0};                                   // a bit for each gradient
 
     explicit RandomScene(uint64_t seed) : random_(seed) {
         const double wild = random_.any({0.0, 0.0, 0.1, 0.6});  // how many Gaussians misbehave
@@ -68,6 +69,7 @@ struct RandomScene {
         if (random_.chance(0.8)) upstream_rgb = normals(3 * pixels);
         if (random_.chance(0.8)) upstream_depth = normals(pixels);
         if (random_.chance(0.8)) upstream_alpha = normals(pixels);
+        if (random_.chance(0.3)) wanted = random_.bits();
     }
 
     int used_coefficients() const { return (degree + 1) * (degree + 1); }
@@ -118,13 +120,13 @@ private:
         for (int v = 0; v < views; ++v) {
             float* m = &viewmats[16 * static_cast<size_t>(v)];
             const double a = 6.2831853 * random_.unit(), c = std::cos(a), s = std::sin(a);
-            const int axis = random_.below(3), i = (axis + 1) % 3, j = (axis + 2) % 3;
-            m[axis * 5] = m[15] = 1.0f;
+            const int about = random_.below(3), i = (about + 1) % 3, j = (about + 2) % 3;
+            m[about * 5] = m[15] = 1.0f;
             m[i * 5] = m[j * 5] = static_cast<float>(c);
             m[i * 4 + j] = static_cast<float>(-s);
             m[j * 4 + i] = static_cast<float>(s);
             m[11] = 3.0f;
-            for (float x : {random_.uniform(0.8, 1.5), random_.uniform(0.8, 1.5)}) focals.push_back(x * static_cast<float>(width));
+            for (int axis = 0; axis < 2; ++axis) focals.push_back(random_.uniform(0.8, 1.5) * static_cast<float>(width));
             principals.push_back(0.5f * static_cast<float>(width));
             principals.push_back(0.5f * static_cast<float>(height));
             for (int ch = 0; ch < 3; ++ch) backgrounds.push_back(random_.uniform(0, 1));
@@ -157,7 +159,7 @@ private:
         }
     }
 
-    float* row(std::vector<float>& v, int i) { return v.data() + static_cast<size_t>(i) * (v.size() / static_cast<size_t>(count)); }
+    float* row(std::vector<float>& v, int i) { return v.data() + v.size() / static_cast<size_t>(count) * static_cast<size_t>(i); }
 
     void place_in_camera(int i, float x, float y, float z) {  // of the first view; rigid
         const float* m = viewmats.data();
@@ -202,8 +204,10 @@ private:
                 random_.any({0.0f, 1.0f, 2.0f, -1.0f, 1e30f, FLT_MAX, 0.99f, dgr::MIN_ALPHA, 0.0039215684f, 0.00392157f});
             break;
         case 13:
-            if (!rotations.empty()) std::fill_n(row(rotations, i), 4, random_.any({0.0f, 1e-30f, 1e-19f, 1e19f, 1e30f, FLT_TRUE_MIN}));
-            if (!covariances.empty()) row(covariances, i)[random_.below(6)] *= random_.any({-1.0f, 0.0f, 1e6f});  // not a square
+            if (rotations.empty())
+                row(covariances, i)[random_.below(6)] *= random_.any({-1.0f, 0.0f, 1e6f});  // no square of anything
+            else
+                std::fill_n(row(rotations, i), 4, random_.any({0.0f, 1e-30f, 1e-19f, 1e19f, 1e30f, FLT_TRUE_MIN}));
             break;
         }
     }
