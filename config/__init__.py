@@ -14,6 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from config.command_line import parse
+from config.consistency import check, idle
 from config.errors import ConfigError, invalid_value, show
 from config.keys import extra
 from config.schema import GUIDANCE_NAMES, SECTIONS, Config, keys_of, section_of
@@ -45,8 +46,11 @@ def load(argv: Sequence[str]) -> Config:
     for section, given in flags.items():
         values[section].update(given)
     config = _validate(values)
+    if config.guidance.sds and "guidance_type" not in values[""]:
+        config = config.model_copy(update={"guidance_type": "sds"})
     if not config.guidance.text.strip():
         raise ConfigError("GuidanceParams.text is '', but must be the prompt, as in --text 'a red mug'.")
+    check(config)
     _warn_of_unused(config)
     return config
 
@@ -61,7 +65,7 @@ def _validate(values: Values) -> Config:
 
 
 def _warn_of_unused(config: Config) -> None:
-    """Name the keys whose value asks for something that this project does not do."""
+    """Name the keys whose value asks for something that this project, or the chosen method, does not do."""
     ignored = []
     for section in ("", *SECTIONS):
         held = getattr(config, SECTIONS[section]) if section else config
@@ -72,6 +76,7 @@ def _warn_of_unused(config: Config) -> None:
             value = getattr(held, key)
             if marks["unused"] and value != acts_as:
                 ignored.append(f"{section + '.' if section else ''}{key} ({show(value)})")
+    ignored += idle(config)
     if ignored:
         verb = "is" if len(ignored) == 1 else "are"
         logger.warning("%s %s accepted without effect.", ", ".join(ignored), verb)

@@ -6,6 +6,8 @@ from typing import Annotated
 
 from config.keys import (
     Flag,
+    OptionalFlag,
+    OptionalReal,
     OptionalText,
     OptionalWhole,
     Real,
@@ -53,49 +55,64 @@ class GuidanceParams(Section):
     guidance_scale: Real = key(7.5, "ω of classifier-free guidance", ge=0)
     lambda_guidance: Real = key(1.0, "factor on the guidance's gradient (0.1 in the originals' files)", ge=0)
     weighting: Annotated[str, one_of("sigma_over_alpha", "one", "sigma_squared")] = key(
-        "sigma_over_alpha", "w(t): σ/α, 1, or σ² as in DreamFusion"
+        "sigma_over_alpha", "w(t) of SDS, ISM and SCTD: σ/α, 1, or σ² as in DreamFusion"
     )
     normalize_grad: Flag = key(False, "scale each view's gradient to unit root mean square in the latents")
     C_batch_size: Whole = key(1, "views per iteration (4 in the originals' files)", ge=1, le=1024)
-    fix_noise: Flag = key(True, "one noise ε* for the whole run")
+    fix_noise: OptionalFlag = key(
+        None, "one noise ε* for the whole run; null: as the method has it (CDS, GCS and SCTD do)"
+    )
     noise_seed: Whole = key(0, "seed of the fixed noise", ge=0)
-    denoise_guidance_scale: Real = key(1.0, "guidance scale of the inversion (ISM)", unused=True, ge=0)
-    rgb_scale: Real = key(1.0, "factor on the image before the pixel loss (GCS)", unused=True)
-    sds: Flag = key(False, "use --guidance_type sds", unused=True)
+    denoise_guidance_scale: Real = key(
+        1.0, "above 1: how far ISM's inversion is guided towards the negative prompt", ge=0
+    )
+    rgb_scale: Real = key(1.0, "factor on the gradient of the pixel term (see w_cp)")
+    sds: Flag = key(False, "the same as guidance_type sds, where that is not given")
 
     # Perp-Neg
-    perpneg: Flag = key(True, "Perp-Neg against several faces", unused=True, acts_as=False)
-    negative_w: Real = key(-2.0, "weight of Perp-Neg's negatives", unused=True)
-    front_decay_factor: Real = key(2.0, "decay of the front negative with azimuth", unused=True)
-    side_decay_factor: Real = key(10.0, "decay of the side negative with azimuth", unused=True)
+    perpneg: Flag = key(True, "Perp-Neg against several faces")
+    negative_w: Real = key(-2.0, "weight of Perp-Neg's negatives")
+    front_decay_factor: Real = key(2.0, "decay of the front negative with azimuth")
+    side_decay_factor: Real = key(10.0, "decay of the side negative with azimuth")
 
     # Timesteps
     t_range: Annotated[tuple[float, float], interval(0, 1, strict=True)] = key(
-        (0.02, 0.5), "[lowest, highest] t as fractions of T, after the warm-up"
+        (0.02, 0.5), "[lowest, highest] t as fractions of T, after the warm-up (CDS has stages of its own)"
     )
     max_t_range: Real = key(0.98, "highest t at the first iteration, as a fraction of T", gt=0, le=1)
-    t_threshold: Whole = key(150, "t_τ of SCTD, in timesteps: at most this t, one solver step", ge=1, le=1000)
+    t_threshold: Whole = key(150, "t_τ of SCTD, in timesteps: up to this t, one solver step", ge=1, le=1000)
     t_mode: Annotated[str, one_of("uniform", "mono")] = key(
         "uniform", "SCTD's segments: of equal length, or growing or shrinking evenly from t_threshold"
     )
-    ddim_inv: Flag = key(False, "add noise by DDIM inversion (ISM)", unused=True)
-    delta_t: Whole = key(80, "δ_T of ISM in timesteps", unused=True, ge=0, le=1000)
-    delta_t_start: Whole = key(100, "δ_T of ISM at the first iteration", unused=True, ge=0, le=1000)
-    annealing_intervals: Flag = key(True, "anneal delta_t_start to delta_t (ISM)", unused=True)
-    xs_delta_t: Whole = key(
-        200, "δ_S of ISM: stride of the inversion in timesteps", unused=True, ge=1, le=1000
+    sctd_variant: Annotated[str, one_of("paper", "released")] = key(
+        "paper", "SCTD as the paper states it, or as the released code computes it"
     )
-    xs_inv_steps: Whole = key(5, "largest number of inversion steps (ISM)", unused=True, ge=0)
-    xs_eta: Real = key(0.0, "stochasticity of the inversion (ISM)", unused=True, ge=0, le=1)
+    approximate: Flag = key(
+        True, "SCTD of the paper: G(z_t, ∅) is taken to be z_{s_m}; false: back-propagate through the U-Net"
+    )
+    cds_stage: Annotated[str, one_of("coarse", "refine", "both")] = key(
+        "both", "CDS: time schedule of Consistent3D's coarse or fine stage, or one half of the run each"
+    )
+    ddim_inv: Flag = key(False, "add noise by DDIM inversion (ISM)", unused=True)
+    delta_t: Whole = key(
+        80, "δ_T, in timesteps: t - s of ISM and GCS, least t - s_m of SCTD as released", ge=0, le=1000
+    )
+    delta_t_start: Whole = key(100, "δ_T of ISM and GCS at the first iteration", ge=0, le=1000)
+    annealing_intervals: Flag = key(True, "anneal delta_t_start to delta_t (ISM, GCS)")
+    xs_delta_t: Whole = key(200, "δ_S of ISM: stride of the inversion in timesteps", ge=1, le=1000)
+    xs_inv_steps: Whole = key(5, "largest number of inversion steps (ISM)", ge=0)
+    xs_eta: Real = key(0.0, "stochasticity of the inversion (ISM)", ge=0, le=1)
     interval_ratio: Real = key(0.3, "named by SegmentDreamer's files, read by no code", unused=True)
     accum: Flag = key(False, "named by LucidDreamer's files, read by no code", unused=True)
 
     # Guided consistency sampling and brightness equalisation
     y_cc: Flag = key(False, "prompt in the consistency term (GCS)", unused=True)
-    w_cc: Real = key(1.0, "weight of compact consistency (GCS)", unused=True, ge=0)
-    w_gc: Real = key(0.5, "weight of conditional guidance (GCS)", unused=True, ge=0)
-    w_cp: Real = key(0.5, "weight of the pixel term (GCS, SCTD as released)", unused=True, ge=0)
-    BEG: Flag = key(False, "Brightness-Equalised Generation", unused=True)
+    w_cc: Real = key(1.0, "weight of compact consistency (GCS)", ge=0)
+    w_gc: Real = key(0.5, "weight of conditional guidance (GCS)", ge=0)
+    w_cp: OptionalReal = key(
+        None, "weight of the pixel term (GCS, SCTD as released); null: 0.5 for GCS, 0 for SCTD", ge=0
+    )
+    BEG: Flag = key(False, "Brightness-Equalised Generation: dim the colours of renders that are too bright")
 
     # Pictures
     vis_interval: Whole = key(100, "iterations between the pictures in train_process/", ge=1)

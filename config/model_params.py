@@ -20,6 +20,7 @@ class ModelParams(Section):
     bg_gray: Flag = key(False, "random backgrounds are grey levels rather than colours")
     shs_aug_ratio: Real = key(0.0, "probability of noise on the colour coefficients", ge=0, le=1)
     scale_aug_ratio: Real = key(1.0, "probability of noise on the scales", ge=0, le=1)
+    flip_aug_ratio: Real = key(0.5, "probability of mirroring the images that the guidance sees", ge=0, le=1)
     opt_path: OptionalText = key(None, "the configuration file's path, filled in where it is not given")
     pretrained_model_path: OptionalText = key(None, "Gaussians to continue from", unused=True)
     batch: Whole = key(10, "cameras prepared at once; here the batch is C_batch_size", unused=True, ge=1)

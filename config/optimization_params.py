@@ -87,12 +87,14 @@ class OptimizationParams(Section):
     pro_frames_num: Whole = key(600, "frames of that video", ge=1, le=100_000)
     pro_render_45: Flag = key(False, "that video from 45 degrees above, not from default_polar")
 
-    # Brightness-Equalised Generation and parts of older code
-    thresh: Real = key(0.85, "BEG: quantile of the brightness", unused=True, ge=0, le=1)
-    lgt_thresh: Real = key(0.9, "BEG: brightness from which colours are dimmed", unused=True, ge=0)
-    reset_rate: Real = key(0.8, "BEG: factor on the colours", unused=True, ge=0)
-    start_reset_iter: Whole = key(1000, "BEG: first iteration", unused=True, ge=0)
-    end_reset_iter: Whole = key(4500, "BEG: last iteration", unused=True, ge=0)
+    # Brightness-Equalised Generation
+    thresh: Real = key(0.85, "BEG: quantile over pixels, then over views, of the brightness", ge=0, le=1)
+    lgt_thresh: Real = key(0.9, "BEG: brightness above which colours are dimmed", ge=0)
+    reset_rate: Real = key(0.8, "BEG: factor on the colour coefficients", ge=0)
+    start_reset_iter: Whole = key(1000, "BEG acts after this iteration", ge=0)
+    end_reset_iter: Whole = key(4500, "BEG acts before this iteration", ge=0)
+
+    # Parts of older code
     use_control_net_iter: Whole = key(10_000_000, "first iteration with ControlNet", unused=True, ge=0)
     resnet_lr: Real = key(1e-4, "learning rate of a network that is not here", unused=True, ge=0)
     resnet_lr_init: Real = key(2e-3, "learning rate of a network that is not here", unused=True, ge=0)

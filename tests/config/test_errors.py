@@ -57,7 +57,7 @@ BROKEN_FILES = [
     ("guidance_type: scdt", "guidance_type|'scdt'|nearest is 'sctd'"),
     # values that do not fit together
     ("OptimizationParams: {feature_lr_final: 0}", "OptimizationParams.feature_lr is 0.005|_final is 0"),
-    ("phase_num: 60", "phase_num is 60|num_ddim_timesteps is 50"),
+    ("phase_num: 60\nGuidanceParams: {text: a mug}", "phase_num 60|num_ddim_timesteps 50|more steps or fewer segments"),
     ("GuidanceParams: {text: ' '}", "GuidanceParams.text|--text"),
     # the file itself
     ("ModelParams:\n  - sh_degree: 1", "ModelParams|[{'sh_degree': 1}]|section of keys"),
@@ -77,7 +77,7 @@ BROKEN_FILES = [
 BROKEN_FLAGS = [
     (["--iteration", "5"], "--iteration |nearest is --iterations"),
     (["--guidance-scale", "5"], "--guidance-scale|nearest is --guidance_scale"),
-    (["--guidance_type", "ism"], "guidance_type|'ism'|one of sds, sctd"),
+    (["--guidance_type", "vsd"], "guidance_type|'vsd'|one of sds, ism, cds, gcs, sctd|nearest is 'sds'"),
     (["--seed"], "--seed|as in --seed 0"),
     (["--text", "--seed", "1"], "--text has no value"),
     (["--phi_range"], "--phi_range|as in --phi_range -180 180"),
@@ -158,8 +158,61 @@ def test_monotone_segments_must_have_a_length(phase_num: int, threshold: int, fi
         load(argv)
     else:
         message = sentence_of(argv)
-        assert f"phase_num is {phase_num}" in message
-        assert f"t_threshold is {threshold}" in message
+        assert f"phase_num {phase_num}" in message
+        assert f"t_threshold {threshold}" in message
+    # A method without segments does not care.
+    load([*argv, "--guidance_type", "gcs"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (
+            "--t_mode mono --t_threshold 20",
+            "t_threshold 20 |[20, 800]|segment 0 is 0|above 20 and under about 332",
+        ),
+        ("--t_mode mono --t_threshold 332", "t_threshold 332 |segment 4 is 0|phase_num 5"),
+        ("--t_mode mono --t_threshold 400", "t_threshold 400 |segment 4"),
+        ("--phase_num 900", "'uniform'|phase_num 900|phase_num must be at most 780"),
+        ("--delta_t 19", "GuidanceParams.delta_t is 19|[20, 280]"),
+        ("--delta_t 281", "GuidanceParams.delta_t is 281|[20, 280]"),
+        ("--t_range [0.3,0.31]", "t_range|no room|above 20"),
+    ],
+)
+def test_released_segments_that_cannot_be(flags: str, told: str) -> None:
+    released = ["--sctd_variant", "released"]
+    message = sentence_of([*released, *flags.split()])
+    assert [part for part in told.split("|") if part not in message] == [], message
+
+
+@pytest.mark.parametrize("flags", ["--t_mode mono --phase_num 1", "--delta_t 20", "--delta_t 280"])
+def test_released_segments_at_the_limits(flags: str) -> None:
+    load(["--sctd_variant", "released", *flags.split()])
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ("--delta_t 10", "GuidanceParams.delta_t is 10|[11, 299]"),
+        ("--delta_t 300", "GuidanceParams.delta_t is 300|[11, 299]"),
+        ("--delta_t_start 800", "GuidanceParams.delta_t_start is 800|[11, 799]"),
+        ("--t_range [0,0.01] --max_t_range 0.01", "t_range|no room|above 11"),
+    ],
+)
+def test_intervals_that_leave_gcs_no_room(flags: str, told: str) -> None:
+    message = sentence_of(["--guidance_type", "gcs", *flags.split()])
+    assert [part for part in told.split("|") if part not in message] == [], message
+    load(flags.split() if "t_range" not in flags else ["--guidance_type", "sds", *flags.split()])
+
+
+def test_an_interval_that_is_not_annealed_may_start_anywhere() -> None:
+    load(["--guidance_type", "gcs", "--delta_t_start", "800", "--annealing_intervals", "false"])
+
+
+def test_a_window_without_a_solver_step() -> None:
+    message = sentence_of(["--t_range", "[0.001, 0.01]"])
+    assert "num_ddim_timesteps 50" in message
+    assert "at least 100" in message
 
 
 yaml_values = st.recursive(

@@ -201,6 +201,50 @@ def test_a_key_that_acts_as_another_value_than_its_default_warns(
     assert all(name in caplog.text for _, name in marked)
 
 
+@pytest.mark.parametrize(
+    ("text", "argv", "method"),
+    [
+        ("GuidanceParams: {text: a mug, sds: true}", [], "sds"),
+        ("GuidanceParams: {text: a mug, sds: on}\nguidance_type: gcs", [], "gcs"),
+        ("GuidanceParams: {text: a mug, sds: true}", ["--guidance_type", "ism"], "ism"),
+        ("GuidanceParams: {text: a mug, sds: true}", ["--sds", "false"], "sctd"),
+        ("GuidanceParams: {text: a mug}", ["--sds"], "sds"),
+    ],
+)
+def test_sds_means_the_guidance_where_no_other_is_named(
+    text: str, argv: list[str], method: str, tmp_path: Path
+) -> None:
+    assert load(["--opt", written(tmp_path, text), *argv]).guidance_type == method
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        ("--w_cp 0.5", "w_cp (0.5) with sctd_variant paper"),
+        ("--w_cp 0.5 --sctd_variant released", ""),
+        ("--w_cp 0.5 --guidance_type gcs", ""),
+        ("--w_cp 0", ""),
+        ("--approximate false", ""),
+        ("--approximate false --sctd_variant released", "approximate (false) with sctd_variant released"),
+        ("--approximate false --guidance_type ism", "approximate (false) with guidance_type ism"),
+        ("--sctd_variant released --guidance_type cds", "sctd_variant ('released') with guidance_type cds"),
+        ("--cds_stage refine", "cds_stage ('refine') with guidance_type sctd"),
+        ("--cds_stage refine --guidance_type cds", ""),
+        ("--sds --guidance_type gcs", "sds (true) with guidance_type gcs"),
+        ("--sds", ""),
+        ("--BEG --iterations 1001", "BEG (true) with start_reset_iter 1000"),
+        ("--BEG --iterations 1002", ""),
+        ("--delta_t 50 --xs_eta 0.5 --w_gc 3 --thresh 0.5", ""),
+    ],
+)
+def test_what_cannot_act_beside_the_other_keys_is_named(
+    argv: str, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    load(argv.split())
+    expected = [f"GuidanceParams.{told} is accepted without effect."] if told else []
+    assert caplog.messages == expected
+
+
 def test_importing_and_loading_leave_torch_out() -> None:
     code = (
         "import sys, config\n"

@@ -20,11 +20,11 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "GuidanceParams": {
         "guidance": "SD", "is_safe_tensor": False, "perpneg": True, "negative_w": -2, "front_decay_factor": 2,
         "side_decay_factor": 10, "vram_O": False, "fp16": True, "t_range": (0.02, 0.5), "max_t_range": 0.98,
-        "scheduler_type": "DDIM", "sds": False, "fix_noise": True, "noise_seed": 0, "ddim_inv": False,
+        "scheduler_type": "DDIM", "sds": False, "noise_seed": 0, "ddim_inv": False,
         "delta_t": 80, "delta_t_start": 100, "annealing_intervals": True, "inverse_text": "",
         "controlnet_ratio": 0.5, "negative": "", "guidance_scale": 7.5, "denoise_guidance_scale": 1.0,
         "lambda_guidance": 1.0, "xs_delta_t": 200, "xs_inv_steps": 5, "xs_eta": 0, "C_batch_size": 1,
-        "vis_interval": 100, "rgb_scale": 1, "y_cc": False, "w_cc": 1, "w_gc": 0.5, "w_cp": 0.5, "BEG": False,
+        "vis_interval": 100, "rgb_scale": 1, "y_cc": False, "w_cc": 1, "w_gc": 0.5, "BEG": False,
         "t_threshold": 150, "t_mode": "uniform",
     },
     "ModelParams": {
@@ -67,7 +67,7 @@ WITHOUT_DEFAULT = {
     ),
     "GuidanceParams": (
         "g_device model_key base_model_key controlnet_model_key hf_key num_train_timesteps text "
-        "textual_inversion_path LoRA_path clip_skip"
+        "textual_inversion_path LoRA_path clip_skip fix_noise w_cp"  # the last two: each method has its own
     ),
     "ModelParams": "workspace pretrained_model_path data_device eval opt_path",
     "PipelineParams": "",
@@ -78,8 +78,8 @@ WITHOUT_DEFAULT = {
 # What the table does not name: keys of ours, and keys that only some files or parsers of the originals have.
 BEYOND = {
     "": "",
-    "GuidanceParams": "weighting normalize_grad interval_ratio accum",
-    "ModelParams": "bg_gray source_path model_path images resolution",
+    "GuidanceParams": "weighting normalize_grad interval_ratio accum sctd_variant approximate cds_stage",
+    "ModelParams": "bg_gray flip_aug_ratio source_path model_path images resolution",
     "PipelineParams": "",
     "OptimizationParams": "adam_betas max_scale relocate_interval lambda_alpha lambda_alpha_binary",
     "GenerateCamParams": "",

@@ -1,0 +1,93 @@
+"""What does not fit together, and what cannot act beside the other keys, by method."""
+
+from __future__ import annotations
+
+from config import segments
+from config.errors import ConfigError, show
+from config.schema import TRAIN_TIMESTEPS, Config
+
+
+def check(config: Config) -> None:
+    """Raise ``ConfigError``, one sentence, if the chosen method cannot run with its keys."""
+    released = config.guidance.sctd_variant == "released"
+    try:
+        if config.guidance_type == "sctd":
+            (_check_released_sctd if released else _check_sctd)(config)
+        elif config.guidance_type == "gcs":
+            _check_gcs(config)
+    except ValueError as error:
+        raise ConfigError(f"{error}.") from None
+
+
+def _check_sctd(config: Config) -> None:
+    params = config.guidance
+    low, high, _ = segments.time_window(params.t_range, params.max_t_range, TRAIN_TIMESTEPS)
+    segments.solver_grid(
+        TRAIN_TIMESTEPS,
+        config.num_ddim_timesteps,
+        phase_num=config.phase_num,
+        t_mode=params.t_mode,
+        t_threshold=params.t_threshold,
+        low=low,
+        high=high,
+    )
+
+
+def _check_released_sctd(config: Config) -> None:
+    params = config.guidance
+    low, high, warm = segments.time_window(params.t_range, params.max_t_range, TRAIN_TIMESTEPS)
+    segments.released_edges(
+        low,
+        high + warm,
+        phase_num=config.phase_num,
+        t_mode=params.t_mode,
+        t_threshold=params.t_threshold,
+    )
+    # t is at least s_m + delta_t and at most the window's end; s keeps MARGIN from both s_m and t.
+    _within("delta_t", params.delta_t, 2 * segments.MARGIN, high - low, "SCTD as released")
+
+
+def _check_gcs(config: Config) -> None:
+    params = config.guidance
+    _, high, warm = segments.time_window(params.t_range, params.max_t_range, TRAIN_TIMESTEPS)
+    # e ~ U(t - 2 delta, t - delta - MARGIN), and s = t - delta is above 0 for some t of the window.
+    least = segments.MARGIN + 1
+    _within("delta_t", params.delta_t, least, high - 1, "GCS")
+    if params.annealing_intervals:
+        _within("delta_t_start", params.delta_t_start, least, high + warm - 1, "GCS")
+
+
+def _within(key: str, value: int, least: int, most: int, method: str) -> None:
+    if least > most:
+        raise ValueError(
+            f"t_range and max_t_range leave {method} no room: the highest t must be above {least}"
+        )
+    if not least <= value <= most:
+        raise ValueError(
+            f"GuidanceParams.{key} is {value}, but with {method} and this t_range it must be in [{least}, {most}]"
+        )
+
+
+def idle(config: Config) -> list[str]:
+    """The keys that ask for something which cannot happen beside the others, each with its value and the reason.
+
+    Keys of other methods that the originals' files always hold are not among them.
+    """
+    params, method = config.guidance, config.guidance_type
+    with_method = f"guidance_type {method}"
+    variant = f"sctd_variant {params.sctd_variant}" if method == "sctd" else with_method
+    papers_sctd = method == "sctd" and params.sctd_variant == "paper"
+    first = config.optimization.start_reset_iter
+    table = (
+        ("sds", params.sds and method != "sds", with_method),
+        ("sctd_variant", params.sctd_variant == "released" and method != "sctd", with_method),
+        ("approximate", not params.approximate and not papers_sctd, variant),
+        ("w_cp", (params.w_cp or 0) > 0 and papers_sctd, variant),
+        ("cds_stage", params.cds_stage != "both" and method != "cds", with_method),
+        ("BEG", params.BEG and config.optimization.iterations <= first + 1, f"start_reset_iter {first}"),
+    )
+    return [
+        f"GuidanceParams.{key} ({show(getattr(params, key))}) with {reason}"
+        for key, cannot_act, reason in table
+        if cannot_act
+    ]

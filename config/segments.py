@@ -1,0 +1,109 @@
+"""The window that t is drawn from and the segments of SCTD, in whole timesteps: plain numbers, so that settings which
+leave no room are told before a prior is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+MARGIN = 10
+"""Timesteps that the released code of GCS and SCTD keeps between the times of one trajectory."""
+
+
+def time_window(t_range: Sequence[float], max_t_range: float, num_timesteps: int) -> tuple[int, int, int]:
+    """The lowest t, the highest after the warm-up, and how far above that it starts, from fractions of T.
+
+    Raises: ValueError if the range is none.
+    """
+    low, high, top = (round(x * num_timesteps) for x in (*t_range, max_t_range))
+    high = min(high, num_timesteps - 1)
+    if not 0 <= low <= high:
+        raise ValueError(f"t_range must be two increasing fractions in [0, 1], got {list(t_range)}")
+    return low, high, max(0, min(top, num_timesteps - 1) - high)
+
+
+def segment_edges(num_timesteps: int, phase_num: int, t_mode: str, t_threshold: float) -> list[float]:
+    """The N_s + 1 edges s_0 = 0 < ... < s_{N_s} = T of the sub-trajectories (SegmentDreamer Sec. 4.3).
+
+    `uniform`: equal intervals. `mono`: s_{m+1} - s_m = t_tau + 2 m (T - N_s t_tau) / (N_s (N_s - 1)).
+
+    Raises: ValueError naming both settings if an interval would not be positive.
+    """
+    if phase_num < 1:
+        raise ValueError(f"phase_num must be at least 1, got {phase_num}")
+    if t_mode not in ("uniform", "mono"):
+        raise ValueError(f"t_mode must be 'uniform' or 'mono', got '{t_mode}'")
+    if t_mode == "uniform" or phase_num == 1:
+        return [num_timesteps * m / phase_num for m in range(phase_num + 1)]
+    growth = 2 * (num_timesteps - phase_num * t_threshold) / (phase_num * (phase_num - 1))
+    edges = [0.0]
+    for m in range(phase_num):
+        interval = t_threshold + m * growth
+        if interval <= 0:
+            raise ValueError(
+                f"t_mode 'mono' with phase_num {phase_num} and t_threshold {t_threshold:g} makes segment {m} "
+                f"{interval:g} timesteps long; t_threshold must lie in (0, {2 * num_timesteps / phase_num:g})"
+            )
+        edges.append(edges[-1] + interval)
+    return [*edges[:-1], float(num_timesteps)]
+
+
+def solver_grid(
+    num_timesteps: int,
+    num_ddim_timesteps: int,
+    *,
+    phase_num: int,
+    t_mode: str,
+    t_threshold: float,
+    low: int,
+    high: int,
+) -> tuple[list[int], list[int]]:
+    """The solver's times, evenly spaced from 0, and the edges of the segments, each moved to the nearest of them.
+
+    The last edge is T, which is past the last time; [low, high] is the narrowest window of t.
+
+    Raises: ValueError if two edges fall on one time or none is left in the window.
+    """
+    if not 1 <= num_ddim_timesteps <= num_timesteps:
+        raise ValueError(f"num_ddim_timesteps must be in [1, {num_timesteps}], got {num_ddim_timesteps}")
+    stride = num_timesteps / num_ddim_timesteps
+    times = [int(i * stride) for i in range(num_ddim_timesteps)]
+    exact = segment_edges(num_timesteps, phase_num, t_mode, t_threshold)
+    edges = [*(min(times, key=lambda time: abs(time - edge)) for edge in exact[:-1]), num_timesteps]
+    if any(start >= end for start, end in pairwise(edges)):
+        raise ValueError(
+            f"num_ddim_timesteps {num_ddim_timesteps} is too few for phase_num {phase_num} segments "
+            f"(t_mode '{t_mode}', t_threshold {t_threshold:g}): two edges fall on one solver step of {stride:g} "
+            "timesteps, so take more steps or fewer segments"
+        )
+    if not any(max(low, 1) <= time <= high for time in times):
+        raise ValueError(
+            f"num_ddim_timesteps {num_ddim_timesteps} leaves no solver step inside t_range "
+            f"[{low}, {high}] timesteps; use at least {-(-num_timesteps // max(high, 1))}"
+        )
+    return times, edges
+
+
+def released_edges(low: int, top: int, *, phase_num: int, t_mode: str, t_threshold: int) -> list[int]:
+    """The edges of SegmentDreamer's released code over [low, top], the widest window of t.
+
+    `uniform`: evenly, one less than the fraction says but not below 0; `mono`: intervals (t_tau - low) + m d with d a whole number, and
+    what is left for the last.
+
+    Raises: ValueError naming the settings if an interval would not be positive.
+    """
+    if t_mode == "uniform" or phase_num == 1:
+        edges = [max(0, low + (top - low) * m // phase_num - 1) for m in range(phase_num + 1)]
+        remedy = f"phase_num must be at most {top - low}"
+    else:
+        first = t_threshold - low
+        growth = 2 * (top - low - phase_num * first) // (phase_num * (phase_num - 1))
+        edges = [low + m * first + growth * (m * (m - 1) // 2) for m in range(phase_num)] + [top]
+        remedy = f"t_threshold must be above {low} and under about {low + 2 * (top - low) / phase_num:g}"
+    for m, (start, end) in enumerate(pairwise(edges)):
+        if end <= start:
+            raise ValueError(
+                f"t_mode '{t_mode}' with phase_num {phase_num} and t_threshold {t_threshold} cuts [{low}, {top}] so that "
+                f"segment {m} is {end - start} timesteps long; {remedy}"
+            )
+    return edges
