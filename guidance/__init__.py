@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from config.schema import Config
-from guidance.base import Guidance, GuidanceOutput, Prior
+from guidance.base import Gradient, Guidance, GuidanceOutput, Method, Prior
+from guidance.cds import CDS
+from guidance.cfg import Denoiser
+from guidance.gcs import GCS
+from guidance.ism import ISM
 from guidance.prior import PriorError, StableDiffusionPrior
-from guidance.prompts import Conditioning, PromptEmbeddings, view_weights
+from guidance.prompts import Conditioning, PerpNeg, PromptEmbeddings, view_weights
 from guidance.sctd import SCTD
+from guidance.sctd_released import ReleasedSCTD
 from guidance.sds import SDS
 
 __all__ = [
-    "GUIDANCES",
+    "CDS",
+    "GCS",
+    "ISM",
+    "METHODS",
     "SCTD",
     "SDS",
     "Conditioning",
+    "Denoiser",
+    "Gradient",
     "Guidance",
     "GuidanceOutput",
+    "Method",
+    "PerpNeg",
     "Prior",
     "PriorError",
     "PromptEmbeddings",
+    "ReleasedSCTD",
     "StableDiffusionPrior",
     "build",
     "embed_prompts",
@@ -29,20 +44,32 @@ __all__ = [
 ]
 
 
-GUIDANCES: dict[str, type[SDS] | type[SCTD]] = {"sctd": SCTD, "sds": SDS}
-"""`--guidance_type` -> class: one small file each, with the contract `Guidance` and a `from_config`."""
+def sctd(config: Config, denoiser: Denoiser) -> Method:
+    """The variant that `sctd_variant` names."""
+    return (ReleasedSCTD if config.guidance.sctd_variant == "released" else SCTD)(config, denoiser)
+
+
+METHODS: dict[str, Callable[[Config, Denoiser], Method]] = {
+    "sds": SDS,
+    "ism": ISM,
+    "cds": CDS,
+    "gcs": GCS,
+    "sctd": sctd,
+}
+"""`--guidance_type` -> what makes the method: one small file each."""
 
 
 def build(config: Config, prior: Prior) -> Guidance:
     """The guidance that `config.guidance_type` names.
 
-    Raises: ValueError naming the ones there are.
+    Raises: ValueError if its settings are impossible, or naming the methods that there are.
     """
-    if config.guidance_type not in GUIDANCES:
+    if config.guidance_type not in METHODS:
         raise ValueError(
-            f"guidance_type '{config.guidance_type}' is not available; choose one of {', '.join(GUIDANCES)}"
+            f"guidance_type '{config.guidance_type}' is not available; choose one of {', '.join(METHODS)}"
         )
-    return GUIDANCES[config.guidance_type].from_config(config, prior)
+    denoiser = Denoiser(prior)
+    return Guidance(denoiser, METHODS[config.guidance_type](config, denoiser), config.guidance)
 
 
 def load_prior(config: Config, device: torch.device) -> StableDiffusionPrior:
@@ -63,4 +90,7 @@ def embed_prompts(config: Config, prior: StableDiffusionPrior) -> PromptEmbeddin
         negative=params.negative,
         inverse=params.inverse_text,
         angle_overhead=config.camera.angle_overhead,
+        perp_neg=PerpNeg(params.negative_w, params.front_decay_factor, params.side_decay_factor)
+        if params.perpneg
+        else None,
     )

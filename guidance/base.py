@@ -1,16 +1,19 @@
-"""What all guidances share: the contract, the weight w(t), and the way a gradient becomes a loss."""
+"""What all guidances share: the contract of a method, the weight w(t), and the way a gradient becomes a loss."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from config.schema import GuidanceParams
 from guidance.prompts import Conditioning
 from guidance.schedule import Schedule
+
+if TYPE_CHECKING:
+    from guidance.cfg import Denoiser
 
 
 class Prior(Protocol):
@@ -23,25 +26,151 @@ class Prior(Protocol):
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Latents z_0 [V, ...] float32 of images [V, 3, H, W] in [0, 1]; differentiable."""
 
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        """Images [V, 3, H', W'] in [0, 1] of clean latents z [V, ...]."""
+
     def eps(self, z: torch.Tensor, t: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
         """Predicted noise, float32, shaped like z [B, ...], at timesteps t [B] given cond [B, L, D]."""
 
 
 @dataclass(frozen=True)
+class PixelGradient:
+    """A gradient with respect to the images, strength (D(reference) - D(target)) as in Eq. 14's L_CP: `reference` and
+    `target` are clean latents [V, ...]; the 2 of the square, the weight and the 1 / V of the mean are in `strength`."""
+
+    reference: torch.Tensor
+    target: torch.Tensor
+    strength: float
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """What a method wants of V latents z_0 [V, ...]; all of it is detached.
+
+    Attributes:
+        parts: by name, shaped like z_0 and weighted: they add up to the gradient with respect to z_0.
+        times: by name, the timesteps [V] (host) that it looked at.
+        predictions: by name, the clean latents that its branches predict, shaped like z_0: for pictures.
+        pixels: a gradient with respect to the images besides.
+    """
+
+    parts: Mapping[str, torch.Tensor]
+    times: Mapping[str, torch.Tensor]
+    predictions: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    pixels: PixelGradient | None = None
+
+
+class Method(Protocol):
+    """One way of distilling a prior. It sees latents only; `Guidance` takes care of the rest."""
+
+    def __call__(
+        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rng: torch.Generator
+    ) -> Gradient:
+        """The gradient for detached latents z0 [V, ...] at iteration `step` (from 0); `rng` is on the host.
+
+        Called without gradients being recorded.
+        """
+
+
+@dataclass(frozen=True)
 class GuidanceOutput:
-    """A scalar to differentiate, and what to log (tensors are detached scalars, left on their device)."""
+    """A scalar to differentiate, and what to look at.
+
+    Attributes:
+        loss: the scalar.
+        diagnostics: what to log: numbers, and detached scalars left on their device.
+        gradient: [V, ...] with respect to the latents, scaled.
+        predictions: by name, the clean latents [V, ...] that the method's branches predict.
+    """
 
     loss: torch.Tensor
     diagnostics: dict[str, torch.Tensor | float]
+    gradient: torch.Tensor
+    predictions: Mapping[str, torch.Tensor]
 
 
-class Guidance(Protocol):
-    """What the training loop calls."""
+class Guidance:
+    """What the training loop calls: encode, ask the method for its gradient, hand that to autograd.
+
+    Args:
+        denoiser: the prior that the method asks.
+        method: sees latents, gives their gradient.
+        params: `lambda_guidance`; `normalize_grad` first scales every view's gradient to unit RMS in the latents
+            (views have timesteps of their own, and the noisiest would drown the others).
+    """
+
+    def __init__(self, denoiser: Denoiser, method: Method, params: GuidanceParams) -> None:
+        self.denoiser, self.method, self.params = denoiser, method, params
 
     def __call__(
         self, images: torch.Tensor, conditioning: Conditioning, step: int, rng: torch.Generator
     ) -> GuidanceOutput:
-        """Guide images [V, 3, H, W] in [0, 1] at iteration `step`; `rng` is a host generator."""
+        """Guide images [V, 3, H, W] in [0, 1] at iteration `step` (from 0); `rng` is a host generator."""
+        z0 = self.denoiser.prior.encode(images)
+        self.denoiser.evaluations = 0
+        with torch.no_grad():
+            wanted = self.method(z0.detach(), conditioning, step, rng)
+            gradient = sum(wanted.parts.values(), torch.zeros_like(z0))
+            scale = self._scale(gradient)
+            gradient = scale * gradient
+            diagnostics = {
+                **{name: float(t.double().mean()) for name, t in wanted.times.items()},
+                "unet_evals_per_view": self.denoiser.evaluations / len(z0),
+                **{f"grad_norm_{name}": (scale * part).norm() for name, part in wanted.parts.items()},
+                "grad_norm": gradient.norm(),
+            }
+        loss = surrogate_loss(z0, gradient)
+        if wanted.pixels is not None:
+            with torch.no_grad():
+                in_pixels = scale * self._pixel_gradient(wanted.pixels, images)
+                diagnostics["grad_norm_pixels"] = in_pixels.norm()
+            loss = loss + surrogate_loss(images, in_pixels)
+        return GuidanceOutput(loss, diagnostics, gradient, wanted.predictions)
+
+    def _scale(self, gradient: torch.Tensor) -> torch.Tensor | float:
+        """lambda, divided by the RMS of each view if wanted (and if it is not 0): a number or [V, 1, ...]."""
+        if not self.params.normalize_grad:
+            return self.params.lambda_guidance
+        rms = gradient.square().mean(dim=tuple(range(1, gradient.dim())), keepdim=True).sqrt()
+        return self.params.lambda_guidance / torch.where(rms > 0, rms, 1.0)
+
+    def _pixel_gradient(self, pixels: PixelGradient, images: torch.Tensor) -> torch.Tensor:
+        """[V, 3, H, W]: of Eq. 14's L_CP with respect to the images, which stand for D(F(z_e, e))."""
+        decode = self.denoiser.prior.decode
+        difference = decode(pixels.reference) - decode(pixels.target)
+        if difference.shape != images.shape:
+            difference = torch.nn.functional.interpolate(
+                difference, size=images.shape[-2:], mode="bilinear", align_corners=False
+            )
+        return pixels.strength * difference
+
+
+class Noise:
+    """eps*: one noise for all views and iterations (SegmentDreamer Sec. 4.2, Consistent3D), or fresh ones.
+
+    Args:
+        fixed: draw it once, from `seed`.
+        offset: standard deviation of a constant that is added to each channel.
+    """
+
+    def __init__(self, *, fixed: bool, seed: int, offset: float = 0.0) -> None:
+        self.fixed, self.seed, self.offset = fixed, seed, offset
+        self._kept: torch.Tensor | None = None
+
+    def __call__(self, z0: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+        """Noise that broadcasts against z0 [V, C, ...]."""
+        if not self.fixed:
+            return self._draw(z0, z0.shape, rng)
+        if self._kept is None:
+            self._kept = self._draw(z0, z0.shape[1:], torch.Generator().manual_seed(self.seed))
+        return self._kept
+
+    def _draw(self, z0: torch.Tensor, shape: torch.Size, rng: torch.Generator) -> torch.Tensor:
+        noise = torch.randn(shape, generator=rng)
+        if self.offset:
+            channels = torch.randn(z0.shape[1], *[1] * (z0.dim() - 2), generator=rng)
+            noise = noise + self.offset * channels
+        return noise.to(z0, non_blocking=True)
 
 
 def weight(name: str, t: torch.Tensor, schedule: Schedule) -> torch.Tensor:
@@ -56,30 +185,6 @@ def weight(name: str, t: torch.Tensor, schedule: Schedule) -> torch.Tensor:
     if name == "one":
         return torch.ones(len(t), dtype=torch.float64)
     raise ValueError(f"weighting must be 'sigma_over_alpha', 'one' or 'sigma_squared', got '{name}'")
-
-
-def to_output(
-    z0: torch.Tensor,
-    gradient: torch.Tensor,
-    params: GuidanceParams,
-    diagnostics: Mapping[str, torch.Tensor | float],
-) -> GuidanceOutput:
-    """Hand a gradient with respect to z0 to autograd, scaled by `lambda_guidance`.
-
-    Args:
-        z0: [V, ...] latents, attached to the graph of the images.
-        gradient: shaped like z0, as the guidance computed it.
-        params: `lambda_guidance`; `normalize_grad` first scales every view to unit RMS (views have timesteps of their
-            own, and the noisiest would drown the others).
-        diagnostics: what the guidance wants logged; the norm of the scaled gradient is added as `grad_norm`.
-    """
-    gradient = gradient.detach()
-    if params.normalize_grad:
-        rms = gradient.square().mean(dim=tuple(range(1, gradient.dim())), keepdim=True).sqrt()
-        gradient = gradient / rms.clamp_min(torch.finfo(rms.dtype).tiny)
-    gradient = params.lambda_guidance * gradient
-    norm = gradient.norm()
-    return GuidanceOutput(surrogate_loss(z0, gradient), {**diagnostics, "grad_norm": norm})
 
 
 def surrogate_loss(z0: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:

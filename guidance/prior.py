@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from guidance.model_files import ModelFolder, PriorError, find_model
 from guidance.schedule import Schedule
-from guidance.solver import per_view
+from guidance.solver import eps_of_v
 
 if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
@@ -56,6 +56,9 @@ class StableDiffusionPrior:
         for network in (vae, unet):
             # Convolutions are faster in this order, on processors and accelerators alike.
             network.to(memory_format=torch.channels_last)
+        # Of no effect but where the U-Net is differentiated (SCTD's `approximate: false`): activations are computed
+        # again on the way back, block by block, for a chain of U-Nets would not fit otherwise.
+        unet.enable_gradient_checkpointing()
         self.alphas_cumprod = alphas_cumprod
         self.device, self.dtype = unet.device, unet.dtype
         self.image_size = int(unet.config.sample_size) * 2 ** (len(vae.config.block_out_channels) - 1)
@@ -136,13 +139,11 @@ class StableDiffusionPrior:
     def eps(self, z: torch.Tensor, t: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
         """Predicted noise [B, C, h, w] float32 for latents z at timesteps t [B] (host) given cond [B, L, D].
 
-        A v-prediction model is converted by eps = alpha_t v + sigma_t z.
+        What a v-prediction model says is converted.
         """
         timesteps = t.to(self.device, non_blocking=True)
         output = self.unet(z.to(self.dtype), timesteps, cond.to(self.dtype)).sample.float()
-        if not self._predicts_v:
-            return output
-        return per_view(self._schedule.alpha(t), z) * output + per_view(self._schedule.sigma(t), z) * z
+        return eps_of_v(z, output, t, self._schedule) if self._predicts_v else output
 
 
 def _load_network(

@@ -1,4 +1,4 @@
-"""Prompts by view: azimuth and polar angle to text embeddings."""
+"""Prompts by view: azimuth and polar angle to text embeddings, and to Perp-Neg's negatives."""
 
 from __future__ import annotations
 
@@ -20,6 +20,16 @@ class TextEncoder(Protocol):
 
 
 @dataclass(frozen=True)
+class PerpNegative:
+    """One of Perp-Neg's negatives: the M views [M] (int64, host) that it counts for, its weight in each [M] (host, not 0)
+    and its embedding [L, D]."""
+
+    views: torch.Tensor
+    weights: torch.Tensor
+    embedding: torch.Tensor
+
+
+@dataclass(frozen=True)
 class Conditioning:
     """Text embeddings of V views, each [V, L, D].
 
@@ -28,12 +38,55 @@ class Conditioning:
         negative: n, the negative prompt.
         unconditional: the empty ("inverse") prompt.
         has_negative: whether a negative prompt was given; otherwise `negative` is that of the empty text.
+        negative_is_unconditional: whether the two are the same text.
+        perp_negatives: Perp-Neg's negatives, those alone that count for some view; none without Perp-Neg.
     """
 
     positive: torch.Tensor
     negative: torch.Tensor
     unconditional: torch.Tensor
-    has_negative: bool
+    has_negative: bool = False
+    negative_is_unconditional: bool = False
+    perp_negatives: tuple[PerpNegative, ...] = ()
+
+    def some(self, views: torch.Tensor) -> Conditioning:
+        """Of the views [M] (int64, host) alone, without Perp-Neg."""
+        rows = views.to(self.positive.device, non_blocking=True)
+        texts = (self.positive[rows], self.negative[rows], self.unconditional[rows])
+        return Conditioning(*texts, self.has_negative, self.negative_is_unconditional)
+
+
+@dataclass(frozen=True)
+class PerpNeg:
+    """How strongly Perp-Neg pushes a view away from the other views' prompts: `negative_w` (below 0), which decays with
+    the azimuth by `front_decay_factor` and `side_decay_factor`."""
+
+    negative_w: float = -2.0
+    front_decay_factor: float = 2.0
+    side_decay_factor: float = 10.0
+
+    def weights(self, azimuth: torch.Tensor) -> torch.Tensor:
+        """[V, 2] weights of the negatives ", front view" and ", side view" at azimuth [V] in degrees, 0 = front.
+
+        With r as in `view_weights`: in the front half front counts e^(-r front_decay), none where r > 0.8, and side
+        e^(-(1 - r) side_decay), none where r < 0.2; in the back half side counts half of e^(-r side_decay), none where
+        r > 0.8, and front fully; all of it times negative_w, as LucidDreamer does.
+        """
+        turned = turned_by(azimuth)
+        in_front = turned <= 1
+        r = torch.where(in_front, 1 - turned, 2 - turned)
+        front = torch.where(r > 0.8, 0.0, torch.exp(-r * self.front_decay_factor))
+        side = torch.where(r < 0.2, 0.0, torch.exp(-(1 - r) * self.side_decay_factor))
+        behind = torch.where(r > 0.8, 0.0, torch.exp(-r * self.side_decay_factor) / 2)
+        weights = torch.stack(
+            [torch.where(in_front, front, torch.ones_like(r)), torch.where(in_front, side, behind)], dim=-1
+        )
+        return self.negative_w * weights
+
+
+def turned_by(azimuth: torch.Tensor) -> torch.Tensor:
+    """|phi| / 90 in [0, 2] of azimuth [V] in degrees: 0 is front, 1 the side, 2 the back."""
+    return ((azimuth + 180.0) % 360.0 - 180.0).abs() / 90.0
 
 
 def view_weights(
@@ -51,7 +104,7 @@ def view_weights(
         angle_overhead: degrees.
     Returns: [V, 4] weights of (front, side, back, overhead) that are not negative and sum to one.
     """
-    turned = ((azimuth + 180.0) % 360.0 - 180.0).abs() / 90.0
+    turned = turned_by(azimuth)
     front = (1.0 - turned).clamp_min(0.0)
     back = (turned - 1.0).clamp_min(0.0)
     weights = torch.stack([front, 1.0 - front - back, back, torch.zeros_like(front)], dim=-1)
@@ -70,6 +123,7 @@ class PromptEmbeddings:
         negative: the negative prompt; empty for none.
         inverse: the text of the unconditional prediction (`inverse_text`), usually empty.
         angle_overhead: degrees from +z below which a view is from overhead.
+        perp_neg: Perp-Neg's settings; None: without it.
     """
 
     def __init__(
@@ -80,15 +134,16 @@ class PromptEmbeddings:
         negative: str = "",
         inverse: str = "",
         angle_overhead: float = 30.0,
+        perp_neg: PerpNeg | None = None,
     ) -> None:
         self.texts = [*(text + words for words in VIEW_WORDS), negative, inverse]
         embedded = encoder.embed(self.texts)
         self._views, self._negative, self._inverse = embedded[:4], embedded[4:5], embedded[5:6]
-        self._has_negative = bool(negative.strip())
-        self._angle_overhead = angle_overhead
+        self._has_negative, self._same = bool(negative.strip()), negative == inverse
+        self._angle_overhead, self._perp_neg = angle_overhead, perp_neg
 
     def at(self, azimuth: torch.Tensor, polar: torch.Tensor) -> Conditioning:
-        """The embeddings for views at azimuth [V] and polar [V], in degrees."""
+        """The embeddings for views at azimuth [V] and polar [V], in degrees, on the host."""
         weights = view_weights(azimuth, polar, self._angle_overhead)
         views = self._views
         weights = weights.to(device=views.device, dtype=views.dtype, non_blocking=True)
@@ -98,4 +153,18 @@ class PromptEmbeddings:
             negative=self._negative.expand(count, -1, -1),
             unconditional=self._inverse.expand(count, -1, -1),
             has_negative=self._has_negative,
+            negative_is_unconditional=self._same,
+            perp_negatives=self._perp_negatives(azimuth, polar),
         )
+
+    def _perp_negatives(self, azimuth: torch.Tensor, polar: torch.Tensor) -> tuple[PerpNegative, ...]:
+        if self._perp_neg is None:
+            return ()
+        # From above, neither of the two is a face that should not be there.
+        weights = self._perp_neg.weights(azimuth) * (polar >= self._angle_overhead)[:, None]
+        found = []
+        for column, embedding in zip(weights.unbind(1), self._views):
+            views = torch.nonzero(column).squeeze(1)
+            if len(views):
+                found.append(PerpNegative(views, column[views], embedding))
+        return tuple(found)

@@ -1,4 +1,4 @@
-"""Noise levels, the window that timesteps are drawn from, and the segmented grid of solver times.
+"""Noise levels, the windows that timesteps are drawn from, and the segments of the trajectory.
 
 All of it lives on the host in float64 or int64: timesteps are drawn there, so looking up their noise levels
 never waits for an accelerator.
@@ -6,10 +6,17 @@ never waits for an accelerator.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+
+from config import segments
+from config.schema import Config, GuidanceParams
+from config.segments import MARGIN, segment_edges
+
+__all__ = ["CLEAN", "ReleasedSegments", "Schedule", "SegmentedGrid", "TimeWindow", "segment_edges"]
 
 CLEAN = -1
 """The timestep of a clean sample: alpha = 1, sigma = 0."""
@@ -44,64 +51,68 @@ class Schedule:
         return self._sigma[t]
 
 
+def left_of_warmup(step: int, warmup_iter: int) -> float:
+    """1 at the first iteration, falling evenly to 0 at `warmup_iter`."""
+    return max(0.0, 1 - step / warmup_iter) if warmup_iter > 0 else 0.0
+
+
+def annealed_interval(params: GuidanceParams, step: int, warmup_iter: int) -> int:
+    """delta_T in timesteps: from `delta_t_start` to `delta_t` over the warm-up, if `annealing_intervals`."""
+    if not params.annealing_intervals:
+        return params.delta_t
+    return params.delta_t + math.ceil(
+        left_of_warmup(step, warmup_iter) * (params.delta_t_start - params.delta_t)
+    )
+
+
 @dataclass(frozen=True)
 class TimeWindow:
     """t ~ U(low, high + warm (1 - step / warmup_iter)), in timesteps.
 
-    SegmentDreamer, Sec. 5.1: low 20, high 500, warm 480, warmup_iter 1500.
+    SegmentDreamer, Sec. 5.1: low 20, high 500, warm 480, warmup_iter 1500. `moving`: the lower end falls with the
+    upper one, as in the released code of GCS and SCTD.
     """
 
     low: int
     high: int
     warm: int
     warmup_iter: int
+    moving: bool = False
 
     @classmethod
     def from_fractions(
-        cls, t_range: Sequence[float], max_t_range: float, warmup_iter: int, num_timesteps: int
+        cls,
+        t_range: Sequence[float],
+        max_t_range: float,
+        warmup_iter: int,
+        num_timesteps: int,
+        *,
+        moving: bool = False,
     ) -> TimeWindow:
-        """The window of `t_range` and `max_t_range`, fractions of T; max <= t_range[1] means no warm-up."""
-        low, high, top = (round(x * num_timesteps) for x in (*t_range, max_t_range))
-        high = min(high, num_timesteps - 1)
-        if not 0 <= low <= high:
-            raise ValueError(f"t_range must be two increasing fractions in [0, 1], got {list(t_range)}")
-        return cls(low, high, max(0, min(top, num_timesteps - 1) - high), warmup_iter)
+        """The window of `t_range` and `max_t_range`, fractions of T; max <= t_range[1] means no warm-up.
+
+        Raises: ValueError if the range is none.
+        """
+        low, high, warm = segments.time_window(t_range, max_t_range, num_timesteps)
+        return cls(low, high, warm, warmup_iter, moving)
+
+    @classmethod
+    def of(cls, config: Config, num_timesteps: int, *, moving: bool = False) -> TimeWindow:
+        """As the configuration asks."""
+        params, warmup_iter = config.guidance, config.optimization.warmup_iter
+        return cls.from_fractions(
+            params.t_range, params.max_t_range, warmup_iter, num_timesteps, moving=moving
+        )
 
     def at(self, step: int) -> tuple[int, int]:
         """The first and last timestep that can be drawn at iteration `step`."""
-        left = max(0.0, 1 - step / self.warmup_iter) if self.warmup_iter > 0 else 0.0
-        return self.low, self.high + int(self.warm * left)
+        shift = int(self.warm * left_of_warmup(step, self.warmup_iter))
+        return self.low + (shift if self.moving else 0), self.high + shift
 
     def draw(self, step: int, count: int, rng: torch.Generator) -> torch.Tensor:
         """`count` timesteps [count] int64, uniform over the window at iteration `step`."""
         low, high = self.at(step)
         return torch.randint(low, high + 1, (count,), generator=rng)
-
-
-def segment_edges(num_timesteps: int, phase_num: int, t_mode: str, t_threshold: float) -> list[float]:
-    """The N_s + 1 edges s_0 = 0 < ... < s_{N_s} = T of the sub-trajectories (SegmentDreamer Sec. 4.3).
-
-    `uniform`: equal intervals. `mono`: s_{m+1} - s_m = t_tau + 2 m (T - N_s t_tau) / (N_s (N_s - 1)).
-
-    Raises: ValueError naming both settings if an interval would not be positive.
-    """
-    if phase_num < 1:
-        raise ValueError(f"phase_num must be at least 1, got {phase_num}")
-    if t_mode not in ("uniform", "mono"):
-        raise ValueError(f"t_mode must be 'uniform' or 'mono', got '{t_mode}'")
-    if t_mode == "uniform" or phase_num == 1:
-        return [num_timesteps * m / phase_num for m in range(phase_num + 1)]
-    growth = 2 * (num_timesteps - phase_num * t_threshold) / (phase_num * (phase_num - 1))
-    edges = [0.0]
-    for m in range(phase_num):
-        interval = t_threshold + m * growth
-        if interval <= 0:
-            raise ValueError(
-                f"t_mode 'mono' with phase_num {phase_num} and t_threshold {t_threshold:g} makes segment {m} "
-                f"{interval:g} timesteps long; t_threshold must lie in (0, {2 * num_timesteps / phase_num:g})"
-            )
-        edges.append(edges[-1] + interval)
-    return [*edges[:-1], float(num_timesteps)]
 
 
 class SegmentedGrid:
@@ -125,23 +136,16 @@ class SegmentedGrid:
         t_threshold: float,
         window: TimeWindow,
     ) -> None:
-        if not 1 <= num_ddim_timesteps <= num_timesteps:
-            raise ValueError(f"num_ddim_timesteps must be in [1, {num_timesteps}], got {num_ddim_timesteps}")
-        stride = num_timesteps / num_ddim_timesteps
-        self.points = torch.tensor([int(i * stride) for i in range(num_ddim_timesteps)])
-        exact = segment_edges(num_timesteps, phase_num, t_mode, t_threshold)
-        inner = [int(self.points[(self.points - edge).abs().argmin()]) for edge in exact[:-1]]
-        self.edges = torch.tensor([*inner, num_timesteps])
-        if not bool((self.edges.diff() > 0).all()):
-            raise ValueError(
-                f"num_ddim_timesteps {num_ddim_timesteps} is too few for phase_num {phase_num} segments "
-                f"(t_mode '{t_mode}'): two edges fall on one solver step of {stride:g} timesteps"
-            )
-        if not len(self._within(window.low, window.high)):
-            raise ValueError(
-                f"num_ddim_timesteps {num_ddim_timesteps} leaves no solver step inside t_range "
-                f"[{window.low}, {window.high}] timesteps; use at least {-(-num_timesteps // window.high)}"
-            )
+        points, edges = segments.solver_grid(
+            num_timesteps,
+            num_ddim_timesteps,
+            phase_num=phase_num,
+            t_mode=t_mode,
+            t_threshold=t_threshold,
+            low=window.low,
+            high=window.high,
+        )
+        self.points, self.edges = torch.tensor(points), torch.tensor(edges)
         self.window = window
 
     def draw(self, step: int, count: int, rng: torch.Generator) -> torch.Tensor:
@@ -168,3 +172,32 @@ class SegmentedGrid:
     def _within(self, low: int, high: int) -> torch.Tensor:
         """Solver times in [low, high] that have a segment before them."""
         return self.points[(self.points >= max(low, 1)) & (self.points <= high)]
+
+
+class ReleasedSegments:
+    """The segments of SegmentDreamer's released code, and the times that it draws in them: on no grid.
+
+    Attributes:
+        edges: [phase_num + 1] int64, increasing, from t_min to the highest t of the warm-up.
+    Raises: ValueError naming the settings if an interval would not be positive.
+    """
+
+    def __init__(self, *, phase_num: int, t_mode: str, t_threshold: int, window: TimeWindow) -> None:
+        low, top = window.low, window.high + window.warm
+        self.edges = torch.tensor(
+            segments.released_edges(low, top, phase_num=phase_num, t_mode=t_mode, t_threshold=t_threshold)
+        )
+        self.window = window
+
+    def draw(
+        self, step: int, count: int, least: int, rng: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """s_m, s and t [count] each, s_m <= s < t: t ~ U(window), s_m the start of its segment, t at least `least` (and
+        at least 1) past it, and s ~ U(s_m, t) at least MARGIN from both where there is room."""
+        t = self.window.draw(step, count, rng)
+        # The last edge ends the last segment and starts none.
+        s_m = self.edges[torch.searchsorted(self.edges[1:-1], t, right=True)]
+        t = torch.maximum(t, s_m + max(least, 1)).clamp_max(self.window.high + self.window.warm)
+        room = (t - s_m - 2 * MARGIN).clamp_min(1)
+        offset = (torch.rand(count, generator=rng, dtype=torch.float64) * room).long()
+        return s_m, torch.minimum(s_m + MARGIN + offset, t - 1), t

@@ -1,87 +1,51 @@
-"""Segmented Consistency Trajectory Distillation (SegmentDreamer, Algorithm 1), as the paper states it.
-
-(The released code's variant and the true G_theta with its U-Net Jacobian would branch off in `gradient`.)
-"""
+"""Segmented Consistency Trajectory Distillation (SegmentDreamer, Algorithm 1), as the paper states it."""
 
 from __future__ import annotations
 
 import torch
 
-from config.schema import Config, GuidanceParams
-from guidance import base, cfg, solver
-from guidance.base import GuidanceOutput, Prior
+from config.schema import Config
+from guidance import base, solver
+from guidance.base import Gradient, Noise
+from guidance.cfg import Denoiser
 from guidance.prompts import Conditioning
 from guidance.schedule import Schedule, SegmentedGrid, TimeWindow
 
 
 class SCTD:
-    """Self-consistency within a segment of the ODE trajectory, and consistency across conditions.
+    """Self-consistency within a segment of the ODE trajectory, and consistency across conditions (Eq. 10).
 
-    Every view has a t (and s) of its own: the views still go through the network in one batch, and several
-    noise levels per iteration make a steadier gradient than one.
+    g = w(t) [(G(z_t, empty) - G_s) + (omega + 1)^2 (G(z_t, empty) - G_y)]; w(t) stands for Eq. 10's b(t), the 2 of the
+    square and the alpha_{s_m} by which z_{s_m} depends on z_0. Every view has a t (and s) of its own: the views still go
+    through the network in one batch, and several noise levels per iteration make a steadier gradient than one.
 
-    Args:
-        prior: the diffusion model.
-        params: `guidance_scale`, `t_threshold`, `t_mode`, `fix_noise`, `noise_seed`, `weighting`, `t_range`,
-            `max_t_range`, `lambda_guidance`, `normalize_grad`.
-        phase_num: N_s, the number of segments.
-        num_ddim_timesteps: the number of solver times; t, s and s_m are among them.
-        warmup_iter: iterations over which the window of t narrows.
-    Raises: ValueError if the segments are impossible.
+    U-Net evaluations per view: 4 (two-step trajectory) or 3, and 2 where s = s_m; one more for a negative prompt or for
+    `approximate: false`, and with Perp-Neg those of its negatives and of n.
     """
 
-    def __init__(
-        self,
-        prior: Prior,
-        params: GuidanceParams,
-        *,
-        phase_num: int,
-        num_ddim_timesteps: int,
-        warmup_iter: int,
-    ) -> None:
-        self.prior, self.params = prior, params
-        self.schedule = Schedule(prior.alphas_cumprod)
+    def __init__(self, config: Config, denoiser: Denoiser) -> None:
+        params = config.guidance
+        self.denoiser, self.params = denoiser, params
+        self.schedule = Schedule(denoiser.prior.alphas_cumprod)
         total = self.schedule.num_timesteps
         self.grid = SegmentedGrid(
             total,
-            num_ddim_timesteps,
-            phase_num=phase_num,
+            config.num_ddim_timesteps,
+            phase_num=config.phase_num,
             t_mode=params.t_mode,
             t_threshold=params.t_threshold,
-            window=TimeWindow.from_fractions(params.t_range, params.max_t_range, warmup_iter, total),
+            window=TimeWindow.of(config, total),
         )
-        self._fixed_noise: torch.Tensor | None = None
-
-    @classmethod
-    def from_config(cls, config: Config, prior: Prior) -> SCTD:
-        """As the configuration asks."""
-        return cls(
-            prior,
-            config.guidance,
-            phase_num=config.phase_num,
-            num_ddim_timesteps=config.num_ddim_timesteps,
-            warmup_iter=config.optimization.warmup_iter,
-        )
+        self.noise = Noise(fixed=params.fix_noise is not False, seed=params.noise_seed)
 
     def __call__(
-        self, images: torch.Tensor, conditioning: Conditioning, step: int, rng: torch.Generator
-    ) -> GuidanceOutput:
-        z0 = self.prior.encode(images)
+        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rng: torch.Generator
+    ) -> Gradient:
+        # Lines 4, 5 and 7.
         t = self.grid.draw(step, len(z0), rng)
         s_m = self.grid.start_of_segment(t)
         s = self.grid.draw_between(s_m, t, rng)
-        with torch.no_grad():
-            g_self, g_cross, evals = self.gradient(z0, self._noise(z0, rng), conditioning, s_m, s, t)
-            w = solver.per_view(base.weight(self.params.weighting, t, self.schedule), z0)
-            diagnostics = {
-                "t": float(t.double().mean()),
-                "s": float(s.double().mean()),
-                "s_m": float(s_m.double().mean()),
-                "unet_evals_per_view": evals,
-                "grad_norm_self": (w * g_self).norm(),
-                "grad_norm_cross": (w * g_cross).norm(),
-            }
-        return base.to_output(z0, w * (g_self + g_cross), self.params, diagnostics)
+        return self.gradient(z0, self.noise(z0, rng), conditioning, s_m, s, t)
 
     def gradient(
         self,
@@ -91,43 +55,84 @@ class SCTD:
         s_m: torch.Tensor,
         s: torch.Tensor,
         t: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor, float]:
-        """The two parts of Eq. 10's gradient with respect to z_0, before w(t), and evaluations per view.
+    ) -> Gradient:
+        """Of Eq. 10 with respect to z0 [V, ...] at s_m <= s < t [V].
 
-        They are (z_{s_m} - G_s) and (omega + 1)^2 (z_{s_m} - G_y), where the first G_theta of both terms,
-        G(z_t, t, empty), is taken to be z_{s_m} (Sec. 4.4). A negative prompt n takes the empty one's place
-        in the second term, at the cost of one more evaluation: (omega + 1)^2 (G_n - G_y).
+        A negative prompt n takes the empty one's place in the second term, G(z_t, n) - G_y, at the cost of one more
+        evaluation. `approximate` (Sec. 4.4) takes G(z_t, empty) to be z_{s_m}, and the same for the derivative of
+        G(z_t, n), so that nothing goes back through the U-Net; otherwise both are what the U-Net says, and
+        differentiated as such.
         """
-        empty, y, n = conditioning.unconditional, conditioning.positive, conditioning.negative
-        # Alg. 1, line 6; Eq. 11: with the empty prompt from s_m to t, through s if t is past the threshold.
-        z_sm = solver.add_noise(z0, noise, s_m, self.schedule)
-        eps_sm = self.prior.eps(z_sm, s_m, empty)
-        z_t = self._step(z_sm, eps_sm, s_m, t)
-        two_step = torch.nonzero((t > self.params.t_threshold) & (s > s_m)).squeeze(1)
-        if len(two_step):
-            s_two, rows = s[two_step], two_step.to(z0.device, non_blocking=True)
-            z_s = self._step(z_sm[rows], eps_sm[rows], s_m[two_step], s_two)
-            z_t[rows] = self._step(z_s, self.prior.eps(z_s, s_two, empty[rows]), s_two, t[two_step])
-        # Alg. 1, lines 8 and 9, with G_theta of Eq. 5.
-        eps_y, *eps_n = cfg.predict(self.prior, z_t, t, [y, n] if conditioning.has_negative else [y])
-        g_y = self._step(z_t, eps_y, t, s_m)
-        z_s_hat = self._step(z_t, eps_y, t, s)
-        g_s = self._step(z_s_hat, self.prior.eps(z_s_hat, s, empty), s, s_m)
-        origin = self._step(z_t, eps_n[0], t, s_m) if eps_n else z_sm
-        strength = (self.params.guidance_scale + 1) ** 2
-        evals = 3 + len(two_step) / len(t) + len(eps_n)
-        return z_sm - g_s, strength * (origin - g_y), evals
+        p, schedule, exact = self.params, self.schedule, not self.params.approximate
+        with torch.set_grad_enabled(exact):
+            leaf = z0.detach().requires_grad_(exact)
+            z_sm, z_t, _ = trajectory(
+                self.denoiser, leaf, noise, conditioning, s_m, s, t, t > p.t_threshold, schedule
+            )
+            at_t = self.denoiser.guided(
+                z_t, t, conditioning, 1.0, want_n=conditioning.has_negative, want_empty=exact
+            )
+            origin = z_sm if at_t.empty is None else solver.step(z_t, at_t.empty, t, s_m, schedule)
+            across = origin if at_t.n is None else solver.step(z_t, at_t.n, t, s_m, schedule)
+        # Lines 8 and 9, with G_theta of Eq. 5.
+        z_sm, z_t, eps_y = z_sm.detach(), z_t.detach(), at_t.eps.detach()
+        g_y = solver.step(z_t, eps_y, t, s_m, schedule)
+        z_s = solver.step(z_t, eps_y, t, s, schedule)
+        g_s = without_prompt(self.denoiser, z_s, conditioning, s, s_m, schedule)
 
-    def _step(
-        self, z: torch.Tensor, eps: torch.Tensor, start: torch.Tensor, end: torch.Tensor
-    ) -> torch.Tensor:
-        return solver.step(z, eps, start, end, self.schedule)
+        w = solver.per_view(base.weight(p.weighting, t, schedule), z0)
+        parts = {
+            "self": w * (origin.detach() - g_s),
+            "cross": (p.guidance_scale + 1) ** 2 * w * (across.detach() - g_y),
+        }
+        if exact:
+            # d origin / d z_0 is alpha_{s_m} where the approximation holds.
+            residuals = [part / solver.per_view(schedule.alpha(s_m), z0) for part in parts.values()]
+            parts = {"self_and_cross": torch.autograd.grad([origin, across], leaf, residuals)[0]}
+        return Gradient(
+            parts,
+            times={"t": t, "s": s, "s_m": s_m},
+            predictions={
+                "at s_m": solver.clean(z_sm, noise, s_m, schedule),
+                "at t, with the prompt": solver.clean(z_t, eps_y, t, schedule),
+            },
+        )
 
-    def _noise(self, z0: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-        """eps*: one noise for all views and iterations (Sec. 4.2); without `fix_noise` fresh ones."""
-        if not self.params.fix_noise:
-            return torch.randn(z0.shape, generator=rng).to(z0)
-        if self._fixed_noise is None:
-            seeded = torch.Generator().manual_seed(self.params.noise_seed)
-            self._fixed_noise = torch.randn(z0.shape[1:], generator=seeded).to(z0)
-        return self._fixed_noise
+
+def trajectory(
+    denoiser: Denoiser,
+    z0: torch.Tensor,
+    noise: torch.Tensor,
+    conditioning: Conditioning,
+    s_m: torch.Tensor,
+    s: torch.Tensor,
+    t: torch.Tensor,
+    two_steps: torch.Tensor,
+    schedule: Schedule,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Line 6 and Eq. 11: noise to s_m, then without the prompt to t, through s for the views `two_steps` [V] (bool).
+
+    Returns: z_{s_m}, z_t and eps(z_{s_m}, s_m, empty), each [V, ...].
+    """
+    z_sm = solver.add_noise(z0, noise, s_m, schedule)
+    eps_sm = denoiser.eps(z_sm, s_m, conditioning.unconditional)
+    stop = torch.where(two_steps & (s > s_m), s, t)
+    z_stop = solver.step(z_sm, eps_sm, s_m, stop, schedule)
+    return z_sm, without_prompt(denoiser, z_stop, conditioning, stop, t, schedule), eps_sm
+
+
+def without_prompt(
+    denoiser: Denoiser,
+    z: torch.Tensor,
+    conditioning: Conditioning,
+    t: torch.Tensor,
+    u: torch.Tensor,
+    schedule: Schedule,
+) -> torch.Tensor:
+    """z [V, ...] moved from times t to u [V] without the prompt; views where these are equal ask nothing of the U-Net."""
+    views = torch.nonzero(t != u).squeeze(1)
+    if not len(views):
+        return z
+    rows = views.to(z.device, non_blocking=True)
+    eps = denoiser.eps(z[rows], t[views], conditioning.unconditional[rows])
+    return z.index_copy(0, rows, solver.step(z[rows], eps, t[views], u[views], schedule))

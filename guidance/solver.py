@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from guidance.schedule import Schedule
+from guidance.schedule import CLEAN, Schedule
 
 
 def step(
@@ -28,6 +28,39 @@ def step(
     scale = alpha_u / alpha_t
     shift = schedule.sigma(u) - scale * schedule.sigma(t)
     return per_view(scale, z) * z + per_view(shift, z) * eps
+
+
+def clean(z: torch.Tensor, eps: torch.Tensor, t: torch.Tensor, schedule: Schedule) -> torch.Tensor:
+    """F_theta: the clean sample [V, ...] that eps, predicted at (z, t), stands for."""
+    return step(z, eps, t, torch.full_like(t, CLEAN), schedule)
+
+
+def churn(
+    z: torch.Tensor,
+    eps: torch.Tensor,
+    t: torch.Tensor,
+    u: torch.Tensor,
+    schedule: Schedule,
+    *,
+    eta: float,
+    noise: torch.Tensor,
+) -> torch.Tensor:
+    """z_u [V, ...] that `step` arrived at from t, with a share of its predicted noise replaced by `noise`.
+
+    z_u + (sqrt(sigma_u^2 - v) - sigma_u) eps + sqrt(v) noise, so that the noise level stays sigma_u. v is eta times
+    the variance of DDIM's stochastic step (DDIM Eq. 16; its absolute value, for inversion goes up in time), and at
+    most sigma_u^2 / 2, as in LucidDreamer's code.
+    """
+    abar_t, abar_u = schedule.alpha(t) ** 2, schedule.alpha(u) ** 2
+    variance = (1 - abar_u) / (1 - abar_t) * (1 - abar_t / abar_u).abs()
+    v = torch.minimum(eta * variance, (1 - abar_u) / 2)
+    kept = (1 - abar_u - v).sqrt() - schedule.sigma(u)
+    return z + per_view(kept, z) * eps + per_view(v.sqrt(), z) * noise
+
+
+def eps_of_v(z: torch.Tensor, v: torch.Tensor, t: torch.Tensor, schedule: Schedule) -> torch.Tensor:
+    """eps = alpha_t v + sigma_t z: the noise prediction [V, ...] that a v-prediction at (z, t) amounts to."""
+    return per_view(schedule.alpha(t), z) * v + per_view(schedule.sigma(t), z) * z
 
 
 def add_noise(z0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, schedule: Schedule) -> torch.Tensor:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import torch
 
-from guidance.prompts import Conditioning
+from guidance.prompts import Conditioning, PerpNegative
 from guidance.schedule import Schedule
 from guidance.solver import per_view
 
@@ -40,6 +40,9 @@ class AnalyticPrior:
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         return images
 
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return z
+
     def eps(self, z: torch.Tensor, t: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
         self.evaluations += len(z)
         self.calls.append((len(z), t))
@@ -57,16 +60,44 @@ class AnalyticPrior:
         probability = (-distance / (2 * self.spread**2)).softmax(-1)
         return probability.reshape(len(z0), 2, MODES_PER_CLASS).sum(-1)[:, wanted]
 
-    def conditioning(self, wanted: int, count: int, *, negative: bool = False) -> Conditioning:
-        """y = the class `wanted`, n = the other class (if `negative`), no prompt = both classes."""
+    def conditioning(
+        self, wanted: int, count: int, *, negative: bool = False, perp_neg: bool = False
+    ) -> Conditioning:
+        """y = the class `wanted`, n = the other class (if `negative`), no prompt = both classes. Perp-Neg's negatives
+        (if `perp_neg`) are the class mostly in its one mode and mostly in its other, as seen from another side: each
+        counts for some views, of which some have both and some none."""
         both = torch.full((1, 1, 2 * MODES_PER_CLASS), 1 / (2 * MODES_PER_CLASS))
         classes = torch.zeros(2, 1, 2 * MODES_PER_CLASS)
         for name in (0, 1):
             classes[name, 0, name * MODES_PER_CLASS : (name + 1) * MODES_PER_CLASS] = 1 / MODES_PER_CLASS
         positive, other = classes[wanted : wanted + 1], classes[1 - wanted : 2 - wanted]
+        first, second = (positive[0] * torch.tensor(share).repeat(2) for share in ([1.8, 0.2], [0.4, 1.6]))
+        views = torch.arange(count)
+        thirds, odd = views[views % 3 == 0], views[views % 2 == 1]
+        perp_negatives = (
+            PerpNegative(thirds, -0.5 - thirds / count, first),
+            PerpNegative(odd, -1.5 + odd / count, second),
+        )
         return Conditioning(
             positive=positive.expand(count, -1, -1),
             negative=(other if negative else both).expand(count, -1, -1),
             unconditional=both.expand(count, -1, -1),
             has_negative=negative,
+            negative_is_unconditional=not negative,
+            perp_negatives=perp_negatives if perp_neg else (),
         )
+
+
+class PixelPrior(AnalyticPrior):
+    """Latents are half the logits of the images, which are [V, 4, 4, 4] with values in (0, 1). The modes overlap, so that
+    every prompt counts everywhere."""
+
+    def __init__(self) -> None:
+        super().__init__(spread=1.0)
+        self.modes *= 0.3
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.logit(images) / 2
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(2 * z)

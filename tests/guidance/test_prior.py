@@ -196,3 +196,31 @@ def test_loading_prints_nothing(
         StableDiffusionPrior.load(str(folder), HOST).embed(["a mug"])
     captured = capfd.readouterr()
     assert (captured.out, captured.err, caplog.messages) == ("", "", [])
+
+
+def test_a_differentiated_unet_keeps_blocks_only_and_gives_the_same_derivative(
+    prior: StableDiffusionPrior,
+) -> None:
+    """Of a chain of two evaluations, as in SCTD without its approximation."""
+    z0, cond = torch.randn(2, 4, 16, 16), prior.embed(["a", "b"])
+
+    def derivative() -> tuple[torch.Tensor, int]:
+        kept = 0
+
+        def count(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal kept
+            kept += tensor.numel()
+            return tensor
+
+        z = z0.clone().requires_grad_()
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            eps = prior.eps(z, torch.tensor([100, 300]), cond)
+            loss = prior.eps(z - 0.5 * eps, torch.tensor([400, 600]), cond).square().sum()
+        return torch.autograd.grad(loss, z)[0], kept
+
+    checkpointed, few = derivative()
+    prior.unet.disable_gradient_checkpointing()
+    plain, many = derivative()
+    prior.unet.enable_gradient_checkpointing()
+    torch.testing.assert_close(checkpointed, plain, rtol=1e-5, atol=1e-6)
+    assert few < many / 2

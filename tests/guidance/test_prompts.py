@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pytest
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
-from guidance.prompts import VIEW_WORDS, PromptEmbeddings, view_weights
+from guidance.prompts import VIEW_WORDS, PerpNeg, PromptEmbeddings, view_weights
 
 FRONT, SIDE, BACK, OVERHEAD = torch.eye(4)
 
@@ -70,3 +73,94 @@ def test_without_a_negative_prompt() -> None:
         torch.zeros(2), torch.zeros(2) + 90
     )
     assert not conditioning.has_negative
+
+
+def weights_read_again(
+    azimuth: float, w: float, front_decay: float, side_decay: float
+) -> tuple[float, float]:
+    """Perp-Neg's weights of the front and the side prompt, number by number, for azimuth in [-180, 180)."""
+    phi = abs(azimuth)
+    if phi <= 90:
+        r = 1 - phi / 90
+        front = 0.0 if r > 0.8 else math.exp(-r * front_decay) * w
+        side = 0.0 if r < 0.2 else math.exp(-(1 - r) * side_decay) * w
+    else:
+        r = 1 - (phi - 90) / 90
+        front = w
+        side = 0.0 if r > 0.8 else math.exp(-r * side_decay) * w / 2
+    return front, side
+
+
+@given(
+    azimuth=st.floats(-180, 179.9)
+    | st.sampled_from([-180.0, -90.0, -17.9, 0.0, 18.1, 71.9, 72.1, 90.0, 108.1]),
+    w=st.floats(-5, -0.1),
+    front_decay=st.floats(0, 10),
+    side_decay=st.floats(0, 10),
+    turns=st.integers(-2, 2),
+)
+def test_perp_neg_weights(
+    azimuth: float, w: float, front_decay: float, side_decay: float, turns: int
+) -> None:
+    """Away from the thresholds r = 0.2 and r = 0.8, which rounding may put on either side."""
+    r = 1 - (abs(azimuth) % 90) / 90
+    assume(min(abs(r - 0.2), abs(r - 0.8)) > 1e-6)
+    seen_from = torch.tensor([azimuth + 360.0 * turns], dtype=torch.float64)
+    actual = PerpNeg(w, front_decay, side_decay).weights(seen_from)[0].tolist()
+    assert actual == pytest.approx(weights_read_again(azimuth, w, front_decay, side_decay), rel=1e-9)
+
+
+def test_perp_neg_weights_at_the_four_sides() -> None:
+    """By the defaults -2, 2 and 10: the front pushes off from the side, everything else from the front."""
+    front, side, back, left = PerpNeg().weights(torch.tensor([0.0, 90.0, 180.0, -90.0])).double().tolist()
+    assert front == pytest.approx([0, -2])
+    assert side == left == pytest.approx([-2, 0])
+    assert back == pytest.approx([-2, -1])
+
+
+def test_perp_negatives_are_those_that_count() -> None:
+    prompts = PromptEmbeddings(Encoder(), "a red mug", perp_neg=PerpNeg())
+    # Front, side, back, and the back from above.
+    azimuth, polar = torch.tensor([0.0, 90.0, 180.0, 180.0]), torch.tensor([90.0, 90.0, 90.0, 10.0])
+    front, side = prompts.at(azimuth, polar).perp_negatives
+    table = Encoder().embed([""] * 6)
+    assert front.views.tolist() == [1, 2]
+    assert side.views.tolist() == [0, 2]
+    torch.testing.assert_close(front.weights, torch.tensor([-2.0, -2.0]))
+    torch.testing.assert_close(side.weights, torch.tensor([-2.0, -1.0]))
+    assert torch.equal(front.embedding, table[0])
+    assert torch.equal(side.embedding, table[1])
+
+
+@pytest.mark.parametrize(
+    ("perp_neg", "polar"), [(None, 90.0), (PerpNeg(negative_w=0.0), 90.0), (PerpNeg(), 29.0)]
+)
+def test_perp_negatives_that_do_not_count_are_left_out(perp_neg: PerpNeg | None, polar: float) -> None:
+    """Without Perp-Neg, at no weight, and from above: nothing that a U-Net would have to evaluate."""
+    prompts = PromptEmbeddings(Encoder(), "a red mug", perp_neg=perp_neg)
+    assert prompts.at(torch.linspace(-180, 150, 12), torch.full((12,), polar)).perp_negatives == ()
+
+
+def test_some_of_the_views() -> None:
+    prompts = PromptEmbeddings(Encoder(), "a red mug", negative="ugly", perp_neg=PerpNeg())
+    azimuth, polar = torch.tensor([0.0, 45.0, 180.0]), torch.full((3,), 90.0)
+    some = prompts.at(azimuth, polar).some(torch.tensor([2, 0]))
+    alone = prompts.at(azimuth[[2, 0]], polar[[2, 0]])
+    for name in ("positive", "negative", "unconditional", "has_negative", "negative_is_unconditional"):
+        assert torch.equal(torch.as_tensor(getattr(some, name)), torch.as_tensor(getattr(alone, name)))
+    assert some.perp_negatives == ()
+
+
+@pytest.mark.parametrize(
+    ("negative", "inverse", "has_negative", "same"),
+    [
+        ("", "", False, True),
+        ("ugly", "", True, False),
+        ("ugly", "ugly", True, True),
+        ("", "blur", False, False),
+    ],
+)
+def test_which_prompts_are_the_same(negative: str, inverse: str, has_negative: bool, same: bool) -> None:
+    prompts = PromptEmbeddings(Encoder(), "a red mug", negative=negative, inverse=inverse)
+    conditioning = prompts.at(torch.zeros(1), torch.full((1,), 90.0))
+    assert (conditioning.has_negative, conditioning.negative_is_unconditional) == (has_negative, same)

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from guidance.schedule import CLEAN, Schedule, SegmentedGrid, TimeWindow, segment_edges
-from tests.guidance.analytic_prior import stable_diffusion_alphas
+from config.guidance_params import GuidanceParams
+from guidance.schedule import (
+    CLEAN,
+    ReleasedSegments,
+    Schedule,
+    SegmentedGrid,
+    TimeWindow,
+    annealed_interval,
+    segment_edges,
+)
+from tests.guidance.analytic_prior import AnalyticPrior, PixelPrior, stable_diffusion_alphas
+from tests.guidance.cases import VARIANTS, build
 
 PAPER = TimeWindow.from_fractions((0.02, 0.5), 0.98, 1500, 1000)
 
@@ -151,3 +163,185 @@ def test_a_time_on_an_edge_belongs_to_the_segment_that_ends_there() -> None:
 def test_grids_that_cannot_be(arguments: dict[str, int], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         grid(**arguments)  # type: ignore[arg-type]
+
+
+def test_moving_window_keeps_its_width() -> None:
+    moving = TimeWindow.from_fractions((0.02, 0.5), 0.98, 1500, 1000, moving=True)
+    assert moving.at(0) == (500, 980)
+    assert moving.at(750) == (260, 740)
+    assert moving.at(1500) == PAPER.at(1500) == (20, 500)
+
+
+@given(
+    low=st.integers(0, 999),
+    high=st.integers(1, 1000),
+    top=st.integers(1, 1000),
+    warmup_iter=st.integers(0, 50),
+    step=st.integers(0, 60),
+    moving=st.booleans(),
+)
+def test_windows_stay_within_the_schedule(
+    low: int, high: int, top: int, warmup_iter: int, step: int, moving: bool
+) -> None:
+    assume(low < high)
+    window = TimeWindow.from_fractions(
+        (low / 1000, high / 1000), top / 1000, warmup_iter, 1000, moving=moving
+    )
+    first, last = window.at(step)
+    assert 0 <= low <= first <= last <= 999
+    if not moving:
+        assert first == low
+    if step >= warmup_iter or top <= high:
+        assert (first, last) == (low, min(high, 999))
+    drawn = window.draw(step, 64, torch.Generator().manual_seed(0))
+    assert bool(((drawn >= first) & (drawn <= last)).all())
+
+
+def test_interval_is_annealed_as_lucid_dreamer_does() -> None:
+    params = GuidanceParams(delta_t=80, delta_t_start=100)
+    assert [annealed_interval(params, step, 1500) for step in (0, 1, 75, 76, 750, 1499, 1500, 9999)] == [
+        *(100, 100, 99, 99, 90, 81, 80, 80)
+    ]
+    growing = GuidanceParams(delta_t=100, delta_t_start=80)
+    assert [annealed_interval(growing, step, 10) for step in (0, 5, 10)] == [80, 90, 100]
+    assert annealed_interval(params, 0, 0) == 80
+    assert annealed_interval(params.model_copy(update={"annealing_intervals": False}), 0, 1500) == 80
+
+
+def released(
+    t_range: tuple[float, float] = (0.02, 0.5), max_t_range: float = 0.98, **settings: Any
+) -> ReleasedSegments:
+    window = TimeWindow.from_fractions(t_range, max_t_range, 1500, 1000, moving=True)
+    return ReleasedSegments(
+        **{"phase_num": 5, "t_mode": "uniform", "t_threshold": 150, **settings}, window=window
+    )
+
+
+def test_edges_of_the_released_code() -> None:
+    assert released().edges.tolist() == [19, 211, 403, 595, 787, 979]
+    # d = 2 (960 - 5 * 130) // 20 = 31.
+    assert released(t_mode="mono").edges.tolist() == [20, 150, 311, 503, 726, 980]
+    assert released((0.0, 0.5)).edges.tolist() == [0, 195, 391, 587, 783, 979]
+    assert released(phase_num=1).edges.tolist() == [19, 979]
+
+
+def test_released_segments_that_cannot_be() -> None:
+    with pytest.raises(ValueError, match="t_mode 'mono' with phase_num 5 and t_threshold 20 "):
+        released(t_mode="mono", t_threshold=20)
+    with pytest.raises(ValueError, match="phase_num 30 and t_threshold 150 cuts"):
+        released((0.5, 0.51), 0.51, phase_num=30)
+
+
+@given(
+    low=st.integers(0, 400),
+    width=st.integers(100, 600),
+    top=st.integers(1, 1000),
+    phase_num=st.integers(1, 5),
+    t_mode=st.sampled_from(["uniform", "mono"]),
+    share=st.floats(0.3, 1.7),
+    step=st.integers(0, 2000),
+    least=st.sampled_from([0, 1, 80, 1000]),
+    seed=st.integers(0, 99),
+)
+def test_released_draws_lie_in_order_and_keep_their_distance(
+    low: int,
+    width: int,
+    top: int,
+    phase_num: int,
+    t_mode: str,
+    share: float,
+    step: int,
+    least: int,
+    seed: int,
+) -> None:
+    high = min(low + width, 999)
+    # Between shrinking and growing segments, all above 0.
+    t_threshold = low + int(share * (max(high, top) - low) / phase_num)
+    segments = released(
+        (low / 1000, high / 1000),
+        top / 1000,
+        phase_num=phase_num,
+        t_mode=t_mode,
+        t_threshold=t_threshold,
+    )
+    s_m, s, t = segments.draw(step, 64, least, torch.Generator().manual_seed(seed))
+    window = segments.window
+    last = window.high + window.warm
+    assert bool(((s_m >= 0) & (s_m <= s) & (s < t) & (t <= last)).all())
+    assert last <= 999
+    assert bool(torch.isin(s_m, segments.edges[:-1]).all())
+    assert bool(((t - s_m >= least) | (t == last)).all())
+    # s is as far from both as there is room for.
+    assert bool(((s - s_m >= 10) | (t - s_m <= 10)).all())
+    assert bool(((t - s >= 10) | (t - s_m <= 20)).all())
+    if least <= 1:
+        # t is in the segment that s_m starts.
+        ends = segments.edges[torch.searchsorted(segments.edges, s_m) + 1]
+        assert bool(((t < ends) | (ends == segments.edges[-1])).all())
+
+
+def cds_times(stage: str, step: int, count: int = 500) -> tuple[torch.Tensor, torch.Tensor]:
+    method = build("cds", AnalyticPrior(), cds_stage=stage, iterations=1000).method
+    return method.times(step, count, torch.Generator().manual_seed(0))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("stage", "step", "t_2", "ahead"),
+    [
+        ("coarse", 0, 700, (100, 200)),
+        ("coarse", 250, 400, (100, 200)),
+        ("coarse", 1000, 100, (100, 200)),
+        ("refine", 0, 500, (100, 100)),
+        ("refine", 250, 260, (100, 100)),
+        ("refine", 9999, 20, (100, 100)),
+        # The first half is the coarse stage, the second the refinement, each run through whole.
+        ("both", 0, 700, (100, 200)),
+        ("both", 125, 400, (100, 200)),
+        ("both", 499, 101, (100, 200)),
+        ("both", 500, 500, (100, 100)),
+        ("both", 625, 260, (100, 100)),
+        ("both", 1000, 20, (100, 100)),
+    ],
+)
+def test_cds_times(stage: str, step: int, t_2: int, ahead: tuple[int, int]) -> None:
+    """Consistent3D Eq. 12 and Sec. 4.3, by hand: sqrt(0.25) = 0.5."""
+    later, earlier = cds_times(stage, step)
+    assert set(earlier.tolist()) == {t_2}
+    apart = later - earlier
+    assert int(apart.min()) >= ahead[0] - 1
+    assert int(apart.max()) <= ahead[1] + 1
+    assert int(apart.max()) - int(apart.min()) >= 0.9 * (ahead[1] - ahead[0])
+
+
+@given(
+    low=st.integers(0, 998),
+    delta=st.sampled_from([0, 1, 5, 80, 300, 999, 1000]),
+    step=st.integers(0, 400),
+    seed=st.integers(0, 99),
+)
+def test_gcs_times_are_in_order(low: int, delta: int, step: int, seed: int) -> None:
+    method = build(
+        "gcs", AnalyticPrior(), t_range=[low / 1000, 1.0], delta_t=delta, delta_t_start=delta
+    ).method
+    e, s, t = method.times(step, 64, torch.Generator().manual_seed(seed))  # type: ignore[attr-defined]
+    assert bool(((e >= 0) & (e < s) & (s < t) & (t <= 999)).all())
+    if 10 < delta < 300:
+        assert bool((t - s == delta).all())
+        assert bool(((t - e <= 2 * delta) & ((s - e > 10) | (e == 0))).all())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("delta", [0, 1000])
+@pytest.mark.parametrize("t_range", [[0.0, 0.1], [0.0, 1.0], [0.9, 1.0]])
+def test_extreme_settings_have_times(variant: str, delta: int, t_range: list[float]) -> None:
+    """Whatever is allowed runs, at the first and the last iteration, and gives numbers."""
+    prior = PixelPrior()
+    guide = build(
+        variant, prior, t_range=t_range, max_t_range=1.0, delta_t=delta, delta_t_start=delta, w_cp=0.5
+    )
+    images = torch.full((16, 4, 4, 4), 0.4)
+    for step in (0, 400):
+        output = guide(images, prior.conditioning(0, 16), step, torch.Generator().manual_seed(step))
+        assert bool(output.gradient.isfinite().all())
+        for _, t in prior.calls:
+            assert bool(((t >= 0) & (t <= 999)).all())

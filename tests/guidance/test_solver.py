@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -17,10 +18,11 @@ from diffusers import (
 from guidance import solver
 from guidance.schedule import CLEAN, Schedule
 from tests.guidance.analytic_prior import stable_diffusion_alphas
+from tests.guidance.cases import latents
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-# diffusers keeps its tables in float32.
-CLOSE = {"rtol": 2e-5, "atol": 2e-5}
+CLOSE = {"rtol": 1e-9, "atol": 1e-9}
+PREDICTIONS = ("epsilon", "v_prediction")
 
 
 @pytest.fixture
@@ -30,57 +32,120 @@ def schedule() -> Schedule:
 
 @pytest.fixture
 def state() -> tuple[torch.Tensor, torch.Tensor]:
-    """A sample and a noise prediction [1, 4, 8, 8]."""
-    rng = torch.Generator().manual_seed(1)
-    return torch.randn(1, 4, 8, 8, generator=rng), torch.randn(1, 4, 8, 8, generator=rng)
+    """A sample and a prediction [1, 4, 4, 4] float64."""
+    return latents(1, seed=1), latents(1, seed=2)
 
 
-def take(z: torch.Tensor, eps: torch.Tensor, t: int, u: int, schedule: Schedule) -> torch.Tensor:
-    return solver.step(z, eps, torch.tensor([t]), torch.tensor([u]), schedule)
+def in_float64(scheduler: Any) -> Any:
+    """diffusers keeps its tables in float32: the same tables from the same abar, with fifteen digits."""
+    abar = stable_diffusion_alphas()
+    torch.testing.assert_close(scheduler.alphas_cumprod.double(), abar, rtol=1e-5, atol=0)
+    scheduler.alphas_cumprod = abar
+    if hasattr(scheduler, "lambda_t"):
+        scheduler.alpha_t, scheduler.sigma_t = abar.sqrt(), (1 - abar).sqrt()
+        scheduler.lambda_t = (scheduler.alpha_t / scheduler.sigma_t).log()
+    scheduler.set_timesteps(50)
+    if hasattr(scheduler, "lambda_t"):
+        exact = ((1 - abar) / abar).sqrt()[torch.as_tensor(scheduler.timesteps.tolist())]
+        torch.testing.assert_close(scheduler.sigmas[: len(exact)].double(), exact, rtol=1e-4, atol=0)
+        scheduler.sigmas = torch.cat([exact, scheduler.sigmas[len(exact) :].double()])
+    else:
+        last = "final_alpha_cumprod" if hasattr(scheduler, "final_alpha_cumprod") else "initial_alpha_cumprod"
+        setattr(scheduler, last, getattr(scheduler, last).double())
+    return scheduler
 
 
+def take(
+    z: torch.Tensor, prediction: torch.Tensor, t: int, u: int, schedule: Schedule, kind: str = "epsilon"
+) -> torch.Tensor:
+    """One step, of a noise prediction or of a v-prediction that is converted first, as a prior does."""
+    start, end = torch.tensor([t]), torch.tensor([u])
+    if kind == "v_prediction":
+        prediction = solver.eps_of_v(z, prediction, start, schedule)
+    return solver.step(z, prediction, start, end, schedule)
+
+
+@pytest.mark.parametrize("kind", PREDICTIONS)
 @pytest.mark.parametrize("t", [980, 500, 20, 0])
-def test_equals_ddim(t: int, schedule: Schedule, state: tuple[torch.Tensor, torch.Tensor]) -> None:
-    ddim = DDIMScheduler(**BETAS, clip_sample=False, set_alpha_to_one=True)
-    ddim.set_timesteps(50)
-    z, eps = state
-    expected = ddim.step(eps, t, z, eta=0.0).prev_sample
-    torch.testing.assert_close(take(z, eps, t, t - 20 if t else CLEAN, schedule), expected, **CLOSE)
+def test_equals_ddim(t: int, kind: str, schedule: Schedule, state: tuple[torch.Tensor, torch.Tensor]) -> None:
+    ddim = in_float64(DDIMScheduler(**BETAS, prediction_type=kind, clip_sample=False))
+    z, prediction = state
+    expected = ddim.step(prediction, t, z, eta=0.0).prev_sample
+    actual = take(z, prediction, t, t - 20 if t else CLEAN, schedule, kind)
+    torch.testing.assert_close(actual, expected, **CLOSE)
 
 
+@pytest.mark.parametrize("kind", PREDICTIONS)
 @pytest.mark.parametrize("t", [960, 480, 0])
-def test_equals_ddim_inversion(t: int, schedule: Schedule, state: tuple[torch.Tensor, torch.Tensor]) -> None:
-    ddim = DDIMInverseScheduler(**BETAS, clip_sample=False)
-    ddim.set_timesteps(50)
-    z, eps = state
-    expected = ddim.step(eps, torch.tensor(t + 20), z).prev_sample
-    torch.testing.assert_close(take(z, eps, t, t + 20, schedule), expected, **CLOSE)
+def test_equals_ddim_inversion(
+    t: int, kind: str, schedule: Schedule, state: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    ddim = in_float64(DDIMInverseScheduler(**BETAS, prediction_type=kind, clip_sample=False))
+    z, prediction = state
+    expected = ddim.step(prediction, torch.tensor(t + 20), z).prev_sample
+    torch.testing.assert_close(take(z, prediction, t, t + 20, schedule, kind), expected, **CLOSE)
 
 
+@pytest.mark.parametrize("kind", PREDICTIONS)
 @pytest.mark.parametrize("algorithm", ["dpmsolver", "dpmsolver++"])
 @pytest.mark.parametrize("inverse", [False, True])
 def test_equals_first_order_dpm_solver(
-    algorithm: str, inverse: bool, schedule: Schedule, state: tuple[torch.Tensor, torch.Tensor]
+    inverse: bool, algorithm: str, kind: str, schedule: Schedule, state: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
+    solver_class = DPMSolverMultistepInverseScheduler if inverse else DPMSolverMultistepScheduler
+    settings = {} if inverse else {"final_sigmas_type": "sigma_min"}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # diffusers would rather not have plain dpmsolver used
-        if inverse:
-            dpm = DPMSolverMultistepInverseScheduler(**BETAS, solver_order=1, algorithm_type=algorithm)
-        else:
-            dpm = DPMSolverMultistepScheduler(
-                **BETAS, solver_order=1, algorithm_type=algorithm, final_sigmas_type="sigma_min"
-            )
-    dpm.set_timesteps(50)
-    z, eps = state
-    times = dpm.timesteps.tolist()
-    for t, u in list(pairwise(times))[:-1]:
-        expected = dpm.step(eps, t, z).prev_sample
-        torch.testing.assert_close(take(z, eps, t, u, schedule), expected, **CLOSE)
+        # diffusers would rather not have plain dpmsolver used.
+        warnings.simplefilter("ignore", FutureWarning)
+        dpm = solver_class(
+            **BETAS, **settings, solver_order=1, algorithm_type=algorithm, prediction_type=kind
+        )
+    dpm = in_float64(dpm)
+    z, prediction = state
+    # Its last step, to the schedule's own end, is no step between two of its times.
+    for t, u in list(pairwise(dpm.timesteps.tolist()))[:-1]:
+        # What its `step` does, but for the rounding to float32.
+        dpm._init_step_index(torch.tensor(t))
+        converted = dpm.convert_model_output(prediction, sample=z)
+        expected = dpm.dpm_solver_first_order_update(converted, sample=z)
+        torch.testing.assert_close(dpm.step(prediction, t, z).prev_sample, expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(take(z, prediction, t, u, schedule, kind), expected, **CLOSE)
         z = expected
 
 
+@pytest.mark.parametrize(("t", "u"), [(500, 480), (980, 960), (100, 80)])
+@pytest.mark.parametrize("eta", [0.3, 1.0])
+def test_churn_equals_stochastic_ddim(
+    eta: float, t: int, u: int, schedule: Schedule, state: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    """diffusers' eta is a factor on the standard deviation, this one (LucidDreamer's) on the variance."""
+    ddim = in_float64(DDIMScheduler(**BETAS, clip_sample=False))
+    (z, eps), noise = state, latents(1, seed=3)
+    expected = ddim.step(eps, t, z, eta=eta, variance_noise=noise).prev_sample
+    start, end = torch.tensor([t]), torch.tensor([u])
+    arrived = solver.step(z, eps, start, end, schedule)
+    actual = solver.churn(arrived, eps, start, end, schedule, eta=eta**2, noise=noise)
+    torch.testing.assert_close(actual, expected, **CLOSE)
+
+
+@pytest.mark.parametrize(("t", "u"), [(0, 200), (400, 600), (600, 400), (799, 999), (500, 500)])
+def test_churn_keeps_the_noise_level(t: int, u: int, schedule: Schedule) -> None:
+    """In either direction of time: of z = sigma_u eps, as much noise as before is left, old and new together."""
+    end = torch.tensor([u])
+    one, sigma = torch.ones(1, 1), schedule.sigma(end)[None]
+
+    def churned(old: float, new: float) -> float:
+        z = sigma * old * one
+        return float(solver.churn(z, old * one, torch.tensor([t]), end, schedule, eta=1.0, noise=new * one))
+
+    kept, fresh = churned(1.0, 0.0), churned(0.0, 1.0)
+    assert kept**2 + fresh**2 == pytest.approx(float(sigma) ** 2, rel=1e-6)
+    assert fresh**2 <= float(sigma) ** 2 / 2 + 1e-9
+    assert (fresh > 0) == (t != u)
+
+
 def test_is_undone_by_the_step_back(schedule: Schedule, state: tuple[torch.Tensor, torch.Tensor]) -> None:
-    z, eps = (x.double() for x in state)
+    z, eps = state
     for t, u in [(20, 900), (900, 20), (500, 500)]:
         there = take(z, eps, t, u, schedule)
         torch.testing.assert_close(take(there, eps, u, t, schedule), z, rtol=1e-12, atol=1e-12)
@@ -89,13 +154,13 @@ def test_is_undone_by_the_step_back(schedule: Schedule, state: tuple[torch.Tenso
 def test_splits_into_two_steps_with_the_same_noise(
     schedule: Schedule, state: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
-    z, eps = (x.double() for x in state)
+    z, eps = state
     via = take(take(z, eps, 700, 300, schedule), eps, 300, CLEAN, schedule)
     torch.testing.assert_close(via, take(z, eps, 700, CLEAN, schedule), rtol=1e-12, atol=1e-12)
 
 
-def test_every_view_has_its_own_times(schedule: Schedule, state: tuple[torch.Tensor, torch.Tensor]) -> None:
-    z, eps = (x.repeat(3, 1, 1, 1) for x in state)
+def test_every_view_has_its_own_times(schedule: Schedule) -> None:
+    z, eps = latents(3, seed=1), latents(3, seed=2)
     t, u = torch.tensor([20, 500, 980]), torch.tensor([CLEAN, 980, 20])
     together = solver.step(z, eps, t, u, schedule)
     for view in range(3):
@@ -103,9 +168,9 @@ def test_every_view_has_its_own_times(schedule: Schedule, state: tuple[torch.Ten
         assert torch.equal(together[view : view + 1], alone)
 
 
-def test_noise_added_is_noise_the_step_removes(schedule: Schedule) -> None:
-    rng = torch.Generator().manual_seed(0)
-    z0, noise = torch.randn(2, 4, 8, 8, generator=rng).double().chunk(2)
-    t = torch.tensor([640])
-    z_t = solver.add_noise(z0, noise, t, schedule)
+def test_noise_added_is_noise_the_step_removes(
+    schedule: Schedule, state: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    z0, noise = state
+    z_t = solver.add_noise(z0, noise, torch.tensor([640]), schedule)
     torch.testing.assert_close(take(z_t, noise, 640, CLEAN, schedule), z0, rtol=1e-12, atol=1e-12)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import platform
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,18 +18,17 @@ import config as configuration
 import guidance
 from config import Config
 from gaussian_renderer.showcase import show
-from guidance import StableDiffusionPrior, view_weights
-from guidance.cfg import combine, predict
+from guidance import Conditioning, Denoiser, StableDiffusionPrior, view_weights
 from guidance.schedule import CLEAN, Schedule
 from guidance.solver import step
 from scene.cameras import turntable
 from toybox.assess import Assessment, assess
 from toybox.captions import HELD_OUT, PAIRS, VIEW_WORDS, caption, parse
-from toybox.judge import Judge, Verdict, load_judge
+from toybox.judge import Judge, Verdict, load_judge, named_right
 from toybox.renders import collect, toys
+from toybox.runs import LEAN, machine
 from toybox.splats import rough_point_cloud, write_points
 from toybox.train_judge import impostors
-from toybox.world import COLORS, KINDS
 from train import train
 from utils.media import contact_sheet, write_png
 
@@ -42,13 +40,6 @@ PROMPTS = (
 SHEET_VIEWS = 8
 ROUGH_STEP = 0.2
 VIEWS = (0.0, 90.0, 180.0)
-
-
-def named_right(verdict: Verdict, pairs: list[tuple[str, str]]) -> Tensor:
-    """[B] bool: kind and colour both right."""
-    kinds = torch.tensor([list(KINDS).index(kind) for kind, _ in pairs])
-    colors = torch.tensor([list(COLORS).index(color) for _, color in pairs])
-    return (verdict.kind == kinds) & (verdict.color == colors)
 
 
 def view_right(verdict: Verdict, azimuth: Tensor) -> Tensor:
@@ -84,13 +75,13 @@ def samples(
     by_view = prior.embed(texts).unflatten(0, (len(pairs), len(VIEW_WORDS)))
     cond = torch.einsum("bk,bkld->bld", view_weights(azimuth), by_view)
     empty = prior.embed([""]).expand(len(pairs), -1, -1)
+    conditioning, denoiser = Conditioning(cond, empty, empty), Denoiser(prior)
     size = prior.image_size // 8
     z = torch.randn(len(pairs), 4, size, size, generator=torch.Generator().manual_seed(seed))
     times = [*range(981, 0, -20), CLEAN]
     for start, end in pairwise(times):
         t, u = torch.full((len(pairs),), start), torch.full((len(pairs),), end)
-        eps_y, eps_n = predict(prior, z, t, [cond, empty])
-        z = step(z, combine(eps_n, eps_y, 5.0), t, u, schedule)
+        z = step(z, denoiser.guided(z, t, conditioning, 5.0).eps, t, u, schedule)
     return prior.decode(z)
 
 
@@ -130,14 +121,10 @@ def asset_config(base: Config, prompt: str, method: str, start: str) -> Config:
     return base.model_copy(
         update={
             "guidance_type": method,
-            "save_video": False,
-            "test_ratio": 1,
-            "save_ratio": 1,
             "guidance": base.guidance.model_copy(update={"text": prompt}),
             "camera": base.camera.model_copy(update={"init_shape": shape}),
-            "model": base.model.model_copy(update={"workspace": "evaluate"}),
             "optimization": params.model_copy(
-                update={"save_process": False, "position_lr_init": rates[0], "position_lr_final": rates[1]}
+                update={"position_lr_init": rates[0], "position_lr_final": rates[1]}
             ),
         }
     )
@@ -186,9 +173,7 @@ def asset_table(rows: list[tuple[str, str, list[tuple[Assessment, float]]]]) -> 
         "|---" * (len(rows) + 1) + "|",
     ]
     for index, (first, _) in enumerate(rows[0][2]):
-        cells = [
-            f"{a.recognised:.0%}, {a.psnr:.1f} dB" for _, _, results in rows for a, _ in [results[index]]
-        ]
+        cells = [results[index][0].short for _, _, results in rows]
         mark = " (held out)" if parse(first.prompt) in HELD_OUT else ""
         lines.append(f"| {first.prompt}{mark} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -204,7 +189,7 @@ def main() -> None:
     parser.add_argument("--skip_prior", action="store_true", help="assets only")
     arguments = parser.parse_args()
     logging.getLogger("config").setLevel(logging.ERROR)
-    base, judge = configuration.load(["--opt", arguments.opt, "--quiet"]), load_judge()
+    base, judge = configuration.load(["--opt", arguments.opt, *LEAN, "--workspace", "evaluate"]), load_judge()
     sheets = arguments.sheets
 
     if not arguments.skip_prior:
@@ -232,9 +217,7 @@ def main() -> None:
         for method in arguments.guidances
     ]
     if rows:
-        print(
-            f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-        )
+        print(machine())
         print(asset_table(rows))
 
 

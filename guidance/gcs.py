@@ -1,0 +1,103 @@
+"""Guided Consistency Sampling (Connecting Consistency Distillation to Score Distillation; SegmentDreamer Supp. A)."""
+
+from __future__ import annotations
+
+import torch
+
+from config.schema import Config
+from config.segments import MARGIN
+from guidance import solver
+from guidance.base import Gradient, Noise, PixelGradient
+from guidance.cfg import Denoiser
+from guidance.prompts import Conditioning
+from guidance.schedule import Schedule, TimeWindow, annealed_interval
+
+W_CP = 0.5
+"""The pixel term's weight, where the configuration gives none."""
+
+
+class GCS:
+    """The sum of Eq. 14's compact consistency, conditional guidance and pixel constraint, at times e < s < t.
+
+    The gradient flows through the linear coefficients of the steps only, never through the U-Net; E[.] is the mean over
+    the views. As the released code, where the paper differs: the target of L_CG and L_CP is F(G(z_t, t, e, y), e) with
+    the guided prediction at e, not with the unconditional one. U-Net evaluations per view: two for the trajectory, two
+    at t (three with a negative prompt), one for L_CC, two for L_CG and L_CP.
+    """
+
+    def __init__(self, config: Config, denoiser: Denoiser) -> None:
+        params = config.guidance
+        self.denoiser, self.params = denoiser, params
+        self.w_cp = params.rgb_scale * (W_CP if params.w_cp is None else params.w_cp)
+        if not (params.w_cc or params.w_gc or self.w_cp):
+            raise ValueError(
+                "w_cc, w_gc and w_cp (times rgb_scale) are all 0, but GCS needs at least one of its terms"
+            )
+        self.schedule = Schedule(denoiser.prior.alphas_cumprod)
+        self.window = TimeWindow.of(config, self.schedule.num_timesteps, moving=True)
+        self.noise = Noise(fixed=params.fix_noise is not False, seed=params.noise_seed)
+
+    def __call__(
+        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rng: torch.Generator
+    ) -> Gradient:
+        e, s, t = self.times(step, len(z0), rng)
+        return self.gradient(z0, self.noise(z0, rng), conditioning, e, s, t)
+
+    def times(
+        self, step: int, count: int, rng: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """e, s and t [count]: s = t - delta, e ~ U(t - 2 delta, t - delta - 10), kept in 0 <= e < s < t."""
+        delta = annealed_interval(self.params, step, self.window.warmup_iter)
+        delta = min(max(delta, 1), self.schedule.num_timesteps - 2)
+        t = self.window.draw(step, count, rng).clamp_min(delta + 1)
+        s = t - delta
+        first = (s - delta).clamp_min(0)
+        room = (s - MARGIN - first).clamp_min(1)
+        e = first + (torch.rand(count, generator=rng, dtype=torch.float64) * room).long()
+        return e, s, t
+
+    def gradient(
+        self,
+        z0: torch.Tensor,
+        noise: torch.Tensor,
+        conditioning: Conditioning,
+        e: torch.Tensor,
+        s: torch.Tensor,
+        t: torch.Tensor,
+    ) -> Gradient:
+        """Of Eq. 14 with respect to z0 [V, ...]."""
+        p, empty, omega = self.params, conditioning.unconditional, self.params.guidance_scale
+        # The trajectory z_e -> z_s -> z_t without the prompt.
+        z_e = solver.add_noise(z0, noise, e, self.schedule)
+        eps_e = self.denoiser.eps(z_e, e, empty)
+        z_s = self._step(z_e, eps_e, e, s)
+        z_t = self._step(z_s, self.denoiser.eps(z_s, s, empty), s, t)
+        at_t = self.denoiser.guided(z_t, t, conditioning, omega, want_empty=p.w_cc > 0)
+        clean_e = solver.clean(z_e, eps_e, e, self.schedule)
+
+        parts, predictions = {}, {"at e, without the prompt": clean_e}
+        mean = 2 / len(z0)
+        if p.w_cc > 0:
+            # L_CC = |G(z_t, t, e, empty) - sg G(z_s^t, s, e, empty)|^2 (Eq. 6); the chain of linear coefficients from
+            # z_0 to G(z_t) is alpha_e (alpha_s / alpha_e) (alpha_t / alpha_s) (alpha_e / alpha_t) = alpha_e.
+            assert at_t.empty is not None
+            z_s_t = self._step(z_t, at_t.eps, t, s)
+            g_t = self._step(z_t, at_t.empty, t, e)
+            g_s = self._step(z_s_t, self.denoiser.eps(z_s_t, s, empty), s, e)
+            parts["cc"] = p.w_cc * mean * solver.per_view(self.schedule.alpha(e), z0) * (g_t - g_s)
+        if p.w_gc == 0 and self.w_cp == 0:
+            return Gradient(parts, {"t": t, "s": s, "e": e}, predictions)
+
+        # L_CG = |F(z_e, e, empty) - sg F(G(z_t, t, e, y), e, y)|^2: from z_0 to F(z_e) the coefficient is 1.
+        g_y = self._step(z_t, at_t.eps, t, e)
+        eps_y = self.denoiser.guided(g_y, e, conditioning, omega).eps
+        clean_y = predictions["at e, guided"] = solver.clean(g_y, eps_y, e, self.schedule)
+        parts["cg"] = p.w_gc * mean * (clean_e - clean_y)
+        # L_CP: the same in pixels, with the render in the place of D(F(z_e, e, empty)) for the derivative.
+        pixels = PixelGradient(clean_e, clean_y, self.w_cp * mean) if self.w_cp else None
+        return Gradient(parts, {"t": t, "s": s, "e": e}, predictions, pixels)
+
+    def _step(
+        self, z: torch.Tensor, eps: torch.Tensor, start: torch.Tensor, end: torch.Tensor
+    ) -> torch.Tensor:
+        return solver.step(z, eps, start, end, self.schedule)

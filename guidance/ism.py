@@ -1,0 +1,97 @@
+"""Interval Score Matching (LucidDreamer)."""
+
+from __future__ import annotations
+
+import torch
+
+from config.schema import Config
+from guidance import base, solver
+from guidance.base import Gradient, Noise
+from guidance.cfg import Denoiser
+from guidance.prompts import Conditioning
+from guidance.schedule import Schedule, TimeWindow, annealed_interval
+
+
+class ISM:
+    """g = w(t) (eps^omega(z_t, t, y) - eps(z_s, s, empty)) along an unconditional DDIM inversion z_0 -> z_s -> z_t.
+
+    s = t - delta_T. U-Net evaluations per view: one for each stride of the inversion to s (at most `xs_inv_steps`), one
+    at s, which makes both the last step and the target, and two at t.
+    """
+
+    def __init__(self, config: Config, denoiser: Denoiser) -> None:
+        params = config.guidance
+        self.denoiser, self.params = denoiser, params
+        self.schedule = Schedule(denoiser.prior.alphas_cumprod)
+        self.window = TimeWindow.of(config, self.schedule.num_timesteps)
+        self.noise = Noise(fixed=params.fix_noise is True, seed=params.noise_seed)
+
+    def __call__(
+        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rng: torch.Generator
+    ) -> Gradient:
+        t = self.window.draw(step, len(z0), rng)
+        # Algorithm 1, line 4.
+        s = (t - annealed_interval(self.params, step, self.window.warmup_iter)).clamp_min(0)
+        return self.gradient(z0, self.noise(z0, rng), conditioning, s, t, rng)
+
+    def gradient(
+        self,
+        z0: torch.Tensor,
+        noise: torch.Tensor,
+        conditioning: Conditioning,
+        s: torch.Tensor,
+        t: torch.Tensor,
+        rng: torch.Generator,
+    ) -> Gradient:
+        """Eq. 17 for z0 [V, ...] at s and t [V]."""
+        p, schedule = self.params, self.schedule
+        # Algorithm 1, lines 5 to 8; the noise is added at the first index, which is s - 5 * 200 or else 0.
+        start = (s - p.xs_delta_t * p.xs_inv_steps).clamp_min(0)
+        z_s = self.invert(solver.add_noise(z0, noise, start, schedule), start, s, conditioning, rng)
+        # Line 9.
+        eps_s = self._unguided(z_s, s, conditioning)
+        z_t = solver.step(z_s, eps_s, s, t, schedule)
+        # Line 10.
+        guided = self.denoiser.guided(z_t, t, conditioning, p.guidance_scale)
+        w = solver.per_view(base.weight(p.weighting, t, schedule), z0)
+        return Gradient(
+            parts={"interval": w * (guided.eps - eps_s)},
+            times={"t": t, "s": s},
+            predictions={
+                "at s, without the prompt": solver.clean(z_s, eps_s, s, schedule),
+                "at t, guided": solver.clean(z_t, guided.eps, t, schedule),
+            },
+        )
+
+    def invert(
+        self,
+        z: torch.Tensor,
+        start: torch.Tensor,
+        end: torch.Tensor,
+        conditioning: Conditioning,
+        rng: torch.Generator,
+    ) -> torch.Tensor:
+        """z [V, ...] moved from times `start` to `end` [V] without the prompt, in strides of delta_S (Eq. 9).
+
+        Views that have arrived take no further part. With `xs_eta` above 0 every stride renews some of the noise.
+        """
+        z, now = z.clone(), start.clone()
+        while len(views := torch.nonzero(now < end).squeeze(1)):
+            rows = views.to(z.device, non_blocking=True)
+            t, u = now[views], torch.minimum(now[views] + self.params.xs_delta_t, end[views])
+            eps = self._unguided(z[rows], t, conditioning.some(views))
+            moved = solver.step(z[rows], eps, t, u, self.schedule)
+            if self.params.xs_eta > 0:
+                fresh = torch.randn(moved.shape, generator=rng).to(moved)
+                moved = solver.churn(moved, eps, t, u, self.schedule, eta=self.params.xs_eta, noise=fresh)
+            z[rows], now[views] = moved, u
+        return z
+
+    def _unguided(self, z: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+        """eps(z, t, empty); a `denoise_guidance_scale` c above 1 guides the inversion towards the negative prompt,
+        eps + c (eps_n - eps), which is nothing where there is none."""
+        scale, c = self.params.denoise_guidance_scale, conditioning
+        if scale <= 1 or c.negative_is_unconditional:
+            return self.denoiser.eps(z, t, c.unconditional)
+        toward_n = Conditioning(positive=c.negative, negative=c.unconditional, unconditional=c.unconditional)
+        return self.denoiser.guided(z, t, toward_n, scale).eps

@@ -1,0 +1,64 @@
+"""Whatever timesteps the configuration accepts, the guidances can draw."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from config import Config, ConfigError, load
+from guidance import GCS, METHODS, SCTD, Denoiser, ReleasedSCTD
+from tests.guidance.analytic_prior import stable_diffusion_alphas
+
+PRIOR = SimpleNamespace(alphas_cumprod=stable_diffusion_alphas())
+COUNT = 64
+
+
+def drawn(config: Config, step: int) -> tuple[torch.Tensor, ...]:
+    """The times of one iteration, in the order in which they must rise."""
+    rng = torch.Generator().manual_seed(step)
+    method = METHODS[config.guidance_type](config, Denoiser(PRIOR))  # type: ignore[arg-type]
+    if isinstance(method, GCS):
+        return method.times(step, COUNT, rng)
+    if isinstance(method, ReleasedSCTD):
+        return method.segments.draw(step, COUNT, config.guidance.delta_t, rng)
+    assert isinstance(method, SCTD)
+    t = method.grid.draw(step, COUNT, rng)
+    s_m = method.grid.start_of_segment(t)
+    return s_m, method.grid.draw_between(s_m, t, rng), t
+
+
+@settings(max_examples=80)
+@given(
+    low=st.sampled_from([0.0, 0.02, 0.2]),
+    width=st.sampled_from([0.01, 0.1, 0.3, 0.5]),
+    top=st.sampled_from([0.3, 0.8, 1.0]),
+    t_mode=st.sampled_from(["uniform", "mono"]),
+    phase_num=st.integers(1, 12),
+    t_threshold=st.integers(1, 300),
+    delta_t=st.integers(0, 400),
+)
+@pytest.mark.parametrize("method", ["gcs", "sctd paper", "sctd released"])
+def test_what_is_accepted_can_be_drawn(
+    method: str,
+    low: float,
+    width: float,
+    top: float,
+    t_mode: str,
+    phase_num: int,
+    t_threshold: int,
+    delta_t: int,
+) -> None:
+    name, variant = [*method.split(), "paper"][:2]
+    argv = f"--guidance_type {name} --sctd_variant {variant} --t_mode {t_mode} --phase_num {phase_num} "
+    argv += f"--t_threshold {t_threshold} --delta_t {delta_t} --t_range [{low},{low + width:g}] --max_t_range {top}"
+    try:
+        config = load(argv.split())
+    except ConfigError:
+        return
+    for step in (0, 200, 400):
+        first, middle, last = drawn(config, step)
+        assert bool(((first >= 0) & (first <= middle) & (middle < last) & (last < 1000)).all())
