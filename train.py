@@ -31,19 +31,18 @@ import time
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
 import guidance
-from gaussian_renderer import render
-from gaussian_renderer.augment import disparity, perturb, sample_background
 from gaussian_renderer.recorder import Recorder
 from gaussian_renderer.regularize import binary_alpha, mean_alpha, mean_scale, tv
+from gaussian_renderer.training_views import training_views
 from guidance import Guidance, PriorError, PromptEmbeddings
+from scene.brightness import equalize_brightness
 from scene.cameras import sample, view_range_at
 from scene.densify import DensificationStats, cap_scales, refine
-from scene.gaussian_model import GaussianModel, active_sh_degree
+from scene.gaussian_model import GaussianModel
 from scene.initialize import initialize
 from scene.optimizer import GaussianOptimizer
 from utils.device import peak_memory, resolve_device
@@ -65,6 +64,8 @@ class Training:
     guide: Guidance
     rng: Generators
     device: torch.device
+    dimmed: int = 0
+    """How often Brightness-Equalised Generation has dimmed the colours."""
 
 
 @dataclass(frozen=True)
@@ -99,45 +100,31 @@ def assemble(config: Config) -> Training:
 def training_step(state: Training, step: int, recorder: Recorder) -> dict[str, float | Tensor]:
     """One iteration, numbered from 1: cameras, render, guidance, gradient, update. Returns what to log."""
     config, gaussians, rng = state.config, state.gaussians, state.rng
-    params, model, camera = config.optimization, config.model, config.camera
-    views = sample(
-        camera,
-        view_range_at(camera, params, step),
-        config.guidance.C_batch_size,
-        rng["cameras"],
-        state.device,
+    params, camera = config.optimization, config.camera
+    cameras = sample(
+        camera, view_range_at(camera, params, step), config.guidance.C_batch_size, rng["cameras"]
     )
-    geometry = (
-        float(torch.rand((), generator=rng["augment"])) < params.as_latent_ratio or step <= params.geo_iter
-    )
-    background = sample_background(model, len(views), rng["augment"], state.device)
-    noisy = perturb(gaussians, model, rng["augment"], sh_degree=active_sh_degree(model.sh_degree, step))
-    out = render(
-        gaussians,
-        views,
-        background,
-        sh_degree=noisy.sh_degree,
-        scales=noisy.scales,
-        shs=noisy.shs,
-        antialiasing=config.pipeline.antialiasing,
-    )
-    depth = disparity(out, views)
-    images = F.avg_pool2d(depth.expand(-1, 3, -1, -1) if geometry else out.rgb, camera.SSAA)
+    # Prompts depend on the cameras: taken while these are on the host, so that nothing waits for the device.
+    conditioning = state.prompts.at(cameras.azimuth, cameras.polar)
+    seen = training_views(gaussians, cameras.to(state.device), config, step, rng)
+    out = seen.out
 
-    guided = state.guide(images, state.prompts.at(views.azimuth, views.polar), step - 1, rng["timesteps"])
+    guided = state.guide(seen.images, conditioning, step - 1, rng["timesteps"])
     penalties = {
-        "tv": params.lambda_tv * (tv(out.rgb) + tv(depth)),
+        "tv": params.lambda_tv * (tv(out.rgb) + tv(seen.disparity)),
         "scale": params.lambda_scale * mean_scale(gaussians.scales),
         "alpha": params.lambda_alpha * mean_alpha(out.alpha),
         "alpha_binary": params.lambda_alpha_binary * binary_alpha(out.alpha),
     }
     (guided.loss + sum(penalties.values())).backward()
 
-    recorder.training_views(step, images, out)
     assert out.means2d.grad is not None
-    state.stats.accumulate(out.means2d.grad, out.radii, views.width, views.height)
+    state.stats.accumulate(out.means2d.grad, out.radii, cameras.width, cameras.height)
     norms = state.optimizer.step(step)
+    recorder.picture(step, seen, guided.predictions, guided.gradient)
     refine(state.optimizer, state.stats, params, step, rng["densify"])
+    if config.guidance.BEG:
+        state.dimmed += equalize_brightness(state.optimizer, out.rgb, out.alpha, params, step)
     if params.max_scale is not None:
         cap_scales(gaussians, params.max_scale)
     return {
@@ -154,7 +141,7 @@ def train(config: Config) -> Result:
     run = RunFolder.create(config.model.workspace, f"{config.guidance.text}-{config.guidance_type}")
     iterations = config.optimization.iterations
     start = time.perf_counter()
-    with Recorder(config, run) as recorder:
+    with Recorder(config, run, state.guide.denoiser.prior.decode) as recorder:
         bar = tqdm(
             range(1, iterations + 1), desc="train", unit="it", disable=config.quiet, dynamic_ncols=True
         )
@@ -165,30 +152,34 @@ def train(config: Config) -> Result:
                 recorder.scalars(step, {**logged, **machine_state(state, step, start)})
             recorder.after_step(step, state.gaussians)
         seconds = time.perf_counter() - start
-        recorder.finish(state.gaussians, summary(config, len(state.gaussians), seconds))
+        recorder.finish(state.gaussians, summary(state, seconds))
     return Result(state.gaussians, run, seconds)
 
 
 def machine_state(state: Training, step: int, start: float) -> dict[str, float]:
     """How the run is going, for the logs."""
     rates = {f"lr/{name}": rate for name, rate in state.optimizer.rates(step).items()}
+    dimmed = {"run/times_dimmed": state.dimmed} if state.config.guidance.BEG else {}
     return {
         **rates,
+        **dimmed,
         "run/gaussians": len(state.gaussians),
         "run/iterations_per_second": step / (time.perf_counter() - start),
         "run/memory_GB": peak_memory(state.device),
     }
 
 
-def summary(config: Config, num_gaussians: int, seconds: float) -> list[str]:
+def summary(state: Training, seconds: float) -> list[str]:
     """The run in a few lines, and the settings that differ from the defaults."""
-    iterations = config.optimization.iterations
+    config, iterations = state.config, state.config.optimization.iterations
     lines = [
         f"{config.guidance_type}, prior {config.guidance.model_key}, seed {config.seed}: {iterations} iterations in "
-        f"{seconds:.0f} s ({iterations / seconds:.1f} it/s), {num_gaussians} Gaussians",
-        "Settings that differ from the defaults:",
+        f"{seconds:.0f} s ({iterations / seconds:.1f} it/s), {len(state.gaussians)} Gaussians"
     ]
-    return lines + textwrap.wrap(", ".join(differences(config)), 110)
+    if config.guidance.BEG:
+        lines.append(f"Brightness-Equalised Generation dimmed the colours {state.dimmed} times")
+    settings = textwrap.wrap(", ".join(differences(config)), 110)
+    return [*lines, "Settings that differ from the defaults:", *settings]
 
 
 def warn_of_unknown_words(config: Config) -> None:

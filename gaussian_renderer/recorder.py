@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 import config as configuration
 from config import Config
-from gaussian_renderer import RenderOutput
 from gaussian_renderer.showcase import Shown, show
+from gaussian_renderer.training_picture import training_picture
+from gaussian_renderer.training_views import TrainingViews
 from scene.cameras import Cameras, six_views, turntable
 from scene.cameras_json import cameras_json, cfg_args
 from scene.gaussian_model import GaussianModel
 from utils.files import write_text
-from utils.media import contact_sheet, depth_image, open_video, write_png, write_video
+from utils.media import Row, contact_sheet, open_video, write_png, write_video
 from utils.report import report_sheet
 from utils.run_folder import RunFolder
 
@@ -34,10 +34,13 @@ def evenly(iterations: int, times: int) -> set[int]:
 
 
 class Recorder:
-    """Writes a run's files as it goes. A context manager: the process video appears when the block ends."""
+    """Writes a run's files as it goes. A context manager: the process video appears when the block ends.
 
-    def __init__(self, config: Config, run: RunFolder) -> None:
-        self.config, self.run = config, run
+    `decode` makes images [V, 3, H, W] of clean latents [V, ...].
+    """
+
+    def __init__(self, config: Config, run: RunFolder, decode: Callable[[Tensor], Tensor]) -> None:
+        self.config, self.run, self._decode = config, run, decode
         iterations = config.optimization.iterations
         self._test_steps = evenly(iterations, config.test_ratio)
         self._save_steps = evenly(iterations, config.save_ratio)
@@ -77,14 +80,13 @@ class Recorder:
         for name, value in values.items():
             self._writer.add_scalar(name, float(value), step)
 
-    def training_views(self, step: int, images: Tensor, out: RenderOutput) -> None:
-        """Every `vis_interval` iterations: what the guidance was shown [V, 3, H, W], the depth and the alpha."""
+    def picture(
+        self, step: int, seen: TrainingViews, predictions: Mapping[str, Tensor], gradient: Tensor
+    ) -> None:
+        """At iteration 1 and every `vis_interval`: the picture of `training_picture`."""
         if step % self.config.guidance.vis_interval and step != 1:
             return
-        ssaa = self.config.camera.SSAA
-        depth, alpha = (F.avg_pool2d(image.detach().cpu(), ssaa) for image in (out.depth, out.alpha))
-        rows = [images.detach().cpu(), depth_image(depth, alpha), alpha.expand(-1, 3, -1, -1)]
-        sheet = contact_sheet(torch.cat(rows), columns=len(images))
+        sheet = training_picture(seen, predictions, gradient, self._decode)
         write_png(self.run.train_picture(step), sheet)
         self._writer.add_image("train/views", sheet, step)
 
@@ -123,9 +125,9 @@ class Recorder:
         """The final asset and the report, with `lines` of text under its pictures."""
         gaussians.save_ply(self.run.asset)
         shown = self._show(gaussians, six_views(self.config.camera))
-        rows = [("Six views, 60° apart", shown.rgb), ("Their depth", shown.depth)]
+        rows = [Row("Six views, 60° apart", shown.rgb), Row("Their depth", shown.depth)]
         if self._strip:
-            rows.append(("As it formed", torch.stack(self._strip)))
+            rows.append(Row("As it formed", torch.stack(self._strip)))
         write_png(self.run.report, report_sheet(self.config.guidance.text, lines, rows))
 
     def __enter__(self) -> Recorder:

@@ -15,6 +15,7 @@ from plyfile import PlyData
 import config as configuration
 from config import Config
 from scene.gaussian_model import GaussianModel
+from tests.changed import changed
 from train import main, train, warn_of_unknown_words
 
 ROOT = Path(__file__).parent.parent
@@ -85,8 +86,7 @@ def test_the_asset_is_the_trained_model_in_the_layout_of_3dgs_viewers(tiny_confi
 def test_training_moves_every_parameter(tiny_config: Config) -> None:
     def after(iterations: int) -> GaussianModel:
         still = {"densify_until_iter": 0, "relocate_interval": 0, "iterations": iterations}
-        optimization = tiny_config.optimization.model_copy(update=still)
-        return train(tiny_config.model_copy(update={"optimization": optimization})).gaussians
+        return train(changed(tiny_config, **still)).gaussians
 
     early, late = after(1), after(4)
     for name, parameter in early.raw().items():
@@ -94,17 +94,60 @@ def test_training_moves_every_parameter(tiny_config: Config) -> None:
             assert not torch.equal(parameter, late.raw()[name]), name
 
 
-@pytest.mark.parametrize("method", configuration.GUIDANCE_NAMES)
-def test_every_guidance_runs_and_logs_its_diagnostics(tiny_config: Config, method: str) -> None:
+TIMES = {"sds": "t", "ism": "t s", "cds": "t_1 t_2", "gcs": "t s e", "sctd": "t s s_m"}
+"""The times that each guidance logs."""
+
+
+@pytest.mark.parametrize(
+    ("method", "keys"),
+    [
+        *((method, {}) for method in configuration.GUIDANCE_NAMES),
+        ("sctd", {"approximate": False}),
+        ("sctd", {"sctd_variant": "released"}),
+        ("sctd", {"sctd_variant": "released", "w_cp": 0.1}),
+        ("sctd", {"t_mode": "mono", "phase_num": 1}),
+        ("sctd", {"sctd_variant": "released", "t_mode": "mono", "phase_num": 1}),
+        ("gcs", {"w_cp": 0.0, "w_gc": 0.0}),
+        ("ism", {"denoise_guidance_scale": 3.0, "xs_eta": 0.5, "normalize_grad": False}),
+    ],
+)
+def test_every_guidance_runs_and_logs_its_diagnostics(
+    tiny_config: Config, method: str, keys: dict[str, object]
+) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    root = train(tiny_config.model_copy(update={"guidance_type": method})).run.root
-    events = EventAccumulator(str(root)).Reload()
+    also = {"perpneg": True, "negative": "ugly", "flip_aug_ratio": 0.5, "as_latent_ratio": 0.5}
+    small = {"iterations": 4, "test_ratio": 1, "save_video": False, "save_process": False}
+    result = train(changed(tiny_config, guidance_type=method, **also, **small, **keys))
+    assert not result.gaussians.nonfinite()
+    events = EventAccumulator(str(result.run.root)).Reload()
     scalars = set(events.Tags()["scalars"])
-    wanted = {"loss/guidance", "loss/tv", "guidance/t", "guidance/grad_norm", "grad_norm/xyz", "lr/xyz"}
-    assert wanted | {"run/gaussians", "run/iterations_per_second", "run/memory_GB"} <= scalars
+    wanted = {"loss/guidance", "loss/tv", "guidance/grad_norm", "grad_norm/xyz", "lr/xyz", "run/gaussians"}
+    wanted |= {f"guidance/{name}" for name in (*TIMES[method].split(), "unet_evals_per_view")}
+    assert wanted | {"run/iterations_per_second", "run/memory_GB"} <= scalars
+    assert any(name.startswith("guidance/grad_norm_") for name in scalars)
+    assert ("guidance/grad_norm_pixels" in scalars) == bool(keys.get("w_cp", method == "gcs"))
     assert set(events.Tags()["images"]) == {"train/views", "test/six_views"}
     assert set(events.Tags()["histograms"]) == {"gaussians/opacity", "gaussians/scale"}
+
+
+def test_pictures_do_not_change_the_asset(tiny_config: Config) -> None:
+    quick = {"guidance_type": "gcs", "flip_aug_ratio": 0.5, "save_video": False}
+    often, never = (train(changed(tiny_config, vis_interval=every, **quick)) for every in (2, 10**6))
+    assert often.run.asset.read_bytes() == never.run.asset.read_bytes()
+    pictures = [len(list((result.run.root / "train_process").iterdir())) for result in (often, never)]
+    assert pictures == [6, 1]
+
+
+def test_bright_colours_are_dimmed_and_counted(tiny_config: Config) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    keys = {"start_reset_iter": 2, "end_reset_iter": 7, "lgt_thresh": 0.0, "save_video": False}
+    result = train(changed(tiny_config, BEG=True, **keys))
+    events = EventAccumulator(str(result.run.root)).Reload()
+    assert [event.value for event in events.Scalars("run/times_dimmed")] == [4]
+    plain = train(changed(tiny_config, **keys))
+    assert result.run.asset.read_bytes() != plain.run.asset.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -132,8 +175,7 @@ def test_cameras_json_describes_the_test_views(tiny_config: Config) -> None:
 def test_a_prior_that_cannot_be_had_is_one_sentence(
     tiny_config: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    guidance = tiny_config.guidance.model_copy(update={"model_key": "/nowhere/at/all"})
-    assert main(tiny_config.model_copy(update={"guidance": guidance})) == 1
+    assert main(changed(tiny_config, model_key="/nowhere/at/all")) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "/nowhere/at/all" in error
@@ -156,16 +198,14 @@ def test_a_gradient_that_is_not_finite_stops_the_run_with_its_name(
 def test_a_start_that_is_not_available_is_told_before_the_prior_is_loaded(
     tiny_config: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    camera = tiny_config.camera.model_copy(update={"init_shape": "pointe"})
-    assert main(tiny_config.model_copy(update={"camera": camera})) == 1
+    assert main(changed(tiny_config, init_shape="pointe")) == 1
     assert "pointe" in capsys.readouterr().err
 
 
 def test_words_that_toybox_has_never_seen_are_named(
     tiny_config: Config, caplog: pytest.LogCaptureFixture
 ) -> None:
-    guidance = tiny_config.guidance.model_copy(update={"model_key": "toybox", "text": "a red dragon"})
-    warn_of_unknown_words(tiny_config.model_copy(update={"guidance": guidance}))
+    warn_of_unknown_words(changed(tiny_config, model_key="toybox", text="a red dragon"))
     assert "'dragon'" in caplog.text
     assert "'red'" not in caplog.text
 
@@ -176,6 +216,7 @@ def test_words_that_toybox_has_never_seen_are_named(
         (["--iteration", "5"], ["iteration", "iterations"]),
         (["--guidance_type", "scdt"], ["scdt", "sctd"]),
         (["--opt", "config/bagle.yaml"], ["bagle.yaml", "bagel.yaml"]),
+        (["--guidance_type", "gcs", "--delta_t", "5"], ["delta_t is 5", "GCS", "[11, 299]"]),
     ],
 )
 def test_a_mistake_on_the_command_line_exits_with_2_and_one_sentence(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-NAMES = ("cameras", "augment", "timesteps", "noise", "densify", "init")
+NAMES = ("cameras", "augment", "timesteps", "flip", "densify", "init")
 
 
 class Generators:

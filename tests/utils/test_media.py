@@ -8,7 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
-from utils.media import LABEL_HEIGHT, colorize, contact_sheet, depth_image, write_png, write_video
+from utils.media import (
+    LABEL_HEIGHT,
+    Row,
+    colorize,
+    contact_sheet,
+    depth_image,
+    rows_sheet,
+    write_png,
+    write_video,
+)
 
 
 def test_png_keeps_every_level(tmp_path: Path) -> None:
@@ -86,3 +95,22 @@ def test_depth_pictures_show_the_near_bright_and_nothing_black() -> None:
     near, far, empty = depth_image(depth, alpha)[0, :, 0].mean(dim=0).tolist()
     assert near > far > empty == 0.0
     assert depth_image(torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4)).shape == (2, 3, 4, 4)
+
+
+def test_rows_lie_below_each_other_under_their_titles() -> None:
+    black, grey = torch.zeros(2, 3, 10, 20), torch.full((3, 1, 6, 8), 0.5)
+    sheet = rows_sheet([Row("a", black), Row("b", grey, ["x", "y", "z"])], gap=2)
+    head = LABEL_HEIGHT + 2
+    assert sheet.shape == (3, head + 10 + 2 + head + LABEL_HEIGHT + 6 + 2, 42)
+    assert bool((sheet[:, head : head + 10, :20] == 0).all())
+    assert bool((sheet[:, head : head + 10, 20:22] == 1).all())
+    assert bool((sheet[:, -8:-2, 10:18] - 0.5).abs().max() < 0.01)
+    assert bool((sheet[:, :head] < 1).any()), "the title is missing"
+
+
+def test_titles_are_not_cut() -> None:
+    tile = torch.zeros(1, 3, 8, 8)
+    narrow, wide = (rows_sheet([Row(title, tile)]).shape[2] for title in ("a", "a much longer title"))
+    assert narrow < 20 < wide
+    with pytest.raises(ValueError, match="0 rows"):
+        rows_sheet([])

@@ -28,7 +28,7 @@ def test_seeds_do_not_depend_on_the_process() -> None:
 
 def test_one_use_does_not_shift_another() -> None:
     a, b = Generators(0), Generators(0)
-    torch.rand(100, generator=a["noise"])
+    torch.rand(100, generator=a["flip"])
     assert torch.equal(torch.rand(5, generator=a["cameras"]), torch.rand(5, generator=b["cameras"]))
 
 

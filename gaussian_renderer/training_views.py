@@ -1,0 +1,59 @@
+"""What one iteration renders: views with augmentation, and the images of them that the guidance sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from config import Config
+from gaussian_renderer import RenderOutput, render
+from gaussian_renderer.augment import disparity, perturb, sample_background
+from scene.cameras import Cameras
+from scene.gaussian_model import GaussianModel, active_sh_degree
+from utils.rng import Generators
+
+
+@dataclass(frozen=True)
+class TrainingViews:
+    """V views of H × W pixels as one iteration sees them.
+
+    out: the render; disparity [V, 1, H, W] in [0, 1]; images [V, 3, H / SSAA, W / SSAA]: what the guidance sees, the
+    render, or with `geometry` the disparity, with left and right exchanged if `mirrored`.
+    """
+
+    cameras: Cameras
+    out: RenderOutput
+    disparity: Tensor
+    images: Tensor
+    geometry: bool
+    mirrored: bool
+
+
+def training_views(
+    gaussians: GaussianModel, cameras: Cameras, config: Config, step: int, rng: Generators
+) -> TrainingViews:
+    """Render iteration `step` (from 1) with the augmentations that the configuration asks for."""
+    params, model = config.optimization, config.model
+    geometry = (
+        float(torch.rand((), generator=rng["augment"])) < params.as_latent_ratio or step < params.geo_iter
+    )
+    mirrored = float(torch.rand((), generator=rng["flip"])) < model.flip_aug_ratio
+    background = sample_background(model, len(cameras), rng["augment"], gaussians.means.device)
+    noisy = perturb(gaussians, model, rng["augment"], sh_degree=active_sh_degree(model.sh_degree, step))
+    out = render(
+        gaussians,
+        cameras,
+        background,
+        sh_degree=noisy.sh_degree,
+        scales=noisy.scales,
+        shs=noisy.shs,
+        antialiasing=config.pipeline.antialiasing,
+    )
+    nearness = disparity(out, cameras)
+    images = F.avg_pool2d(nearness.expand(-1, 3, -1, -1) if geometry else out.rgb, config.camera.SSAA)
+    # Prompts name no left and no right, so a mirrored view is another view of the same prompt.
+    images = images.flip(-1) if mirrored else images
+    return TrainingViews(cameras, out, nearness, images, geometry, mirrored)

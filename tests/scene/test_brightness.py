@@ -1,0 +1,91 @@
+"""Brightness-Equalised Generation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from config.schema import OptimizationParams
+from scene.brightness import brightness, equalize_brightness
+from scene.gaussian_model import GaussianModel
+from scene.optimizer import MOMENTS, GaussianOptimizer
+
+PARAMS = OptimizationParams(
+    start_reset_iter=10, end_reset_iter=20, thresh=0.85, lgt_thresh=0.9, reset_rate=0.8
+)
+COLOURS = ("f_dc", "f_rest")
+
+
+def covered(rgb: torch.Tensor) -> torch.Tensor:
+    """Alpha of views that the asset fills."""
+    return torch.ones_like(rgb[:, :1])
+
+
+def trained(degree: int = 1) -> GaussianOptimizer:
+    """An optimizer after one step on random gradients."""
+    rng = torch.Generator().manual_seed(0)
+    model = GaussianModel.from_points(*torch.rand(2, 9, 3, generator=rng), degree)
+    optimizer = GaussianOptimizer(model, PARAMS, extent=1.0)
+    for parameter in model.raw().values():
+        parameter.grad = torch.randn(parameter.shape, generator=rng)
+    optimizer.step(1)
+    return optimizer
+
+
+def test_brightness_is_a_quantile_over_views_of_quantiles_over_lit_pixels() -> None:
+    rgb = torch.rand(5, 3, 11, 7, generator=torch.Generator().manual_seed(1))
+    rgb[:, :, :4] = 0
+    of_views = []
+    for view in rgb.numpy().astype(np.float64):
+        pixels = view.mean(axis=0)
+        of_views.append(np.quantile(pixels[pixels > 0], 0.85))
+    assert float(brightness(rgb, covered(rgb), 0.85)) == pytest.approx(np.quantile(of_views, 0.85), abs=1e-6)
+
+
+def test_dark_pixels_do_not_count_and_a_dark_view_is_dark() -> None:
+    lit = torch.full((1, 3, 4, 4), 0.7)
+    mostly_dark = lit * (torch.arange(16).reshape(4, 4) == 3)
+    assert float(brightness(mostly_dark, covered(lit), 0.5)) == pytest.approx(0.7)
+    views = torch.cat([lit, torch.zeros(2, 3, 4, 4)])
+    assert float(brightness(views[1:], covered(views[1:]), 0.85)) == 0
+    assert float(brightness(views, covered(views), 0.5)) == 0
+
+
+def test_a_background_of_any_colour_does_not_count() -> None:
+    alpha = torch.zeros(1, 1, 4, 4)
+    alpha[..., 1:3, 1:3] = 1
+    of_background = [
+        float(brightness(alpha * 0.6 + (1 - alpha) * level * torch.ones(1, 3, 4, 4), alpha, 0.85))
+        for level in (0.0, 0.3, 1.0)
+    ]
+    assert of_background == pytest.approx([0.6, 0.6, 0.6])
+
+
+@pytest.mark.parametrize(
+    ("level", "step", "dims"),
+    [(0.91, 11, True), (0.91, 19, True), (0.89, 15, False), (0.91, 10, False), (0.91, 20, False)],
+)
+def test_colours_are_dimmed_above_the_threshold_between_the_two_iterations(
+    level: float, step: int, dims: bool
+) -> None:
+    optimizer = trained()
+    before = {name: parameter.detach().clone() for name, parameter in optimizer.model.raw().items()}
+    views = torch.full((4, 3, 8, 8), level, requires_grad=True)
+    assert equalize_brightness(optimizer, views, covered(views), PARAMS, step) is dims
+    for name, parameter in optimizer.model.raw().items():
+        touched = dims and name in COLOURS
+        torch.testing.assert_close(parameter.detach(), before[name] * (0.8 if touched else 1.0))
+        for key in MOMENTS:
+            assert bool(optimizer.adam.state[parameter][key].any()) is not touched, (name, key)
+
+
+def test_training_goes_on_after_dimming() -> None:
+    optimizer = trained(degree=0)
+    views = torch.ones(1, 3, 2, 2)
+    assert equalize_brightness(optimizer, views, covered(views), PARAMS, 15)
+    before = optimizer.model.raw()["f_dc"].detach().clone()
+    for parameter in optimizer.model.raw().values():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step(16)
+    assert bool((optimizer.model.raw()["f_dc"] < before).all())
