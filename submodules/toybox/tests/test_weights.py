@@ -10,8 +10,8 @@ from guidance import StableDiffusionPrior
 from scene.cameras import orbit
 from toybox import splats, weights_path
 from toybox.captions import PAIRS
-from toybox.evaluate import named_right, samples, view_right
-from toybox.judge import Judge, load_judge
+from toybox.evaluate import samples, view_right
+from toybox.judge import Judge, load_judge, named_right
 from utils.device import resolve_device
 
 

@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from config import Config
-from gaussian_renderer import Gaussians, render
-from scene.cameras import turntable
+from config.camera_params import GenerateCamParams
+from gaussian_renderer import Gaussians
+from gaussian_renderer.showcase import show
+from scene.cameras import Cameras, orbit, turntable
 from toybox.captions import caption, parse
-from toybox.judge import Judge, load_judge
+from toybox.judge import Judge, load_judge, named_right
+from toybox.metrics import chamfer_distance, visible_surface
 from toybox.splats import canonical
-from toybox.world import COLORS, KINDS
 
 NUM_VIEWS = 120
+SURFACE_TURNS, SURFACE_POLARS = 12, 3
+"""The surface is what is seen from so many sides, at so many heights within the training cameras'."""
 
 
 @dataclass(frozen=True)
 class Assessment:
     """recognised: share of the views whose kind and colour the judge names right (R-Precision over all toys and
     "none of these"); janus: share of the views from behind (azimuth beyond ±120°) that it takes for a front (within
-    ±60°); psnr: to the true toy's renders on white, in dB."""
+    ±60°); psnr: to the true toy's renders on white, in dB; chamfer: between the surfaces that the training cameras
+    can see of the asset and of the true toy, in percent of the radius of the ball that toys fit in; features
+    [NUM_VIEWS, 128]: the views in the space of the Fréchet distance."""
 
     prompt: str
     recognised: float
     janus: float
     psnr: float
+    chamfer: float
+    features: np.ndarray = field(repr=False, compare=False)
+
+    @property
+    def short(self) -> str:
+        """For a table's cell."""
+        return f"{self.recognised:.0%}, {self.psnr:.1f} dB"
 
     def __str__(self) -> str:
         return (
@@ -35,22 +49,30 @@ class Assessment:
         )
 
 
-@torch.no_grad()
+def surface_cameras(params: GenerateCamParams) -> Cameras:
+    """Views all around from the lowest to the highest polar angle of the training cameras."""
+    low, high = params.theta_range
+    turn = torch.arange(SURFACE_TURNS).repeat(SURFACE_POLARS) * (360 / SURFACE_TURNS)
+    polar = torch.linspace(low, high, SURFACE_POLARS).repeat_interleave(SURFACE_TURNS)
+    return orbit(turn, polar, params.default_radius, params.default_fovy, params.image_w, params.image_h)
+
+
 def assess(gaussians: Gaussians, prompt: str, config: Config, judge: Judge | None = None) -> Assessment:
     """Judge Gaussians against the toy that the prompt names. Raises ValueError if it names none."""
     kind, color = parse(prompt)
-    cameras = turntable(config.camera, NUM_VIEWS)
-    device = gaussians.means.device
-    images = render(gaussians, cameras.to(device), torch.ones(3, device=device)).rgb.clamp(0, 1).cpu()
-    truth = render(canonical(kind, color), cameras, torch.ones(3)).rgb.clamp(0, 1)
-    verdict = (judge or load_judge()).judge(images)
-    right = (verdict.kind == list(KINDS).index(kind)) & (verdict.color == list(COLORS).index(color))
+    judge = judge or load_judge()
+    cameras, around = turntable(config.camera, NUM_VIEWS), surface_cameras(config.camera)
+    toy = canonical(kind, color)
+    images, truth = (show(shape, cameras, white=True).rgb for shape in (gaussians, toy))
+    verdict = judge.judge(images)
     behind = cameras.azimuth.abs() > 120
     fronts = (verdict.azimuth.abs() < 60) & (verdict.kind >= 0)
     mse = (images - truth).square().mean(dim=(1, 2, 3))
     return Assessment(
         prompt=caption(kind, color),
-        recognised=float(right.float().mean()),
+        recognised=float(named_right(verdict, [(kind, color)] * NUM_VIEWS).float().mean()),
         janus=float(fronts[behind].float().mean()),
         psnr=float((-10 * mse.log10()).mean()),
+        chamfer=100 * chamfer_distance(visible_surface(gaussians, around), visible_surface(toy, around)),
+        features=judge.features(images).numpy(),
     )

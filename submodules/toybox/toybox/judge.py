@@ -51,6 +51,13 @@ class Verdict:
     azimuth: Tensor
 
 
+def named_right(verdict: Verdict, pairs: list[tuple[str, str]]) -> Tensor:
+    """[B] bool: kind and colour both as in `pairs`, one for each image."""
+    kinds = torch.tensor([list(KINDS).index(kind) for kind, _ in pairs])
+    colors = torch.tensor([list(COLORS).index(color) for _, color in pairs])
+    return (verdict.kind == kinds) & (verdict.color == colors)
+
+
 class Judge(nn.Module):
     """Image and text embeddings whose cosine scores an image against every toy's caption; "none of these" is a
     learned embedding of its own. A second head regresses the azimuth as (cos, sin)."""
