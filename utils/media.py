@@ -41,7 +41,7 @@ def write_png(path: str | os.PathLike[str], image: Tensor) -> None:
 
 
 def write_jpeg(path: str | os.PathLike[str], image: Tensor, quality: int = 85) -> None:
-    """Write an image [3 or 1, H, W] in [0, 1] as a JPEG file, atomically: a tenth of the PNG, for documents."""
+    """Write an image [3 or 1, H, W] in [0, 1] as a JPEG file, atomically: for sheets whose PNG would be large."""
     pixels = to_uint8(image)
     with atomic_path(path) as temporary:
         Image.fromarray(pixels).save(temporary, format="JPEG", quality=quality)

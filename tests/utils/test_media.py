@@ -15,6 +15,7 @@ from utils.media import (
     contact_sheet,
     depth_image,
     rows_sheet,
+    write_jpeg,
     write_png,
     write_video,
 )
@@ -34,6 +35,20 @@ def test_png_clamps_and_refuses_nan(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not finite"):
         write_png(tmp_path / "y.png", torch.full((3, 2, 2), float("nan")))
     assert not (tmp_path / "y.png").exists()
+
+
+def test_jpeg_keeps_smooth_pictures_and_is_smaller(tmp_path: Path) -> None:
+    ramp = torch.linspace(0, 1, 64)
+    image = torch.stack([ramp.expand(64, 64), ramp[:, None].expand(64, 64), torch.full((64, 64), 0.5)])
+    image = (image + 0.02 * torch.rand(image.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    write_png(tmp_path / "a" / "x.png", image)
+    write_jpeg(tmp_path / "a" / "x.jpg", image)
+    with Image.open(tmp_path / "a" / "x.jpg") as picture:
+        assert picture.format == "JPEG"
+        kept = torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255
+    assert float((kept - image).abs().mean()) < 0.02
+    sizes = [(tmp_path / "a" / name).stat().st_size for name in ("x.jpg", "x.png")]
+    assert sizes[0] < sizes[1] / 4
 
 
 def test_contact_sheet_places_the_images_in_reading_order() -> None:
