@@ -66,7 +66,7 @@ class SCTD:
         p, schedule, exact = self.params, self.schedule, not self.params.approximate
         with torch.set_grad_enabled(exact):
             leaf = z0.detach().requires_grad_(exact)
-            z_sm, z_t, _ = trajectory(
+            z_sm, z_t, eps_sm = trajectory(
                 self.denoiser, leaf, noise, conditioning, s_m, s, t, t > p.t_threshold, schedule
             )
             at_t = self.denoiser.guided(
@@ -93,7 +93,7 @@ class SCTD:
             parts,
             times={"t": t, "s": s, "s_m": s_m},
             predictions={
-                "at s_m": solver.clean(z_sm, noise, s_m, schedule),
+                "at s_m, without the prompt": solver.clean(z_sm, eps_sm.detach(), s_m, schedule),
                 "at t, with the prompt": solver.clean(z_t, eps_y, t, schedule),
             },
         )
