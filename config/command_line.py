@@ -67,7 +67,7 @@ def _split(argv: Sequence[str]) -> list[tuple[str, list[str]]]:
 
 def _value(name: str, field: FieldInfo, arguments: list[str]) -> Any:
     """The raw value of a flag: its text, a list of texts for keys with several, true for a bare switch."""
-    if not arguments and field.annotation is bool:
+    if not arguments and field.annotation in (bool, bool | None):
         return True
     if is_list(field):
         if len(arguments) == 1:

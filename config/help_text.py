@@ -68,7 +68,14 @@ def _takes(field: Any) -> str:
         return "{" + ",".join(choices) + "}"
     if is_list(field):
         return " ".join("X" for _ in field.default) or "N ..."
-    kinds = {bool: "[true|false]", int: "N", int | None: "N", float: "X", float | None: "X"}
+    kinds = {
+        bool: "[true|false]",
+        bool | None: "[true|false]",
+        int: "N",
+        int | None: "N",
+        float: "X",
+        float | None: "X",
+    }
     return kinds.get(field.annotation, "TEXT")
 
 

@@ -81,6 +81,19 @@ def test_switches(argv: list[str], value: bool) -> None:
     assert load(argv).save_video is value
 
 
+@pytest.mark.parametrize(
+    ("argv", "value"),
+    [
+        ([], None),
+        (["--fix_noise"], True),
+        (["--fix_noise", "false"], False),
+        (["--fix_noise", "--fix_noise", "null"], None),
+    ],
+)
+def test_switch_that_may_be_left_open(argv: list[str], value: bool | None) -> None:
+    assert load(argv).guidance.fix_noise is value
+
+
 @pytest.mark.parametrize("value", [["2", "8", "1e3"], ["[2, 8, 1000]"], ["[2,8.0, '1e3']"]])
 def test_lists_as_several_values_or_as_a_literal(value: list[str]) -> None:
     assert load(["--grad_clip", *value]).optimization.grad_clip == (2, 8, 1000)
