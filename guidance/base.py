@@ -157,6 +157,12 @@ class Noise:
         self.fixed, self.seed, self.offset = fixed, seed, offset
         self._kept: torch.Tensor | None = None
 
+    @classmethod
+    def of(cls, params: GuidanceParams, *, fixed: bool, offset: float = 0.0) -> Noise:
+        """As `fix_noise` asks; where it leaves the choice to the method, `fixed` is that."""
+        chosen = fixed if params.fix_noise is None else params.fix_noise
+        return cls(fixed=chosen, seed=params.noise_seed, offset=offset)
+
     def __call__(self, z0: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
         """Noise that broadcasts against z0 [V, C, ...]."""
         if not self.fixed:

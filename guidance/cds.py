@@ -45,7 +45,7 @@ class CDS:
         self.denoiser, self.omega = denoiser, params.guidance_scale
         self.schedule = Schedule(denoiser.prior.alphas_cumprod)
         self.stages, self.iterations = STAGES[params.cds_stage], config.optimization.iterations
-        self.noise = Noise(fixed=params.fix_noise is not False, seed=params.noise_seed)
+        self.noise = Noise.of(params, fixed=True)
 
     def __call__(
         self, z0: torch.Tensor, conditioning: Conditioning, step: int, rng: torch.Generator

@@ -35,7 +35,7 @@ class GCS:
             )
         self.schedule = Schedule(denoiser.prior.alphas_cumprod)
         self.window = TimeWindow.of(config, self.schedule.num_timesteps, moving=True)
-        self.noise = Noise(fixed=params.fix_noise is not False, seed=params.noise_seed)
+        self.noise = Noise.of(params, fixed=True)
 
     def __call__(
         self, z0: torch.Tensor, conditioning: Conditioning, step: int, rng: torch.Generator

@@ -7,7 +7,6 @@ never waits for an accelerator.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -80,29 +79,14 @@ class TimeWindow:
     moving: bool = False
 
     @classmethod
-    def from_fractions(
-        cls,
-        t_range: Sequence[float],
-        max_t_range: float,
-        warmup_iter: int,
-        num_timesteps: int,
-        *,
-        moving: bool = False,
-    ) -> TimeWindow:
-        """The window of `t_range` and `max_t_range`, fractions of T; max <= t_range[1] means no warm-up.
+    def of(cls, config: Config, num_timesteps: int, *, moving: bool = False) -> TimeWindow:
+        """As `t_range`, `max_t_range` and `warmup_iter` ask; max_t_range <= t_range[1] means no warm-up.
 
         Raises: ValueError if the range is none.
         """
-        low, high, warm = segments.time_window(t_range, max_t_range, num_timesteps)
-        return cls(low, high, warm, warmup_iter, moving)
-
-    @classmethod
-    def of(cls, config: Config, num_timesteps: int, *, moving: bool = False) -> TimeWindow:
-        """As the configuration asks."""
-        params, warmup_iter = config.guidance, config.optimization.warmup_iter
-        return cls.from_fractions(
-            params.t_range, params.max_t_range, warmup_iter, num_timesteps, moving=moving
-        )
+        params = config.guidance
+        window = segments.time_window(params.t_range, params.max_t_range, num_timesteps)
+        return cls(*window, config.optimization.warmup_iter, moving)
 
     def at(self, step: int) -> tuple[int, int]:
         """The first and last timestep that can be drawn at iteration `step`."""

@@ -36,7 +36,7 @@ class SCTD:
             t_threshold=params.t_threshold,
             window=TimeWindow.of(config, total),
         )
-        self.noise = Noise(fixed=params.fix_noise is not False, seed=params.noise_seed)
+        self.noise = Noise.of(params, fixed=True)
 
     def __call__(
         self, z0: torch.Tensor, conditioning: Conditioning, step: int, rng: torch.Generator

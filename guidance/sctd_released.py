@@ -36,9 +36,7 @@ class ReleasedSCTD:
             t_threshold=params.t_threshold,
             window=TimeWindow.of(config, self.schedule.num_timesteps, moving=True),
         )
-        self.noise = Noise(
-            fixed=params.fix_noise is not False, seed=params.noise_seed, offset=self.NOISE_OFFSET
-        )
+        self.noise = Noise.of(params, fixed=True, offset=self.NOISE_OFFSET)
 
     def __call__(
         self, z0: torch.Tensor, conditioning: Conditioning, step: int, rng: torch.Generator

@@ -24,7 +24,7 @@ class SDS:
         self.denoiser, self.params = denoiser, params
         self.schedule = Schedule(denoiser.prior.alphas_cumprod)
         self.window = TimeWindow.of(config, self.schedule.num_timesteps)
-        self.noise = Noise(fixed=params.fix_noise is True, seed=params.noise_seed)
+        self.noise = Noise.of(params, fixed=False)
 
     def __call__(
         self, z0: torch.Tensor, conditioning: Conditioning, step: int, rng: torch.Generator

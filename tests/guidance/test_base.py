@@ -206,3 +206,15 @@ def test_an_unknown_guidance_is_named() -> None:
     config = Config().model_copy(update={"guidance_type": "vsd"})
     with pytest.raises(ValueError, match="'vsd' is not available; choose one of sds, ism, cds, gcs, sctd"):
         build_guidance(config, AnalyticPrior())
+
+
+@pytest.mark.parametrize(
+    ("fix_noise", "of_the_method", "expected"),
+    [(None, True, True), (None, False, False), (True, False, True), (False, True, False)],
+)
+def test_noise_is_as_the_method_has_it_unless_told(
+    fix_noise: bool | None, of_the_method: bool, expected: bool
+) -> None:
+    params = GuidanceParams(fix_noise=fix_noise, noise_seed=7)
+    noise = Noise.of(params, fixed=of_the_method, offset=0.1)
+    assert (noise.fixed, noise.seed, noise.offset) == (expected, 7, 0.1)

@@ -9,6 +9,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from config import Config
 from config.guidance_params import GuidanceParams
 from guidance.schedule import (
     CLEAN,
@@ -19,10 +20,19 @@ from guidance.schedule import (
     annealed_interval,
     segment_edges,
 )
+from tests.changed import changed
 from tests.guidance.analytic_prior import AnalyticPrior, PixelPrior, stable_diffusion_alphas
 from tests.guidance.cases import VARIANTS, build
 
-PAPER = TimeWindow.from_fractions((0.02, 0.5), 0.98, 1500, 1000)
+
+def window_of(
+    t_range: tuple[float, float], max_t_range: float, warmup_iter: int = 1500, *, moving: bool = False
+) -> TimeWindow:
+    settings = {"t_range": t_range, "max_t_range": max_t_range, "warmup_iter": warmup_iter}
+    return TimeWindow.of(changed(Config(), **settings), 1000, moving=moving)
+
+
+PAPER = window_of((0.02, 0.5), 0.98)
 
 
 def grid(
@@ -50,8 +60,8 @@ def test_window_of_the_paper() -> None:
     assert PAPER.at(0) == (20, 980)
     assert PAPER.at(750) == (20, 740)
     assert PAPER.at(1500) == PAPER.at(10_000) == (20, 500)
-    assert TimeWindow.from_fractions((0.02, 0.5), 0.98, 0, 1000).at(0) == (20, 500)
-    assert TimeWindow.from_fractions((0.02, 0.98), 0.5, 1500, 1000).at(0) == (20, 980)
+    assert window_of((0.02, 0.5), 0.98, 0).at(0) == (20, 500)
+    assert window_of((0.02, 0.98), 0.5).at(0) == (20, 980)
 
 
 def test_window_draws_reach_both_ends_and_nothing_else() -> None:
@@ -64,7 +74,7 @@ def test_window_draws_reach_both_ends_and_nothing_else() -> None:
 
 def test_window_refuses_a_reversed_range() -> None:
     with pytest.raises(ValueError, match="t_range"):
-        TimeWindow.from_fractions((0.5, 0.02), 0.98, 1500, 1000)
+        window_of((0.5, 0.02), 0.98)
 
 
 @given(
@@ -166,7 +176,7 @@ def test_grids_that_cannot_be(arguments: dict[str, int], words: str) -> None:
 
 
 def test_moving_window_keeps_its_width() -> None:
-    moving = TimeWindow.from_fractions((0.02, 0.5), 0.98, 1500, 1000, moving=True)
+    moving = window_of((0.02, 0.5), 0.98, moving=True)
     assert moving.at(0) == (500, 980)
     assert moving.at(750) == (260, 740)
     assert moving.at(1500) == PAPER.at(1500) == (20, 500)
@@ -184,9 +194,7 @@ def test_windows_stay_within_the_schedule(
     low: int, high: int, top: int, warmup_iter: int, step: int, moving: bool
 ) -> None:
     assume(low < high)
-    window = TimeWindow.from_fractions(
-        (low / 1000, high / 1000), top / 1000, warmup_iter, 1000, moving=moving
-    )
+    window = window_of((low / 1000, high / 1000), top / 1000, warmup_iter, moving=moving)
     first, last = window.at(step)
     assert 0 <= low <= first <= last <= 999
     if not moving:
@@ -211,7 +219,7 @@ def test_interval_is_annealed_as_lucid_dreamer_does() -> None:
 def released(
     t_range: tuple[float, float] = (0.02, 0.5), max_t_range: float = 0.98, **settings: Any
 ) -> ReleasedSegments:
-    window = TimeWindow.from_fractions(t_range, max_t_range, 1500, 1000, moving=True)
+    window = window_of(t_range, max_t_range, moving=True)
     return ReleasedSegments(
         **{"phase_num": 5, "t_mode": "uniform", "t_threshold": 150, **settings}, window=window
     )
