@@ -7,8 +7,9 @@ one and the same where x_t = x / √(1 + σ²).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -89,14 +90,19 @@ def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = 7
 
 
 def heun(
-    denoise: Denoise, x: Tensor, sigmas: list[float], s_churn: float, noise: Callable[[], Tensor]
-) -> Iterator[Tensor]:
-    """x after each step (Karras et al., 2022, Algorithm 2, S_noise = 1 and no bounds on S_churn).
+    denoise: Denoise,
+    x: Tensor,
+    sigmas: list[float],
+    s_churn: float,
+    noise: Callable[[], Tensor],
+    on_step: Callable[[], object],
+) -> Tensor:
+    """x at σ = 0 (Karras et al., 2022, Algorithm 2, S_noise = 1 and no bounds on S_churn).
 
     denoise: (x, σ) → x_0. x: at noise level sigmas[0]. sigmas: falling to 0. noise: fresh normal noise of x's shape.
     """
     gamma = min(s_churn / (len(sigmas) - 1), math.sqrt(2) - 1)
-    for sigma, sigma_next in zip(sigmas[:-1], sigmas[1:]):
+    for sigma, sigma_next in pairwise(sigmas):
         sigma_hat = sigma * (1 + gamma)
         if gamma > 0:
             x = x + math.sqrt(sigma_hat**2 - sigma**2) * noise()
@@ -107,7 +113,8 @@ def heun(
             x = x + (sigma_next - sigma_hat) * (d + d_next) / 2
         else:
             x = euler
-        yield x
+        on_step()
+    return x
 
 
 @torch.no_grad()
@@ -136,9 +143,7 @@ def sample(
 
     sigmas = karras_sigmas(steps, stage.sigma_min, stage.sigma_max)
     denoise = Denoiser(model, stage, condition, stage.guidance_scale if scale is None else scale, clip)
-    x = sigmas[0] * noise()
-    for x in heun(denoise, x, sigmas, stage.s_churn, noise):
-        on_step()
+    x = heun(denoise, sigmas[0] * noise(), sigmas, stage.s_churn, noise, on_step)
     biases, scales = (torch.tensor(v).to(x) for v in (stage.channel_biases, stage.channel_scales))
     points = (x - biases) / scales
     return points if condition.coarse is None else torch.cat([condition.coarse, points], dim=1)

@@ -14,10 +14,10 @@ MAX_BETA = 0.999
 def betas(schedule: Literal["cosine", "linear"], timesteps: int) -> NDArray[np.float64]:
     """[timesteps]: cosine (Nichol & Dhariwal, 2021, Eq. 17), or linear (Ho et al., 2020) for any number of steps."""
     if schedule == "linear":
-        return np.linspace(0.1 / timesteps, 20.0 / timesteps, timesteps)
+        return np.linspace(0.1 / timesteps, 20.0 / timesteps, timesteps, dtype=np.float64)
     edges = np.arange(timesteps + 1) / timesteps
     signal = np.cos((edges + 0.008) / 1.008 * math.pi / 2) ** 2
-    return np.minimum(1 - signal[1:] / signal[:-1], MAX_BETA)
+    return (1 - signal[1:] / signal[:-1]).clip(max=MAX_BETA)
 
 
 def alphas_cumprod(schedule: Literal["cosine", "linear"], timesteps: int) -> NDArray[np.float64]:
