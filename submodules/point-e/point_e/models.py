@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 POINTS_PER_STAGE = 1024
 """Points that the published base models make; their upsampler adds 3 times as many."""
@@ -47,6 +48,16 @@ class StageConfig:
     guidance_scale: float = 3.0
     channel_scales: tuple[float, ...] = (2.0, 2.0, 2.0, 0.007843137255, 0.007843137255, 0.007843137255)
     channel_biases: tuple[float, ...] = (0.0, 0.0, 0.0, -1.0, -1.0, -1.0)
+
+
+def stage_from_json(values: Mapping[str, Any]) -> StageConfig:
+    """The inverse of dataclasses.asdict through JSON, where tuples are lists.
+
+    A folder of our own layout holds `config.json`, {"base": a stage, "upsample": a stage}, the weights
+    `base.safetensors` and `upsample.safetensors`, and CLIP in `clip/`. Raises TypeError for unknown or missing keys.
+    """
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return StageConfig(**{**values, "model": ModelConfig(**values["model"])})
 
 
 @dataclass(frozen=True)

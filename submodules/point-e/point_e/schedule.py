@@ -14,15 +14,17 @@ MAX_BETA = 0.999
 def betas(schedule: Literal["cosine", "linear"], timesteps: int) -> NDArray[np.float64]:
     """[timesteps]: cosine (Nichol & Dhariwal, 2021, Eq. 17), or linear (Ho et al., 2020) for any number of steps."""
     if schedule == "linear":
-        return np.linspace(0.1 / timesteps, 20.0 / timesteps, timesteps, dtype=np.float64)
-    edges = np.arange(timesteps + 1) / timesteps
-    signal = np.cos((edges + 0.008) / 1.008 * math.pi / 2) ** 2
-    return (1 - signal[1:] / signal[:-1]).clip(max=MAX_BETA)
+        found = np.linspace(0.1 / timesteps, 20.0 / timesteps, timesteps)
+    else:
+        edges = np.arange(timesteps + 1) / timesteps
+        signal = np.cos((edges + 0.008) / 1.008 * math.pi / 2) ** 2
+        found = np.minimum(1 - signal[1:] / signal[:-1], MAX_BETA)
+    return found.astype(np.float64)
 
 
 def alphas_cumprod(schedule: Literal["cosine", "linear"], timesteps: int) -> NDArray[np.float64]:
     """ᾱ_t [timesteps], falling."""
-    return np.cumprod(1 - betas(schedule, timesteps))
+    return (1 - betas(schedule, timesteps)).cumprod()
 
 
 def timestep_of(sigma: float, abar: NDArray[np.float64]) -> int:
