@@ -117,8 +117,8 @@ def preprocess(image: Image.Image, size: int) -> Tensor:
     """
     rgba = image.convert("RGBA")
     opaque = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    scale = size / min(opaque.size)
-    width, height = (max(size, int(scale * edge)) for edge in opaque.size)
+    shorter = min(opaque.size)
+    width, height = (size * edge // shorter for edge in opaque.size)
     left, top = round((width - size) / 2), round((height - size) / 2)
     resized = opaque.resize((width, height), Image.Resampling.BICUBIC)
     pixels = np.asarray(resized.crop((left, top, left + size, top + size)), dtype=np.float32)

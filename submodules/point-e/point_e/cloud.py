@@ -75,8 +75,8 @@ def _write_ply(cloud: PointCloud, path: Path) -> None:
 
 
 def _write_npz(cloud: PointCloud, path: Path) -> None:
-    channels = {name: column.numpy() for name, column in zip("RGB", cloud.colors.unbind(1))}
-    np.savez(path, coords=cloud.points.numpy(), **channels)
+    red, green, blue = (column.numpy() for column in cloud.colors.unbind(1))
+    np.savez(path, coords=cloud.points.numpy(), R=red, G=green, B=blue)
 
 
 _WRITERS: dict[str, Callable[[PointCloud, Path], None]] = {".ply": _write_ply, ".npz": _write_npz}

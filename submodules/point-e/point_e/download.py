@@ -29,7 +29,8 @@ RETRY_AFTER = (1.0, 2.0, 4.0)
 """Seconds to wait after each of the failures in a row in which nothing new arrived."""
 TIMEOUT = (10.0, 60.0)
 """Seconds to wait for a connection, and for the next bytes."""
-CHUNK = 1 << 20
+CHUNK = 1 << 16
+"""Bytes at a time; what has arrived of one that is cut off is lost."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def surroundings() -> Surroundings:
     home = Path(env.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "point_e"
     own = [Path(env["POINT_E_CACHE"]).expanduser()] if env.get("POINT_E_CACHE") else []
     offline = env.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-    folders = (*own, Path("point_e_model_cache"), home)
+    folders = (*own, Path("point_e_model_cache").absolute(), home)
     return Surroundings(folders, folders[0] if own else home, offline)
 
 
