@@ -70,7 +70,7 @@ def find_clip(name: str, *, text: bool, offline: bool) -> Path:
             f"{looked}, and the hub does not give it ({reason_of(error)}); {WAYS_OUT}."
         ) from error
     if missing := _missing(folder, text):
-        raise PointEError(f"CLIP {name!r} on the hub lacks {missing}; {WAYS_OUT}.")
+        raise PointEError(f"{looked}, and the hub does not give {missing}; {WAYS_OUT}.")
     return folder
 
 
@@ -138,15 +138,19 @@ def _tower(architecture: Any, folder: Path, device: torch.device) -> PreTrainedM
 
 @contextmanager
 def _one_sentence(folder: Path) -> Iterator[None]:
-    """PointEError for what transformers raises, and no progress bar for every file that it reads."""
+    """PointEError for what transformers raises; no bar for every file, no report of the tower that is not loaded."""
     from transformers.utils import logging as transformers_logging
 
-    shown = transformers_logging.is_progress_bar_enabled()
+    shown, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except PointEError:
+        raise
+    except Exception as error:  # What it raises for damaged files has no common class.
         raise PointEError(f"CLIP in {str(folder)!r} cannot be used ({reason_of(error)}).") from error
     finally:
+        transformers_logging.set_verbosity(verbosity)
         if shown:
             transformers_logging.enable_progress_bar()

@@ -58,7 +58,8 @@ def check_target(path: str | os.PathLike[str]) -> None:
     if final.is_dir():
         raise PointEError(f"the output {str(path)!r} is a folder, but it must be a file.")
     try:
-        final.parent.mkdir(parents=True, exist_ok=True)
+        if not final.parent.exists():
+            final.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=final.parent):
             pass
     except OSError as error:
@@ -76,7 +77,8 @@ def _write_ply(cloud: PointCloud, path: Path) -> None:
 
 def _write_npz(cloud: PointCloud, path: Path) -> None:
     red, green, blue = (column.numpy() for column in cloud.colors.unbind(1))
-    np.savez(path, coords=cloud.points.numpy(), R=red, G=green, B=blue)
+    with path.open("wb") as file:  # numpy would add its own suffix to a name
+        np.savez(file, coords=cloud.points.numpy(), R=red, G=green, B=blue)
 
 
 _WRITERS: dict[str, Callable[[PointCloud, Path], None]] = {".ply": _write_ply, ".npz": _write_npz}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from point_e.checkpoint import skeleton
 from point_e.clip import VIT_L_14
 from point_e.download import fetch, find_in, verify
 from point_e.errors import PointEError, reason_of
@@ -89,16 +90,19 @@ def _asked(published: Published) -> Asked:
 
 def _own(folder: Path) -> Cascade:
     """A folder of our own layout; a base model told by a vector is told of text."""
+    asked: dict[str, Asked] = {"none": "nothing", "vector": "text", "grid": "image"}
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         base, upsample = (stage_from_json(config[name]) for name in ("base", "upsample"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        for stage in (base, upsample):
+            skeleton(stage)  # sizes that make no sense raise here
+        made_from = asked[base.model.clip]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise PointEError(
             f"{str(folder / 'config.json')!r} does not describe a 'base' and an 'upsample' stage "
             f"({type(error).__name__}: {reason_of(error)})."
         ) from error
-    asked: dict[str, Asked] = {"none": "nothing", "vector": "text", "grid": "image"}
     files = (folder / "base.safetensors", folder / "upsample.safetensors")
     for file in files:
         verify(file)
-    return Cascade((base, upsample), files, asked[base.model.clip], str(folder / "clip"))
+    return Cascade((base, upsample), files, made_from, str(folder / "clip"))

@@ -105,6 +105,7 @@ class Dangerous:
         return os.mkdir, (str(self.witness),)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("save", [torch.save, lambda obj, path: path.write_bytes(pickle.dumps(obj))])
 def test_code_in_a_pickle_does_not_run(
     tmp_path: Path, state: dict[str, Tensor], save: Callable[[Any, Path], object]
