@@ -187,7 +187,7 @@ def _attempt(url: str, part: Path, size: int | None, progress: bool) -> tuple[in
             raise PointEError(f"the server offers {total} bytes instead of {size}")
         _check_space(part.parent, total - have)
         with part.open("ab" if have else "wb") as file:
-            if "ETag" in told:
+            if status == 200 and "ETag" in told:
                 etag.write_text(told["ETag"])
             with tqdm(
                 desc=part.stem, total=total, initial=have, unit="B", unit_scale=True, disable=not progress

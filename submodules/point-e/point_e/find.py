@@ -12,7 +12,7 @@ from point_e.checkpoint import skeleton
 from point_e.clip import VIT_L_14
 from point_e.download import fetch, find_in, verify
 from point_e.errors import PointEError, reason_of
-from point_e.models import BASE_MODELS, DEFAULT, UPSAMPLER, Published, StageConfig, stage_from_json
+from point_e.models import BASE_MODELS, DEFAULT, UPSAMPLER, StageConfig, stage_from_json
 
 Asked = Literal["text", "image", "nothing"]
 """What a base model makes points from."""
@@ -37,14 +37,14 @@ def find_cascade(model: str, *, offline: bool) -> Cascade:
     """
     name = DEFAULT if model == "openai" else model
     if name in BASE_MODELS:
-        return _with_upsampler(name, fetch(BASE_MODELS[name], offline=offline), None, offline)
+        return _cascade(name, fetch(BASE_MODELS[name], offline=offline), fetch(UPSAMPLER, offline=offline))
     path = Path(model).expanduser()
     if path.is_file():
         names = [name for name, base in BASE_MODELS.items() if Path(base.file).stem == path.stem]
         if not names:
             known = ", ".join(base.file for base in BASE_MODELS.values())
             raise PointEError(f"the model {model!r} must have the name of a published base model: {known}.")
-        return _with_upsampler(names[0], path, path.parent, offline)
+        return _published_at(names[0], path, offline)
     if path.is_dir():
         return _own(path) if (path / "config.json").is_file() else _published_in(path, offline)
     near = difflib.get_close_matches(model, BASE_MODELS, n=1, cutoff=0.0)[0]
@@ -66,26 +66,23 @@ def _published_in(folder: Path, offline: bool) -> Cascade:
             f"give the path of the one that is meant."
         )
     name = DEFAULT if DEFAULT in found else next(iter(found))
-    return _with_upsampler(name, found[name], folder, offline)
+    return _published_at(name, found[name], offline)
 
 
-def _with_upsampler(name: str, base: Path, folder: Path | None, offline: bool) -> Cascade:
-    """A published base model's file and the upsampler's: in `folder`, or wherever it is found."""
-    published = BASE_MODELS[name]
-    upsampler = find_in(folder, UPSAMPLER) if folder is not None else None
-    if folder is not None:
-        verify(base)
+def _published_at(name: str, base: Path, offline: bool) -> Cascade:
+    """A base model's file that the user named, with the upsampler beside it or the published one."""
+    verify(base)
+    upsampler = find_in(base.parent, UPSAMPLER)
     if upsampler is None:
-        upsampler = fetch(UPSAMPLER, offline=offline)
-    else:
-        verify(upsampler)
-    return Cascade((published.stage, UPSAMPLER.stage), (base, upsampler), _asked(published))
+        return _cascade(name, base, fetch(UPSAMPLER, offline=offline))
+    verify(upsampler)
+    return _cascade(name, base, upsampler)
 
 
-def _asked(published: Published) -> Asked:
-    if published.stage.model.clip == "none":
-        return "nothing"
-    return "text" if published is BASE_MODELS[DEFAULT] else "image"
+def _cascade(name: str, base: Path, upsampler: Path) -> Cascade:
+    stage = BASE_MODELS[name].stage
+    asked: Asked = "nothing" if stage.model.clip == "none" else "text" if name == DEFAULT else "image"
+    return Cascade((stage, UPSAMPLER.stage), (base, upsampler), asked)
 
 
 def _own(folder: Path) -> Cascade:

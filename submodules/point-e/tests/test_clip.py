@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dangerous import Dangerous
 from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -159,6 +160,18 @@ def test_images_need_no_tokenizer(tmp_path: Path) -> None:
 def test_a_name_that_can_be_neither(tmp_path: Path) -> None:
     with pytest.raises(PointEError, match="neither a folder here nor an id on the hub"):
         find_clip("no/such/folder", text=True, offline=False)
+
+
+def test_code_in_pickled_weights_does_not_run(folder: Path, tmp_path: Path) -> None:
+    clip, witness = shutil.copytree(folder, tmp_path / "clip"), tmp_path / "it ran"
+    weights = load_file(clip / "model.safetensors")
+    (clip / "model.safetensors").unlink()
+    torch.save(weights, clip / "pytorch_model.bin")
+    torch.testing.assert_close(text_vector(clip, "a corgi", HOST), text_vector(folder, "a corgi", HOST))
+    torch.save({**weights, "extra": Dangerous(witness)}, clip / "pytorch_model.bin")
+    with pytest.raises(PointEError, match=r"^CLIP in .* cannot be used"):
+        text_vector(clip, "a corgi", HOST)
+    assert not witness.exists()
 
 
 @pytest.mark.parametrize("damage", ["weights", "config", "lacking", "no sizes"])

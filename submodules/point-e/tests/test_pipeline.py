@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from openai_layout import layout
 from PIL import Image
+from tiny_clip import write_clip
 from tiny_folders import COARSE, FINE, IMAGES, NOTHING, TEXT, write_folder
 
 import point_e
@@ -215,3 +217,20 @@ def test_a_damaged_stage_is_named(folders: dict[str, Path], tmp_path: Path) -> N
     (folder / "upsample.safetensors").unlink()
     with pytest.raises(PointEError, match=r"upsample\.safetensors' cannot be read: No such file"):
         point_e.load(folder)
+
+
+@pytest.mark.slow
+def test_openais_files_at_their_true_size(tmp_path: Path) -> None:
+    rng = torch.Generator().manual_seed(0)
+    for name, file in (("base40M-textvec", "base_40m_textvec.pt"), ("upsample", "upsample_40m.pt")):
+        state = {
+            key: torch.randn(shape, generator=rng) * (0.3 * shape[-1] ** -0.5 if len(shape) == 2 else 0.1)
+            for key, shape in layout(name).items()
+        }
+        torch.save(state, tmp_path / file)
+    write_clip(tmp_path / "clip", projection=768)
+    pipeline = point_e.load(tmp_path, clip=tmp_path / "clip", offline=True)
+    cloud = pipeline.from_text("a corgi", steps=1, progress=False)
+    assert cloud.points.shape == cloud.colors.shape == (4096, 3)
+    assert cloud.points.abs().max() < 3
+    assert cloud.points.std(dim=0).min() > 0

@@ -13,7 +13,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 TOKENS, WIDTH, HEADS, PROJECTION, IMAGE, PATCH = 16, 12, 2, 8, 32, 8
 
 
-def write_clip(folder: Path, *, seed: int = 0) -> CLIPModel:
+def write_clip(folder: Path, *, projection: int = PROJECTION, seed: int = 0) -> CLIPModel:
     """Both towers and a tokenizer without merges, one token for each letter."""
     from tokenizers.pre_tokenizers import ByteLevel
 
@@ -28,13 +28,13 @@ def write_clip(folder: Path, *, seed: int = 0) -> CLIPModel:
         "intermediate_size": 4 * WIDTH,
         "num_hidden_layers": 2,
         "num_attention_heads": HEADS,
-        "projection_dim": PROJECTION,
+        "projection_dim": projection,
     }
     ends = {"bos_token_id": len(pieces) - 2, "eos_token_id": len(pieces) - 1, "pad_token_id": len(pieces) - 1}
     config = CLIPConfig(
         text_config={**sizes, **ends, "vocab_size": len(pieces), "max_position_embeddings": TOKENS},
         vision_config={**sizes, "image_size": IMAGE, "patch_size": PATCH},
-        projection_dim=PROJECTION,
+        projection_dim=projection,
     )
     rng = torch.Generator().manual_seed(seed)
     model = CLIPModel(config).eval().requires_grad_(False)
