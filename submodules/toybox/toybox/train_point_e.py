@@ -124,7 +124,7 @@ def train_point_e(folder: Path, out: Path, seed: int) -> None:
     upsampler = initialised(PointTransformer(UPSAMPLE))
 
     def draw_told(count: int, rng: torch.Generator) -> tuple[list[int], Tensor]:
-        pairs = torch.randint(len(TRAINING), (count,), generator=rng).tolist()
+        pairs: list[int] = torch.randint(len(TRAINING), (count,), generator=rng).tolist()
         words = random.Random(int(torch.randint(2**31, (), generator=rng)))
         told = model.embed([random_caption(*TRAINING[i], words) for i in pairs])
         return pairs, told * (torch.rand(count, 1, generator=rng) >= EMPTY_SHARE)
