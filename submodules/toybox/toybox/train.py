@@ -1,6 +1,7 @@
 """`python -m toybox.train`: from nothing to the shipped weights, run in the root of the project's checkout.
 
-Renders, VAE, judge, latents, U-Net and text encoder, in this order; an interrupted run continues where it was.
+The prior (renders, VAE, latents, U-Net and text encoder), the judge and the tiny Point-E; an interrupted run continues
+where it was.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from toybox.judge import save_judge
 from toybox.models import build_scheduler, build_tokenizer, save_half
 from toybox.renders import Renders, collect, toys
 from toybox.train_judge import JudgeSets, impostors, train_judge, two_fronted_toys, worn_toys
+from toybox.train_point_e import train_point_e
 from toybox.train_unet import train_unet
 from toybox.train_vae import train_vae
 
@@ -56,17 +58,8 @@ def write_pipeline_index(folder: Path) -> None:
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m toybox.train", description=__doc__)
-    parser.add_argument(
-        "--work", type=Path, default=Path("outputs/toybox-training"), help="renders, checkpoints, logs"
-    )
-    parser.add_argument("--out", type=Path, default=weights_path(), help="where the weights go")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    work, out, seed = arguments.work, arguments.out, arguments.seed
-    config = configuration.load([])
-
+def train_prior(config: Config, work: Path, out: Path, seed: int) -> None:
+    """The miniature Stable Diffusion: autoencoder, then U-Net and text encoder."""
     seen = rendered(
         work,
         "toys",
@@ -83,6 +76,17 @@ def main() -> None:
     vae = train_vae([(seen, 0.65), (messy, 0.25), (depth, 0.1)], config.model, work, seed)
     save_half(vae, out / "vae")
 
+    tokenizer = build_tokenizer()
+    model = train_unet(vae, seen, config, tokenizer, work, seed)
+    tokenizer.save_pretrained(out / "tokenizer")
+    save_half(model.text_encoder, out / "text_encoder")
+    save_half(model.unet, out / "unet")
+    build_scheduler().save_pretrained(out / "scheduler")
+    write_pipeline_index(out)
+
+
+def train_judges(config: Config, work: Path, out: Path, seed: int) -> None:
+    """The judge of pictures; that of point clouds has nothing to learn."""
     sets = JudgeSets(
         clean=rendered(
             work,
@@ -108,14 +112,30 @@ def main() -> None:
     )
     save_judge(train_judge(sets, config.model, work, seed), out / "judge" / "model.safetensors")
 
-    tokenizer = build_tokenizer()
-    model = train_unet(vae, seen, config, tokenizer, work, seed)
-    tokenizer.save_pretrained(out / "tokenizer")
-    save_half(model.text_encoder, out / "text_encoder")
-    save_half(model.unet, out / "unet")
-    build_scheduler().save_pretrained(out / "scheduler")
-    write_pipeline_index(out)
-    print(f"Weights written to {out}; measure them with: python -m toybox.evaluate")
+
+PARTS: dict[str, Callable[[Config, Path, Path, int], None]] = {
+    "prior": train_prior,
+    "judge": train_judges,
+    "point-e": lambda config, work, out, seed: train_point_e(work, out / "point_e", seed),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m toybox.train", description=__doc__)
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all by default")
+    parser.add_argument(
+        "--work", type=Path, default=Path("outputs/toybox-training"), help="renders, checkpoints, logs"
+    )
+    parser.add_argument("--out", type=Path, default=weights_path(), help="where the weights go")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    unknown = [part for part in arguments.parts if part not in PARTS]
+    if unknown:
+        parser.error(f"parts are {', '.join(PARTS)}, but {unknown[0]!r} was given")
+    config = configuration.load([])
+    for part in arguments.parts or PARTS:
+        PARTS[part](config, arguments.work, arguments.out, arguments.seed)
+    print(f"Weights written to {arguments.out}; measure them with: python -m toybox.evaluate")
 
 
 if __name__ == "__main__":

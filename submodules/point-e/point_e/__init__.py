@@ -1,0 +1,1 @@
+"""Point-E: coloured point clouds from text or images."""
