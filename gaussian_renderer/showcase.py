@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -38,3 +39,30 @@ def show(
         for kept, image in ((rgb, out.rgb), (depth, out.depth), (alpha, out.alpha)):
             kept.append(F.avg_pool2d(image, ssaa).cpu())
     return Shown(torch.cat(rgb).clamp(0, 1), depth_image(torch.cat(depth), torch.cat(alpha)))
+
+
+@dataclass(frozen=True)
+class Solid:
+    """Gaussians as they are, but more opaque: see `solid`."""
+
+    sh_degree: int
+    means: Tensor
+    scales: Tensor
+    rotations: Tensor
+    opacities: Tensor
+    shs: Tensor
+
+
+@torch.no_grad()
+def solid(gaussians: Gaussians) -> Solid:
+    """The same Gaussians with opacities scaled so that the highest one is 1: a start of one faint opacity becomes
+    opaque, and a finished asset stays as it is."""
+    opacities = gaussians.opacities
+    return Solid(
+        gaussians.sh_degree,
+        gaussians.means,
+        gaussians.scales,
+        gaussians.rotations,
+        opacities / opacities.max(),
+        gaussians.shs,
+    )
