@@ -43,7 +43,7 @@ def show(
 
 @dataclass(frozen=True)
 class Solid:
-    """Gaussians as they are, but more opaque: see `solid`."""
+    """Gaussians, some more opaque and smaller than they are: see `solid`."""
 
     sh_degree: int
     means: Tensor
@@ -55,14 +55,17 @@ class Solid:
 
 @torch.no_grad()
 def solid(gaussians: Gaussians) -> Solid:
-    """The same Gaussians with opacities scaled so that the highest one is 1: a start of one faint opacity becomes
-    opaque, and a finished asset stays as it is."""
-    opacities = gaussians.opacities
+    """The same Gaussians so that their shape is seen: the most opaque one becomes opaque, the others in proportion.
+
+    What gets much more opaque, as a start of one faint opacity does, also gets smaller, by half at most: its Gaussians
+    overlap so far that together they would look fatter than they are. A finished asset stays as it is.
+    """
+    strength = gaussians.opacities.max()
     return Solid(
-        gaussians.sh_degree,
-        gaussians.means,
-        gaussians.scales,
-        gaussians.rotations,
-        opacities / opacities.max(),
-        gaussians.shs,
+        sh_degree=gaussians.sh_degree,
+        means=gaussians.means,
+        scales=gaussians.scales * strength.clamp_min(0.5),
+        rotations=gaussians.rotations,
+        opacities=gaussians.opacities / strength,
+        shs=gaussians.shs,
     )

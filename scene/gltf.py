@@ -13,16 +13,19 @@ MAX_COUNT = 50_000_000
 COMPRESSIONS = ("KHR_draco_mesh_compression", "EXT_meshopt_compression")
 
 
-def check_gltf(path: str) -> None:
-    """Raise ValueError, one sentence, for a .glb or .gltf file that claims more than it can hold, or that is compressed.
+def check_gltf(path: str) -> bool:
+    """Whether the colours in a .glb or .gltf file, other than its textures, are linear.
 
-    glTF 2.0, sections 3.6 and 4.4. An accessor without a buffer is filled with zeros, as many as it claims, and so are
-    those of a compression that the reader does not know.
+    They are in glTF 2.0 (sections 3.7.2.1 and 3.9.2), but trimesh writes them as it has them, in sRGB, and signs its
+    files. Raises ValueError, one sentence, for a file that claims more than it can hold, or that is compressed: by
+    glTF 2.0's section 3.6.2.1 an accessor without a buffer is filled with zeros, as many as it claims, and so are those of
+    a compression that the reader does not know.
     """
     try:
         header = _header(path)
         counts = [int(accessor["count"]) for accessor in header.get("accessors", [])]
         extensions = set(header.get("extensionsUsed", []))
+        generator = str(header["asset"].get("generator"))
     except (
         ValueError,
         KeyError,
@@ -41,6 +44,7 @@ def check_gltf(path: str) -> None:
     for name in COMPRESSIONS:
         if name in extensions:
             raise ValueError(f"{path!r} is compressed with {name}, but it must be plain: export it without.")
+    return "trimesh" not in generator
 
 
 def _header(path: str) -> Any:

@@ -21,9 +21,8 @@ CONVENTIONS = {
     ".glb": "y,z",  # as glTF 2.0, section 3.4, has it
     ".gltf": "y,z",
     ".stl": "z,-y",
-    "pointe": "z,-y",
 }
-"""Up and front (see `point_cloud.upright`) where `init_axes` does not name them, by the end of `init_shape`."""
+"""Up and front (see `point_cloud.upright`) where `init_axes` does not name them, by the end of a file's name."""
 
 
 def initialize(config: Config, rng: torch.Generator, device: torch.device) -> GaussianModel:
@@ -64,13 +63,11 @@ def _start(config: Config, rng: torch.Generator, device: torch.device) -> PointC
 
         cloud = sample_point_e(config, rng, device)
     else:
+        axes = params.init_axes or next(up for end, up in CONVENTIONS.items() if shape.lower().endswith(end))
         cloud = _read(shape, count, rng)
+        cloud = PointCloud(upright(cloud.points, axes), cloud.colors)
     view = params.default_radius * math.tan(params.default_fovy / 2.0)
-    axes = params.init_axes or next(
-        axes for ending, axes in CONVENTIONS.items() if shape.lower().endswith(ending)
-    )
-    points = fit_to_view(upright(cloud.points, axes), view)
-    return PointCloud(points, cloud.colors)
+    return PointCloud(fit_to_view(cloud.points, view), cloud.colors)
 
 
 def _read(path: str, count: int, rng: torch.Generator) -> PointCloud:

@@ -43,8 +43,7 @@ def sample_mesh(path: str, count: int, rng: torch.Generator) -> PointCloud:
     warning; a file without any area gives its vertices, at most `count`, with another. Raises FileNotFoundError, or
     ValueError in one sentence for a file that cannot be read or holds nothing.
     """
-    parts = _parts(path)
-    linear = path.lower().endswith(GLTF_SUFFIXES)
+    parts, linear = _parts(path)
     areas = np.concatenate([part.areas() for part in parts])
     if broken := int(np.isnan(areas).sum()):
         message = "%r: %d of %d faces have vertices that are not finite and are left out."
@@ -94,12 +93,11 @@ def _cloud(points: np.ndarray, colors: np.ndarray) -> PointCloud:
     return PointCloud(tensor, torch.from_numpy(np.nan_to_num(colors, nan=GREY).astype(np.float32)))
 
 
-def _parts(path: str) -> list[Part]:
-    """What a file holds, at least one part."""
+def _parts(path: str) -> tuple[list[Part], bool]:
+    """What a file holds, at least one vertex, and whether its colours are linear."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path!r} is not there, but it must be a mesh.")
-    if path.lower().endswith(GLTF_SUFFIXES):
-        check_gltf(path)
+    linear = path.lower().endswith(GLTF_SUFFIXES) and check_gltf(path)
     try:
         scene = trimesh.load_scene(path, process=False)
         placed = [scene.graph[node] for node in scene.graph.nodes_geometry]
@@ -111,7 +109,7 @@ def _parts(path: str) -> list[Part]:
         raise ValueError(f"{path!r} holds neither faces nor vertices, but it must be a mesh.")
     if sum(len(part.faces) for part in parts) > MAX_FACES:
         raise ValueError(f"{path!r} holds more than {MAX_FACES} faces, which is more than a start can use.")
-    return parts
+    return parts, linear
 
 
 def _part(geometry: Any, matrix: np.ndarray) -> Part:

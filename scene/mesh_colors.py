@@ -14,7 +14,7 @@ def colors_at(geometry: Any, faces: Array, rows: Array, weights: Array, linear: 
     """sRGB colours [M, 3] in [0, 1] at points of a trimesh.Trimesh, or None if it has none.
 
     Point i is at weights[i] [M, 3], barycentric, of face rows[i] [M] of `faces` [F, 3]. `linear` says that colours of
-    vertices and factors of materials are linear, as in glTF 2.0 (sections 3.7.2.1 and 3.9.2); textures are sRGB.
+    vertices and materials are linear (see `gltf.check_gltf`); textures are always sRGB.
     """
     visual = geometry.visual
     corners = faces[rows]
@@ -73,15 +73,14 @@ def _material_colors(
     """
     image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
     texels = None if uv is None or image is None else _texels(image, uv)
-    if not linear:
-        if texels is not None:
-            return texels
-        return np.broadcast_to(_unit(material.main_color), (count, 3))
-    factor = getattr(material, "baseColorFactor", None)
-    colors = np.ones((count, 3)) if factor is None else np.broadcast_to(_unit(factor), (count, 3))
+    if not hasattr(material, "baseColorFactor"):
+        return np.broadcast_to(_unit(material.main_color), (count, 3)) if texels is None else texels
+    colors = np.ones(3) if material.baseColorFactor is None else _unit(material.baseColorFactor)
     if painted is not None:
         colors = colors * painted
-    return to_srgb(colors if texels is None else colors * to_linear(texels))
+    if texels is not None:
+        colors = colors * (to_linear(texels) if linear else texels)
+    return np.broadcast_to(to_srgb(colors) if linear else colors, (count, 3))
 
 
 def _texels(image: Any, uv: Array) -> Array | None:

@@ -18,7 +18,16 @@ from trimesh.visual.material import PBRMaterial, SimpleMaterial
 from scene.mesh import sample_mesh
 from scene.mesh_colors import to_linear, to_srgb
 from scene.point_cloud import PointCloud
-from tests.scene.meshes import HALVES, SQUARE, box, checkerboard, exported, painted, square
+from tests.scene.meshes import (
+    HALVES,
+    SQUARE,
+    box,
+    by_another_program,
+    checkerboard,
+    exported,
+    painted,
+    square,
+)
 
 RED, BLUE = (255, 0, 0, 255), (0, 0, 255, 255)
 
@@ -73,7 +82,7 @@ def test_samples_are_seeded(tmp_path: Path) -> None:
     assert not torch.equal(sampled(path).points, sampled(path, seed=1).points)
 
 
-@pytest.mark.parametrize("suffix", ["obj", "ply"])
+@pytest.mark.parametrize("suffix", ["obj", "ply", "glb"])
 def test_colours_of_vertices_are_interpolated(tmp_path: Path, suffix: str) -> None:
     # Red grows with x, green with y.
     colors = np.column_stack([255 * SQUARE[:, :2], np.zeros(4), np.full(4, 255)]).astype(np.uint8)
@@ -82,11 +91,10 @@ def test_colours_of_vertices_are_interpolated(tmp_path: Path, suffix: str) -> No
     np.testing.assert_allclose(colors_of(cloud), expected, atol=1e-6)
 
 
-def test_gltfs_colours_of_vertices_are_linear(tmp_path: Path) -> None:
-    cloud = sampled(exported(square(vertex_colors=[(51, 102, 255, 255)] * 4), tmp_path / "x.glb"))
-    np.testing.assert_allclose(
-        colors_of(cloud), np.broadcast_to(to_srgb(np.array([0.2, 0.4, 1.0])), (2000, 3))
-    )
+def test_colours_of_vertices_are_linear_in_gltf_files_of_other_programs(tmp_path: Path) -> None:
+    path = exported(square(vertex_colors=[(51, 102, 255, 255)] * 4), tmp_path / "x.glb")
+    colors = colors_of(sampled(by_another_program(path)))
+    np.testing.assert_allclose(colors, np.tile(to_srgb(np.array([0.2, 0.4, 1.0])), (2000, 1)), atol=1e-6)
 
 
 def test_colours_of_faces(tmp_path: Path) -> None:
@@ -120,22 +128,20 @@ def test_a_texture_of_the_whole_square_includes_its_edges(tmp_path: Path) -> Non
         np.testing.assert_allclose(colors_of(cloud), np.tile(cells[cell] / 255, (4, 1)), atol=1e-6)
 
 
-def test_gltf_multiplies_texture_base_colour_and_vertices_where_they_are_linear(tmp_path: Path) -> None:
+@pytest.mark.parametrize("linear", [False, True])
+def test_gltf_multiplies_texture_base_colour_and_vertices(tmp_path: Path, linear: bool) -> None:
     factor, painting, texel = np.array([0.2, 0.6, 1.0]), np.array([0.4, 1.0, 0.8]), np.array([102, 153, 204])
     image = Image.fromarray(np.tile(texel, (2, 2, 1)).astype(np.uint8))
-    material = PBRMaterial(baseColorTexture=image, baseColorFactor=[*factor, 1.0])
-    mesh = painted(material)
+    mesh = painted(PBRMaterial(baseColorTexture=image, baseColorFactor=[*factor, 1.0]))
     mesh.visual.vertex_attributes["color"] = (
         np.tile([*(255 * painting), 255], (4, 1)).round().astype(np.uint8)
     )
-    path = Path(exported(mesh, tmp_path / "x.glb"))
-    linear = factor * ((texel / 255 + 0.055) / 1.055) ** 2.4
-    if b"COLOR_0" in path.read_bytes():
-        linear = linear * painting
-    assert b"COLOR_0" in path.read_bytes()
-    np.testing.assert_allclose(
-        to_linear(colors_of(sampled(str(path)))), np.tile(linear, (2000, 1)), atol=5e-3
-    )
+    path = exported(mesh, tmp_path / "x.glb")
+    expected = factor * painting * texel / 255
+    if linear:
+        by_another_program(path)
+        expected = to_srgb(factor * painting * to_linear(texel / 255))
+    np.testing.assert_allclose(colors_of(sampled(path)), np.tile(expected, (2000, 1)), atol=1e-6)
 
 
 def test_plain_materials(tmp_path: Path) -> None:
@@ -148,8 +154,10 @@ def test_plain_materials(tmp_path: Path) -> None:
         colors_of(cloud), np.where((x > y)[:, None], [0.2, 0, 0], [0.8, 0.8, 1]), atol=1e-6
     )
     factor = [0.2, 0.4, 1.0, 1.0]
-    cloud = sampled(exported(painted(PBRMaterial(baseColorFactor=factor)), tmp_path / "x.glb"))
-    np.testing.assert_allclose(to_linear(colors_of(cloud)), np.tile(factor[:3], (2000, 1)), atol=1e-6)
+    path = exported(painted(PBRMaterial(baseColorFactor=factor)), tmp_path / "x.glb")
+    np.testing.assert_allclose(colors_of(sampled(path)), np.tile(factor[:3], (2000, 1)), atol=1e-6)
+    colors = colors_of(sampled(by_another_program(path)))
+    np.testing.assert_allclose(colors, np.tile(to_srgb(np.array(factor[:3])), (2000, 1)), atol=1e-6)
 
 
 def test_a_mesh_with_colours_in_places_is_grey_elsewhere(tmp_path: Path) -> None:
