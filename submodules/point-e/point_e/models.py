@@ -86,6 +86,8 @@ _UPSAMPLE = StageConfig(
     s_churn=0.0,
 )  # fmt: skip
 
+DEFAULT = "base40M-textvec"
+"""The base model that makes points from text; the others make them from images or of anything."""
 BASE_MODELS: dict[str, Published] = {
     "base40M-textvec": Published(
         _base(512, 12, 8, "vector"),
