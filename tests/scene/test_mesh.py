@@ -235,6 +235,13 @@ def test_a_cloud_of_points_in_a_gltf_file_keeps_its_colours(tmp_path: Path) -> N
     np.testing.assert_allclose(colors_of(found), np.tile([[1, 0, 0], [0, 0, 1]], (2, 1)), atol=1e-6)
 
 
+def test_points_beside_a_mesh_are_left_out(tmp_path: Path) -> None:
+    scene = trimesh.Scene([trimesh.PointCloud(SQUARE + 10), square(vertex_colors=[RED] * 4)])
+    cloud = sampled(exported(scene, tmp_path / "x.glb"))
+    assert float(cloud.points.max()) <= 1
+    np.testing.assert_array_equal(colors_of(cloud), np.tile([1, 0, 0], (2000, 1)))
+
+
 def glb(document: dict[str, Any], binary: bytes = b"") -> bytes:
     text = json.dumps(document).encode()
     text += b" " * (-len(text) % 4)
