@@ -83,7 +83,7 @@ def assemble(config: Config) -> Training:
     torch.autograd.set_detect_anomaly(config.detect_anomaly)
     warn_of_unknown_words(config)
     rng = Generators(config.seed)
-    gaussians = initialize(config.camera, config.model, rng["init"], device)
+    gaussians = initialize(config, rng["init"], device)
     prior = guidance.load_prior(config, device)
     return Training(
         config=config,
@@ -145,6 +145,7 @@ def train(config: Config) -> Result:
         bar = tqdm(
             range(1, iterations + 1), desc="train", unit="it", disable=config.quiet, dynamic_ncols=True
         )
+        recorder.start(state.gaussians)
         for step in bar:
             logged = training_step(state, step, recorder)
             bar.set_postfix(gaussians=len(state.gaussians), refresh=False)
@@ -211,7 +212,7 @@ def judged(result: Result, config: Config) -> str | None:
 def main(config: Config) -> int:
     try:
         result = train(config)
-    except (PriorError, ValueError, FloatingPointError) as error:
+    except (PriorError, ValueError, FloatingPointError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
     verdict = judged(result, config)

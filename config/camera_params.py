@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
-from config.keys import Flag, OptionalText, Real, Section, Text, Whole, interval, key
+from config.keys import Flag, OptionalText, Real, Section, Text, Whole, interval, key, requirement, sentence
 
-INIT_SHAPES = ("sphere", "box", "rectangle_x", "rectangle_z", "scene", "pointe", "shapee")
+RANDOM_SHAPES = ("sphere", "box", "rectangle_x", "rectangle_z", "scene")
+INIT_SHAPES = (*RANDOM_SHAPES, "pointe")
+MESH_SUFFIXES = (".obj", ".glb", ".gltf", ".stl")
+START_SUFFIXES = (".ply", *MESH_SUFFIXES)
+START_FILE = "a path to a .ply, .obj, .glb, .gltf or .stl file"
 
 
 def _shape_or_file(value: Any) -> str:
-    if isinstance(value, str) and (value in INIT_SHAPES or value.lower().endswith(".ply")):
+    if value == "shapee":
+        raise sentence(
+            "GenerateCamParams.init_shape is 'shapee', which is not part of this project: "
+            "give the path of the mesh that Shap-E wrote, and init_axes 'z,-y'."
+        )
+    if isinstance(value, str) and (value in INIT_SHAPES or value.lower().endswith(START_SUFFIXES)):
         return value
-    raise PydanticCustomError("choice", "", {"choices": [*INIT_SHAPES, "a path to a .ply point cloud"]})
+    raise PydanticCustomError("choice", "", {"choices": [*INIT_SHAPES, START_FILE]})
+
+
+def _axes(value: Any) -> str | None:
+    """Two different axes with or without a sign, as in 'z,-y'; spaces and plus signs are dropped."""
+    if value is None:
+        return None
+    text = "".join(value.split()).replace("+", "").lower() if isinstance(value, str) else ""
+    found = re.fullmatch(r"-?([xyz]),-?([xyz])", text)
+    if found is None or found[1] == found[2]:
+        raise requirement("the axes that point up and to the front, such as 'y,z' or 'z,-y'")
+    return text
 
 
 Degrees = interval(0, 180)
@@ -29,12 +50,20 @@ class GenerateCamParams(Section):
     """Radii in world units, θ in degrees from +z, φ in degrees from the front (+x), fields of view in rad."""
 
     # The start
-    init_shape: Annotated[str, BeforeValidator(_shape_or_file)] = key(
-        "sphere", f"the first point cloud: {', '.join(INIT_SHAPES)}, or a path to a .ply file"
+    init_shape: Annotated[Text, BeforeValidator(_shape_or_file)] = key(
+        "sphere", f"what the Gaussians start from: {', '.join(INIT_SHAPES)}, or {START_FILE}"
     )
-    init_prompt: Text = key("", "the prompt for Point-E", unused=True, blank_is_default=True)
-    use_pointe_rgb: Flag = key(False, "keep Point-E's colours", unused=True)
-    init_num_pts: Whole = key(100_000, "number of points at the start", ge=4, le=100_000_000)
+    init_prompt: Text = key("", "the prompt for Point-E; none: text", blank_is_default=True)
+    use_pointe_rgb: Flag = key(False, "keep Point-E's colours, else start grey")
+    pointe_model: OptionalText = key(
+        None,
+        "Point-E's weights: openai, the name of one of its base models, toybox or a folder; none: toybox with that "
+        "prior, else openai",
+    )
+    init_axes: Annotated[str | None, BeforeValidator(_axes)] = key(
+        None, "up and front of the start's file, such as y,z; none: as its format has them (.ply: z,x)"
+    )
+    init_num_pts: Whole = key(100_000, "number of points at the start, at most", ge=4, le=100_000_000)
 
     # Where the training cameras are, at first and after all relaxations
     radius_range: Annotated[tuple[float, float], Radii] = key((5.2, 5.5), "distance from the centre")

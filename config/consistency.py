@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import os
+
 from config import segments
+from config.camera_params import INIT_SHAPES, RANDOM_SHAPES
 from config.errors import ConfigError, show
-from config.schema import TRAIN_TIMESTEPS, Config
+from config.schema import SECTIONS, TRAIN_TIMESTEPS, Config
 
 
 def check(config: Config) -> None:
-    """Raise ``ConfigError``, one sentence, if the chosen method cannot run with its keys."""
+    """Raise ``ConfigError``, one sentence, if the start is not there or the method cannot run with its keys."""
     released = config.guidance.sctd_variant == "released"
     try:
+        _check_start(config)
         if config.guidance_type == "sctd":
             (_check_released_sctd if released else _check_sctd)(config)
         elif config.guidance_type == "gcs":
             _check_gcs(config)
     except ValueError as error:
         raise ConfigError(f"{error}.") from None
+
+
+def _check_start(config: Config) -> None:
+    label, path = "GenerateCamParams.init_shape", config.camera.init_shape
+    if config.model.pretrained_model_path is not None:
+        label, path = "ModelParams.pretrained_model_path", config.model.pretrained_model_path
+    if path not in INIT_SHAPES and not os.path.isfile(path):
+        raise ValueError(f"{label} is {show(path)}, but there is no such file")
 
 
 def _check_sctd(config: Config) -> None:
@@ -78,16 +90,26 @@ def idle(config: Config) -> list[str]:
     variant = f"sctd_variant {params.sctd_variant}" if method == "sctd" else with_method
     papers_sctd = method == "sctd" and params.sctd_variant == "paper"
     first = config.optimization.start_reset_iter
-    table = (
-        ("sds", params.sds and method != "sds", with_method),
-        ("sctd_variant", params.sctd_variant == "released" and method != "sctd", with_method),
-        ("approximate", not params.approximate and not papers_sctd, variant),
-        ("w_cp", (params.w_cp or 0) > 0 and papers_sctd, variant),
-        ("cds_stage", params.cds_stage != "both" and method != "cds", with_method),
-        ("BEG", params.BEG and config.optimization.iterations <= first + 1, f"start_reset_iter {first}"),
-    )
+    shape, pretrained = config.camera.init_shape, config.model.pretrained_model_path is not None
+    start = "pretrained_model_path" if pretrained else f"init_shape {shape}"
+    tables = {
+        "GuidanceParams": (
+            ("sds", params.sds and method != "sds", with_method),
+            ("sctd_variant", params.sctd_variant == "released" and method != "sctd", with_method),
+            ("approximate", not params.approximate and not papers_sctd, variant),
+            ("w_cp", (params.w_cp or 0) > 0 and papers_sctd, variant),
+            ("cds_stage", params.cds_stage != "both" and method != "cds", with_method),
+            ("BEG", params.BEG and config.optimization.iterations <= first + 1, f"start_reset_iter {first}"),
+        ),
+        "GenerateCamParams": (
+            ("init_shape", shape not in INIT_SHAPES and pretrained, start),
+            ("pointe_model", config.camera.pointe_model and (shape != "pointe" or pretrained), start),
+            ("init_axes", config.camera.init_axes and (shape in RANDOM_SHAPES or pretrained), start),
+        ),
+    }
     return [
-        f"GuidanceParams.{key} ({show(getattr(params, key))}) with {reason}"
+        f"{section}.{key} ({show(getattr(getattr(config, SECTIONS[section]), key))}) with {reason}"
+        for section, table in tables.items()
         for key, cannot_act, reason in table
         if cannot_act
     ]

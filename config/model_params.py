@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from config.keys import Flag, OptionalText, Real, Section, Text, Whole, key
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from config.keys import Flag, OptionalText, Real, Section, Text, Whole, key, requirement
+
+
+def _gaussians_file(value: Any) -> str | None:
+    if value in (None, ""):
+        return None
+    if isinstance(value, str) and value.lower().endswith(".ply"):
+        return value
+    raise requirement("a path to a .ply file of Gaussians")
 
 
 class ModelParams(Section):
@@ -22,7 +34,9 @@ class ModelParams(Section):
     scale_aug_ratio: Real = key(1.0, "probability of noise on the scales", ge=0, le=1)
     flip_aug_ratio: Real = key(0.5, "probability of mirroring the images that the guidance sees", ge=0, le=1)
     opt_path: OptionalText = key(None, "the configuration file's path, filled in where it is not given")
-    pretrained_model_path: OptionalText = key(None, "Gaussians to continue from", unused=True)
+    pretrained_model_path: Annotated[OptionalText, BeforeValidator(_gaussians_file)] = key(
+        None, "Gaussians to continue from, a .ply file: taken as they are, in place of init_shape"
+    )
     batch: Whole = key(10, "cameras prepared at once; here the batch is C_batch_size", unused=True, ge=1)
     data_device: OptionalText = key(None, "the data's device; --device sets all devices", unused=True)
     eval: Flag = key(False, "hold out test images; there are none in text-to-3D", unused=True)

@@ -12,15 +12,16 @@ from torch.utils.tensorboard import SummaryWriter
 
 import config as configuration
 from config import Config
-from gaussian_renderer.showcase import Shown, show
+from gaussian_renderer import Gaussians
+from gaussian_renderer.showcase import Shown, show, solid
 from gaussian_renderer.training_picture import training_picture
 from gaussian_renderer.training_views import TrainingViews
 from scene.cameras import Cameras, six_views, turntable
 from scene.cameras_json import cameras_json, cfg_args
 from scene.gaussian_model import GaussianModel
 from utils.files import write_text
-from utils.media import Row, contact_sheet, open_video, write_png, write_video
-from utils.report import report_sheet
+from utils.media import Row, contact_sheet, open_video, rows_sheet, write_png, write_video
+from utils.report import report_sheet, tiles
 from utils.run_folder import RunFolder
 
 TURNTABLE_FRAMES = 120
@@ -66,7 +67,7 @@ class Recorder:
     def white(self) -> bool:
         return self.config.model.white_background
 
-    def _show(self, gaussians: GaussianModel, cameras: Cameras) -> Shown:
+    def _show(self, gaussians: Gaussians, cameras: Cameras) -> Shown:
         return show(
             gaussians,
             cameras,
@@ -74,6 +75,17 @@ class Recorder:
             ssaa=self.config.camera.SSAA,
             antialiasing=self.config.pipeline.antialiasing,
         )
+
+    def start(self, gaussians: GaussianModel) -> None:
+        """The picture of what training starts from, as solid as it can be drawn: shapes begin nearly transparent."""
+        cameras = six_views(self.config.camera)
+        labels = [f"{round(azimuth) % 360}°" for azimuth in cameras.azimuth.tolist()]
+        shown = self._show(solid(gaussians), cameras)
+        rows = [
+            Row(title, tiles(images), labels)
+            for title, images in (("The start", shown.rgb), ("Its depth", shown.depth))
+        ]
+        write_png(self.run.start, rows_sheet(rows))
 
     def scalars(self, step: int, values: Mapping[str, float | Tensor]) -> None:
         """TensorBoard scalars by name ('group/name')."""

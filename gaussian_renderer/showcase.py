@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -38,3 +39,33 @@ def show(
         for kept, image in ((rgb, out.rgb), (depth, out.depth), (alpha, out.alpha)):
             kept.append(F.avg_pool2d(image, ssaa).cpu())
     return Shown(torch.cat(rgb).clamp(0, 1), depth_image(torch.cat(depth), torch.cat(alpha)))
+
+
+@dataclass(frozen=True)
+class Solid:
+    """Gaussians, some more opaque and smaller than they are: see `solid`."""
+
+    sh_degree: int
+    means: Tensor
+    scales: Tensor
+    rotations: Tensor
+    opacities: Tensor
+    shs: Tensor
+
+
+@torch.no_grad()
+def solid(gaussians: Gaussians) -> Solid:
+    """The same Gaussians so that their shape is seen: the most opaque one becomes opaque, the others in proportion.
+
+    What gets much more opaque, as a start of one faint opacity does, also gets smaller, by half at most: its Gaussians
+    overlap so far that together they would look fatter than they are. A finished asset stays as it is.
+    """
+    strength = gaussians.opacities.max()
+    return Solid(
+        sh_degree=gaussians.sh_degree,
+        means=gaussians.means,
+        scales=gaussians.scales * strength.clamp_min(0.5),
+        rotations=gaussians.rotations,
+        opacities=gaussians.opacities / strength,
+        shs=gaussians.shs,
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +12,13 @@ import torch
 from plyfile import PlyData, PlyElement, PlyParseError
 from torch import Tensor
 
+from scene.point_cloud import PointCloud
 from utils.files import atomic_path
 from utils.spherical_harmonics import dc_to_rgb, degree_of, num_coefficients
 
-MAX_VERTICES = 50_000_000
-"""More vertices than this in a header are taken for a damaged file."""
+MAX_ROWS = 50_000_000
+"""More vertices, or faces, than this in a header are taken for a damaged file."""
+HEADER_BYTES = 65_536
 
 
 def gaussian_properties(sh_degree: int) -> list[str]:
@@ -68,12 +69,12 @@ def read_gaussians(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     property, claims an absurd size or holds values that are not finite.
     """
     vertices = _read_vertices(path)
-    names = vertices.dtype.names or ()
-    rest = sum(re.fullmatch(r"f_rest_\d+", name) is not None for name in names)
+    rest = sum(re.fullmatch(r"f_rest_\d+", name) is not None for name in vertices.dtype.names or ())
     if rest % 3:
         raise ValueError(f"{os.fspath(path)!r} has {rest} f_rest properties, but it must be 0, 9, 24 or 45.")
     degree = degree_of(rest // 3 + 1)
-    columns = {name: _column(path, vertices, name) for name in gaussian_properties(degree) if name[0] != "n"}
+    names = [name for name in gaussian_properties(degree) if name[0] != "n"]
+    columns = {name: _finite(path, _column(path, vertices, name), name) for name in names}
 
     def stack(*keys: str) -> Tensor:
         data = [columns[key] for key in keys]
@@ -92,18 +93,10 @@ def read_gaussians(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     }
 
 
-@dataclass(frozen=True)
-class PointCloud:
-    """Points [N, 3] in world units and their colours [N, 3] in [0, 1], or None."""
-
-    points: Tensor
-    colors: Tensor | None
-
-
 def read_points(path: str | os.PathLike[str]) -> PointCloud:
     """Read any PLY file with x, y, z; colours from red, green, blue (integers or [0, 1]) or from f_dc.
 
-    Raises like read_gaussians.
+    Numbers may be other than finite; else raises like read_gaussians.
     """
     vertices = _read_vertices(path)
     names = set(vertices.dtype.names or ())
@@ -125,9 +118,7 @@ def read_points(path: str | os.PathLike[str]) -> PointCloud:
 def _read_vertices(path: str | os.PathLike[str]) -> np.ndarray:
     """The structured array of a PLY file's element "vertex"."""
     name = os.fspath(path)
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{name!r} is not there, but it must be a PLY file.")
-    _check_size(Path(path))
+    _rows(path)
     try:
         data = PlyData.read(name)
     except (PlyParseError, ValueError, EOFError, UnicodeDecodeError) as error:
@@ -137,28 +128,47 @@ def _read_vertices(path: str | os.PathLike[str]) -> np.ndarray:
     return data["vertex"].data
 
 
-def _check_size(path: Path) -> None:
-    """Refuse a header that claims more than the file can hold, before memory is allocated for it."""
-    with path.open("rb") as file:
-        header = file.read(65536).split(b"end_header")[0]
-    found = re.search(rb"element\s+vertex\s+(\d+)", header)
-    if found is None:
-        return
-    count, size = int(found[1]), path.stat().st_size
-    # A vertex takes at least one byte for each property, as a digit in ASCII or as a binary number.
-    width = max(1, len(re.findall(rb"^\s*property\s+(?!list)", header, flags=re.MULTILINE)))
-    if count > MAX_VERTICES or count * width > size:
-        raise ValueError(
-            f"{os.fspath(path)!r} claims {count} vertices in {size} bytes, "
-            f"but it must hold what it claims and at most {MAX_VERTICES}."
-        )
+def has_faces(path: str | os.PathLike[str]) -> bool:
+    """Whether a PLY file is a mesh. Raises as read_gaussians does, if its header claims more than the file holds."""
+    return _rows(path).get("face", 0) > 0
+
+
+def _rows(path: str | os.PathLike[str]) -> dict[str, int]:
+    """Number of rows of each element of a PLY file, by its header.
+
+    Refuses a header that claims more than the file can hold, before memory is allocated for it.
+    """
+    name = os.fspath(path)
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{name!r} is not there, but it must be a PLY file.")
+    with open(path, "rb") as file:
+        header = file.read(HEADER_BYTES).split(b"end_header")[0]
+    rows, size = {}, os.path.getsize(path)
+    for block in re.split(rb"^\s*element\s+", header, flags=re.MULTILINE)[1:]:
+        if (found := re.match(rb"(\S+)\s+(\d{1,18})\b", block)) is None:
+            continue  # the parser says what is wrong with it
+        element, count = found[1].decode("ascii", "replace"), int(found[2])
+        # A row takes at least a byte for each property: a digit in ASCII, a binary number, the length of a list.
+        width = max(1, len(re.findall(rb"^\s*property\s", block, flags=re.MULTILINE)))
+        if count > MAX_ROWS or count * width > size:
+            what = {"vertex": "vertices", "face": "faces"}.get(element, f"rows of {element!r}")
+            raise ValueError(
+                f"{name!r} claims {count} {what} in {size} bytes, "
+                f"but it must hold what it claims and at most {MAX_ROWS}."
+            )
+        rows[element] = count
+    return rows
 
 
 def _column(path: str | os.PathLike[str], vertices: np.ndarray, name: str) -> np.ndarray:
-    """One property as float32, checked."""
+    """One property as float32."""
     if name not in (vertices.dtype.names or ()):
         raise ValueError(f"{os.fspath(path)!r} lacks the vertex property {name!r}, which is needed here.")
-    column = np.asarray(vertices[name]).astype(np.float32)
+    return np.asarray(vertices[name]).astype(np.float32)
+
+
+def _finite(path: str | os.PathLike[str], column: np.ndarray, name: str) -> np.ndarray:
+    """The column of that name, if all its values are finite."""
     bad = int(np.count_nonzero(~np.isfinite(column)))
     if bad:
         raise ValueError(f"{os.fspath(path)!r} holds {bad} values of {name!r} that are not finite numbers.")

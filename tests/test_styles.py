@@ -13,8 +13,9 @@ import config as configuration
 from train import train
 
 STYLES = Path(__file__).parent / "config" / "styles"
-SMALL = (
-    "--device auto --model_key toybox --image_w 128 --image_h 128 --init_num_pts 1000 --init_shape sphere "
+START = "--init_shape sphere --init_num_pts 1000 "  # the files themselves name Point-E
+SMALL = START + (
+    "--device auto --model_key toybox --image_w 128 --image_h 128 "
     "--C_batch_size 2 --iterations 3 --vis_interval 3 --test_ratio 1 --save_video false --save_process false --quiet"
 )
 

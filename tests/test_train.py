@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from plyfile import PlyData
 
 import config as configuration
@@ -17,6 +19,8 @@ from config import Config
 from scene.gaussian_model import GaussianModel
 from tests.changed import changed
 from train import main, train, warn_of_unknown_words
+from utils.media import LABEL_HEIGHT
+from utils.report import TILE
 
 ROOT = Path(__file__).parent.parent
 
@@ -45,7 +49,7 @@ def tiny_config(tiny_prior: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_run_leaves_every_file_that_users_look_for(tiny_config: Config) -> None:
     root = train(tiny_config).run.root
-    expected = ["config.yaml", "cfg_args", "cameras.json", "render_report.png", "save/asset.ply"]
+    expected = ["config.yaml", "cfg_args", "cameras.json", "start.png", "render_report.png", "save/asset.ply"]
     expected += [f"point_cloud/iteration_{step}/point_cloud.ply" for step in (5, 10)]
     expected += [
         f"test_six_views/{step}_iteration/view_{a:03d}.png" for step in (5, 10) for a in range(0, 360, 60)
@@ -195,11 +199,37 @@ def test_a_gradient_that_is_not_finite_stops_the_run_with_its_name(
     assert "iteration 1" in error
 
 
-def test_a_start_that_is_not_available_is_told_before_the_prior_is_loaded(
+def test_a_start_that_cannot_be_had_is_told_before_the_prior_is_loaded(
     tiny_config: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(changed(tiny_config, init_shape="pointe")) == 1
-    assert "pointe" in capsys.readouterr().err
+    Path("broken.glb").write_bytes(b"glTF")
+    for keys, words in (
+        ({"init_shape": "pointe", "pointe_model": "/nowhere/at/all"}, "/nowhere/at/all"),
+        ({"init_shape": "gone.ply"}, "'gone.ply' is not there"),
+        ({"init_shape": "broken.glb"}, "'broken.glb' cannot be read as glTF 2.0"),
+        ({"pretrained_model_path": "gone.ply"}, "'gone.ply' is not there"),
+    ):
+        assert main(changed(tiny_config, model_key="/no/prior", **keys)) == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert words in error
+
+
+def test_a_run_continues_from_the_asset_of_another(tiny_config: Config) -> None:
+    first = train(changed(tiny_config, sh_degree=1))
+    still = {"iterations": 1, "densify_until_iter": 0, "position_lr_init": 0.0, "init_num_pts": 4}
+    again = train(changed(tiny_config, pretrained_model_path=str(first.run.asset), **still))
+    assert again.gaussians.sh_degree == 0
+    assert torch.equal(again.gaussians.means, first.gaussians.means)
+
+
+def test_start_png_shows_the_shape_whose_gaussians_begin_faint(tiny_config: Config) -> None:
+    root = train(changed(tiny_config, iterations=1, init_shape="box", init_num_pts=3000)).run.root
+    sheet = np.asarray(Image.open(root / "start.png")).astype(int)
+    # Below its title and the angle, the middle of the first of six squares is the middle of the box, and grey.
+    middle = sheet[2 * LABEL_HEIGHT + 4 + TILE // 2, TILE // 2]
+    assert abs(middle - 128).max() < 12
+    assert sheet.shape[1] == 6 * TILE + 5 * 4
 
 
 def test_words_that_toybox_has_never_seen_are_named(

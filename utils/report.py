@@ -19,7 +19,7 @@ LINE = 17
 
 def report_sheet(title: str, lines: Sequence[str], rows: Sequence[Row]) -> Tensor:
     """A page [3, H, W] in [0, 1]: a title, rows of named pictures [V, 3, h, w], then lines of text."""
-    pictures = to_uint8(rows_sheet([row._replace(images=_tiles(row.images)) for row in rows], gap=2))
+    pictures = to_uint8(rows_sheet([row._replace(images=tiles(row.images)) for row in rows], gap=2))
     height, width = pictures.shape[:2]
     top = MARGIN + 2 * LINE
     page = Image.new(
@@ -34,5 +34,6 @@ def report_sheet(title: str, lines: Sequence[str], rows: Sequence[Row]) -> Tenso
     return torch.from_numpy(np.array(page)).permute(2, 0, 1).float() / 255
 
 
-def _tiles(images: Tensor) -> Tensor:
+def tiles(images: Tensor) -> Tensor:
+    """Images [V, 3, h, w] as squares of TILE pixels, [V, 3, TILE, TILE]."""
     return F.interpolate(images, size=(TILE, TILE), mode="bilinear", antialias=True).clamp(0, 1)

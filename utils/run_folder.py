@@ -45,6 +45,11 @@ class RunFolder:
         return self.root / "cameras.json"
 
     @property
+    def start(self) -> Path:
+        """What training starts from."""
+        return self.root / "start.png"
+
+    @property
     def asset(self) -> Path:
         """The Gaussians in the end."""
         return self.root / "save" / "asset.ply"

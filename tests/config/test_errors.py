@@ -53,6 +53,14 @@ BROKEN_FILES = [
     ("GuidanceParams: {t_mode: monotone}", "GuidanceParams.t_mode|'monotone'|nearest is 'mono'"),
     ("GuidanceParams: {weighting: 1}", "GuidanceParams.weighting|1|sigma_over_alpha, one, sigma_squared"),
     ("GenerateCamParams: {init_shape: spheer}", "GenerateCamParams.init_shape|'spheer'|.ply|is 'sphere'"),
+    ("GenerateCamParams: {init_shape: shapee}", "GenerateCamParams.init_shape|'shapee'|mesh|init_axes 'z,-y'"),
+    ("GenerateCamParams: {init_shape: a.fbx}", "GenerateCamParams.init_shape|'a.fbx'|.obj, .glb, .gltf or .stl"),
+    ("GenerateCamParams: {init_shape: 3}", "GenerateCamParams.init_shape|3|sphere, box"),
+    ("GenerateCamParams: {init_axes: z}", "GenerateCamParams.init_axes|'z'|such as 'y,z' or 'z,-y'"),
+    ("GenerateCamParams: {init_axes: 'z,-z'}", "GenerateCamParams.init_axes|'z,-z'|up and to the front"),
+    ("GenerateCamParams: {init_axes: [z, x]}", "GenerateCamParams.init_axes|['z', 'x']|such as 'y,z'"),
+    ("ModelParams: {pretrained_model_path: a.pth}", "ModelParams.pretrained_model_path|'a.pth'|.ply file of"),
+    ('GenerateCamParams: {init_shape: "a\\0.ply"}', "GenerateCamParams.init_shape|Unicode"),
     ("GuidanceParams: {guidance: IF}", "GuidanceParams.guidance|'IF'|SD"),
     ("guidance_type: scdt", "guidance_type|'scdt'|nearest is 'sctd'"),
     # values that do not fit together
@@ -91,6 +99,9 @@ BROKEN_FLAGS = [
     (["--opt", "bagle.yml"], "bagle.yml|config/bagel.yaml"),
     (["--opt", "/"], "--opt /|directory"),
     (["--opt", "a\0b"], "--opt|null byte"),
+    (["--init_shape", "no/a.glb"], "GenerateCamParams.init_shape|'no/a.glb'|no such file"),
+    (["--init_shape", "long" * 999 + ".obj"], "GenerateCamParams.init_shape|no such file"),
+    (["--pretrained_model_path", "no/a.ply"], "ModelParams.pretrained_model_path|'no/a.ply'|no such file"),
 ]
 
 

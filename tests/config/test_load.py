@@ -258,6 +258,63 @@ def test_what_cannot_act_beside_the_other_keys_is_named(
     assert caplog.messages == expected
 
 
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        ("--init_axes z,x", "init_axes ('z,x') with init_shape sphere"),
+        ("--init_axes z,x --init_shape pointe", ""),
+        ("--init_axes z,x --init_shape {file}", ""),
+        ("--init_axes z,x --pretrained_model_path {file}", "init_axes ('z,x') with pretrained_model_path"),
+        ("--pointe_model openai", "pointe_model ('openai') with init_shape sphere"),
+        ("--pointe_model openai --init_shape pointe", ""),
+        (
+            "--init_shape {file} --pretrained_model_path {file}",
+            "init_shape ('{file}') with pretrained_model_path",
+        ),
+        ("--init_shape {file} --init_prompt mug --use_pointe_rgb", ""),
+        ("--pretrained_model_path {file}", ""),
+    ],
+)
+def test_keys_of_the_start_that_cannot_act_are_named(
+    argv: str, told: str, caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.ply").touch()
+    load(argv.replace("{file}", "a.ply").split())
+    expected = (
+        [f"GenerateCamParams.{told.replace('{file}', 'a.ply')} is accepted without effect."] if told else []
+    )
+    assert caplog.messages == expected
+
+
+@pytest.mark.parametrize("suffix", ["ply", "obj", "glb", "gltf", "stl", "PLY", "Glb"])
+def test_a_start_may_be_any_file_that_is_there(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{suffix}"
+    path.touch()
+    assert load(["--init_shape", str(path)]).camera.init_shape == str(path)
+
+
+def test_a_file_that_is_not_read_need_not_be_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.ply"
+    path.touch()
+    assert load(["--init_shape", "gone.ply", "--pretrained_model_path", str(path)])
+
+
+@pytest.mark.parametrize(
+    ("given", "axes"), [("z,-y", "z,-y"), (" +Y, z", "y,z"), ("-x,+z", "-x,z"), ("null", None)]
+)
+def test_axes_are_two_signed_letters(given: str, axes: str | None) -> None:
+    assert load(["--init_axes", given]).camera.init_axes == axes
+
+
+@pytest.mark.parametrize("value", ["''", "null", ""])
+def test_no_gaussians_to_continue_from(value: str, tmp_path: Path) -> None:
+    file = written(
+        tmp_path, f"GuidanceParams: {{text: a mug}}\nModelParams: {{pretrained_model_path: {value}}}"
+    )
+    assert load(["--opt", file]).model.pretrained_model_path is None
+
+
 def test_importing_and_loading_leave_torch_out() -> None:
     code = (
         "import sys, config\n"

@@ -82,7 +82,7 @@ BEYOND = {
     "ModelParams": "bg_gray flip_aug_ratio source_path model_path images resolution",
     "PipelineParams": "",
     "OptimizationParams": "adam_betas max_scale relocate_interval lambda_alpha lambda_alpha_binary",
-    "GenerateCamParams": "",
+    "GenerateCamParams": "pointe_model init_axes",
 }
 
 
@@ -106,6 +106,7 @@ def test_keys_of_ours_are_off_by_default() -> None:
     assert not config.model.bg_gray
     assert config.optimization.max_scale is None
     assert config.optimization.relocate_interval == 0
+    assert config.camera.pointe_model is config.camera.init_axes is None
     assert config.optimization.lambda_alpha == config.optimization.lambda_alpha_binary == 0
 
 

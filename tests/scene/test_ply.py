@@ -9,7 +9,7 @@ import torch
 from plyfile import PlyData, PlyElement
 
 from scene.gaussian_model import GaussianModel
-from scene.ply import read_gaussians, read_points, write_gaussians
+from scene.ply import has_faces, read_gaussians, read_points, write_gaussians
 
 
 def random_raw(count: int, degree: int, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -128,6 +128,18 @@ def test_a_broken_file_gets_one_sentence(tmp_path: Path, kind: str, words: str) 
         read_gaussians(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("count", "mesh"), [(0, False), (1, True)])
+def test_a_file_with_faces_is_a_mesh(tmp_path: Path, count: int, mesh: bool) -> None:
+    path = tmp_path / "x.ply"
+    vertices = np.zeros(3, dtype=[(name, "<f4") for name in "xyz"])
+    faces = np.array([([0, 1, 2],)], dtype=[("vertex_indices", "<i4", (3,))])[:count]
+    PlyData([PlyElement.describe(vertices, "vertex"), PlyElement.describe(faces, "face")]).write(path)
+    assert has_faces(path) == mesh
+    path.write_bytes(path.read_bytes().replace(b"element face %d" % count, b"element face 999"))
+    with pytest.raises(ValueError, match="claims 999 faces in"):
+        has_faces(path)
 
 
 def test_non_finite_values_are_not_written(tmp_path: Path) -> None:

@@ -144,6 +144,6 @@ def sample(
     sigmas = karras_sigmas(steps, stage.sigma_min, stage.sigma_max)
     denoise = Denoiser(model, stage, condition, stage.guidance_scale if scale is None else scale, clip)
     x = heun(denoise, sigmas[0] * noise(), sigmas, stage.s_churn, noise, on_step)
-    biases, scales = (torch.tensor(v).to(x) for v in (stage.channel_biases, stage.channel_scales))
+    biases, scales = (x.new_tensor(v) for v in (stage.channel_biases, stage.channel_scales))
     points = (x - biases) / scales
     return points if condition.coarse is None else torch.cat([condition.coarse, points], dim=1)

@@ -64,12 +64,14 @@ class Backbone(nn.Module):
         return x
 
 
-def timestep_embedding(t: Tensor, width: int) -> Tensor:
+def timestep_embedding(t: Tensor, width: int, dtype: torch.dtype) -> Tensor:
     """Sinusoids [B, width] of timesteps [B]: cosines, then sines, of periods from 2π to 10,000 · 2π."""
     half = width // 2
-    frequencies = torch.exp(-math.log(10_000) / half * torch.arange(half, device=t.device))
+    # Half precision would lose the phase of late timesteps.
+    precise = torch.promote_types(dtype, torch.float32)
+    frequencies = torch.exp(-math.log(10_000) / half * torch.arange(half, dtype=precise, device=t.device))
     angles = t[:, None] * frequencies
-    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1).to(dtype)
 
 
 class PointTransformer(nn.Module):
@@ -111,7 +113,7 @@ class PointTransformer(nn.Module):
             coarse: the coarser cloud [B, M, 6], in its own units: positions, and colours from 0 to 255.
         """
         config = self.config
-        time = self.time_embed(timestep_embedding(t, config.width))[:, None]
+        time = self.time_embed(timestep_embedding(t, config.width, x.dtype))[:, None]
         context = [time]
         if config.clip == "vector":
             assert clip is not None

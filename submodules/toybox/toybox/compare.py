@@ -1,14 +1,15 @@
 """`python -m toybox.compare`: the guidances, SCTD's approximation and its segments on toybox, as tables and pictures.
 
 Run in the root of the project's checkout. Finished runs are kept under outputs/compare: the same command goes on where
-it was interrupted. All settings but those that a table names are the configuration's.
+it was interrupted. All runs start from the sphere, where a guidance has the most to do; all other settings but those
+that a table names are the configuration's.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,7 @@ from toybox.metrics import frechet_distance
 from toybox.runs import Archive, Bench, Outcome, Settings, machine, run_missing
 from toybox.sheets import asset_sheet
 from toybox.splats import canonical
+from toybox.start_settings import SPHERE
 from utils.media import write_jpeg
 
 RESULTS = Path("outputs/compare/results")
@@ -94,16 +96,19 @@ def true_features(prompt: str, config: Config) -> np.ndarray:
     return load_judge().features(show(canonical(*parse(prompt)), around, white=True).rgb).numpy()
 
 
-def line(row: Row, outcomes: Sequence[Outcome], config: Config) -> str:
-    """A row's means over its runs (seconds: the median); FID: between all their views and those of the true toys."""
+MEANS = ("runs", "judge", "FID", "Chamfer", "Janus", "PSNR", "seconds")
+
+
+def mean_cells(outcomes: Sequence[Outcome], config: Config) -> list[str]:
+    """MEANS over some runs (seconds: the median); FID: between all their views and those of the true toys."""
     if not outcomes:
-        return f"| {row.method} | {row.scale} | 0 |" + " |" * 7
+        return ["0"] + [""] * (len(MEANS) - 1)
     found = [outcome.assessment for outcome in outcomes]
     drawn, true = (
         np.concatenate(features).astype(np.float64)
         for features in ([a.features for a in found], [true_features(a.prompt, config) for a in found])
     )
-    cells = [
+    return [
         str(len(outcomes)),
         f"{mean(a.recognised for a in found):.0%}",
         f"{frechet_distance(drawn, true):.0f}",
@@ -111,21 +116,28 @@ def line(row: Row, outcomes: Sequence[Outcome], config: Config) -> str:
         f"{mean(a.janus for a in found):.1%}",
         f"{mean(a.psnr for a in found):.1f} dB",
         f"{median(outcome.seconds for outcome in outcomes):.0f}",
-        f"{mean(outcome.evaluations for outcome in outcomes):.1f}",
     ]
-    return f"| {row.method} | {row.scale} | " + " | ".join(cells) + " |"
+
+
+def line(row: Row, outcomes: Sequence[Outcome], config: Config) -> str:
+    """A row's means over its runs."""
+    evaluations = f"{mean(outcome.evaluations for outcome in outcomes):.1f}" if outcomes else ""
+    return table_line([row.method, row.scale, *mean_cells(outcomes, config), evaluations])
+
+
+def table_line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def table_head(names: Sequence[str]) -> list[str]:
+    """A markdown table's first two lines."""
+    return [table_line(names), "|---" * len(names) + "|"]
 
 
 def table(bench: Bench, rows: Sequence[Row], prompts: Sequence[str], seeds: Sequence[int]) -> str:
     """Markdown: a line of means for each row, then the judge's accuracy and PSNR of each run by prompt."""
-    means = [
-        "| guidance | ω | runs | judge | FID | Chamfer | Janus | PSNR | seconds | U-Net evaluations |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    by_prompt = [
-        "| guidance | ω | " + " | ".join(map(marked, prompts)) + " |",
-        "|---" * (2 + len(prompts)) + "|",
-    ]
+    means = table_head(["guidance", "ω", *MEANS, "U-Net evaluations"])
+    by_prompt = table_head(["guidance", "ω", *map(marked, prompts)])
     config = bench.config(prompts[0], seeds[0], {})
     for row in rows:
         finished = [
@@ -134,7 +146,7 @@ def table(bench: Bench, rows: Sequence[Row], prompts: Sequence[str], seeds: Sequ
         ]
         means.append(line(row, [outcome for some in finished for outcome in some], config))
         cells = ["; ".join(outcome.assessment.short for outcome in some) for some in finished]
-        by_prompt.append(f"| {row.method} | {row.scale} | " + " | ".join(cells) + " |")
+        by_prompt.append(table_line([row.method, row.scale, *cells]))
     return "\n".join([*means, "", *by_prompt])
 
 
@@ -197,7 +209,7 @@ def main() -> None:
     try:
         for prompt in arguments.prompts:
             parse(prompt)
-        report(Bench(arguments.opt, Archive(RESULTS)), arguments)
+        report(Bench(arguments.opt, Archive(RESULTS), SPHERE), arguments)
     except KeyboardInterrupt:
         raise SystemExit("Interrupted: the same command goes on after the runs that are finished.") from None
     except (ConfigError, ValueError, RuntimeError) as error:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-import config as configuration
 import guidance
 from config import Config
 from gaussian_renderer.showcase import show
@@ -26,8 +25,8 @@ from toybox.assess import Assessment, assess
 from toybox.captions import HELD_OUT, PAIRS, VIEW_WORDS, caption, parse
 from toybox.judge import Judge, Verdict, load_judge, named_right
 from toybox.renders import collect, toys
-from toybox.runs import LEAN, machine
-from toybox.splats import rough_point_cloud, write_points
+from toybox.runs import lean_config, machine
+from toybox.start_settings import START_NAMES, start_settings
 from toybox.train_judge import impostors
 from train import train
 from utils.media import contact_sheet, write_png
@@ -38,7 +37,6 @@ PROMPTS = (
 )  # fmt: skip
 """Every kind, every colour, and three pairs that training never saw."""
 SHEET_VIEWS = 8
-ROUGH_STEP = 0.2
 VIEWS = (0.0, 90.0, 180.0)
 
 
@@ -108,35 +106,14 @@ def evaluate_prior(prior: StableDiffusionPrior, judge: Judge, sheet: Path | None
     }
 
 
-def asset_config(base: Config, prompt: str, method: str, start: str) -> Config:
-    """The quickstart's configuration for another prompt, guidance and start."""
-    kind, color = parse(prompt)
-    shape, params = base.camera.init_shape, base.optimization
-    rates = (params.position_lr_init, params.position_lr_final)
-    if start == "rough":
-        # A shape that is nearly right is to be kept, not found.
-        rates = (ROUGH_STEP * rates[0], ROUGH_STEP * rates[1])
-        shape = str(Path("outputs/evaluate/starts") / f"{color}-{kind}.ply")
-        write_points(shape, rough_point_cloud(kind, color, seed=base.seed))
-    return base.model_copy(
-        update={
-            "guidance_type": method,
-            "guidance": base.guidance.model_copy(update={"text": prompt}),
-            "camera": base.camera.model_copy(update={"init_shape": shape}),
-            "optimization": params.model_copy(
-                update={"position_lr_init": rates[0], "position_lr_final": rates[1]}
-            ),
-        }
-    )
-
-
 def evaluate_assets(
-    base: Config, judge: Judge, prompts: list[str], method: str, start: str, sheet: Path | None
+    opt: str, judge: Judge, prompts: list[str], method: str, start: str, sheet: Path | None
 ) -> list[tuple[Assessment, float]]:
     """One run of `train` for every prompt: what the judge says and the seconds of the loop."""
     results, pictures = [], []
     for prompt in prompts:
-        config = asset_config(base, prompt, method, start)
+        settings = {"workspace": "evaluate", "text": prompt, "guidance_type": method}
+        config = lean_config(opt, {**settings, **start_settings(start, prompt, seed=0)})
         result = train(config)
         assessment = assess(result.gaussians, prompt, config, judge)
         print(f"{method}, {start} start, {result.seconds:.0f} s: {assessment}", flush=True)
@@ -183,13 +160,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m toybox.evaluate", description=__doc__)
     parser.add_argument("--opt", default="config/quickstart.yaml", help="the configuration of the runs")
     parser.add_argument("--guidances", nargs="*", default=["sctd", "sds"], help="none of them: no assets")
-    parser.add_argument("--starts", nargs="+", default=["sphere", "rough"], choices=["sphere", "rough"])
+    parser.add_argument("--starts", nargs="+", default=["pointe", "sphere"], choices=START_NAMES)
     parser.add_argument("--prompts", nargs="+", default=[caption(*pair) for pair in PROMPTS])
     parser.add_argument("--sheets", type=Path, help="folder for contact sheets of samples and assets")
     parser.add_argument("--skip_prior", action="store_true", help="assets only")
     arguments = parser.parse_args()
     logging.getLogger("config").setLevel(logging.ERROR)
-    base, judge = configuration.load(["--opt", arguments.opt, *LEAN, "--workspace", "evaluate"]), load_judge()
+    base, judge = lean_config(arguments.opt, {"workspace": "evaluate"}), load_judge()
     sheets = arguments.sheets
 
     if not arguments.skip_prior:
@@ -210,7 +187,12 @@ def main() -> None:
             method,
             start,
             evaluate_assets(
-                base, judge, arguments.prompts, method, start, sheets and sheets / f"{method}-{start}.png"
+                arguments.opt,
+                judge,
+                arguments.prompts,
+                method,
+                start,
+                sheets and sheets / f"{method}-{start}.png",
             ),
         )
         for start in arguments.starts

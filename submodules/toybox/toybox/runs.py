@@ -10,7 +10,7 @@ import signal
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -81,18 +81,27 @@ class Archive:
         write_text(self.root / f"{slug(name)}-{_key(config)}.json", json.dumps(record, indent=1))
 
 
+def lean_config(opt: str, settings: Settings) -> Config:
+    """A configuration file with other settings, of which only the asset is wanted.
+
+    Raises ConfigError if the settings are impossible together.
+    """
+    words = [word for key, value in settings.items() for word in (f"--{key}", value)]
+    return configuration.load(["--opt", opt, *LEAN, *words])
+
+
 @dataclass(frozen=True)
 class Bench:
-    """A configuration file whose runs differ by settings, and where they are kept."""
+    """A configuration file whose runs differ by settings, and where they are kept; common: settings of all of them."""
 
     opt: str
     archive: Archive
+    common: Settings = field(default_factory=dict)
 
     def config(self, prompt: str, seed: int, settings: Settings) -> Config:
         """Raises ConfigError if the settings are impossible together."""
-        flags = {"text": prompt, "seed": str(seed), "workspace": "compare", **settings}
-        words = [word for key, value in flags.items() for word in (f"--{key}", value)]
-        return configuration.load(["--opt", self.opt, *LEAN, *words])
+        named = {"text": prompt, "seed": str(seed), "workspace": "compare"}
+        return lean_config(self.opt, {**named, **self.common, **settings})
 
     def outcome(self, prompt: str, seed: int, settings: Settings) -> Outcome | None:
         return self.archive.find(self.config(prompt, seed, settings))

@@ -83,11 +83,11 @@ def write_points(path: str | Path, points: np.ndarray) -> None:
     PlyData([PlyElement.describe(rows, "vertex")], byte_order="<").write(path)
 
 
-def _subset(splats: Splats, index: Tensor) -> Splats:
+def subset(splats: Splats, index: Tensor) -> Splats:
     return Splats(*(getattr(splats, name)[index] for name in TENSORS))
 
 
-def _joined(a: Splats, b: Splats) -> Splats:
+def joined(a: Splats, b: Splats) -> Splats:
     return Splats(*(torch.cat([getattr(a, name), getattr(b, name)]) for name in TENSORS))
 
 
@@ -120,18 +120,18 @@ def ring(splats: Splats, rng: torch.Generator) -> Splats:
 
 def two_fronted(splats: Splats, axis: int) -> Splats:
     """The half in front of the plane x = 0 (axis 0) or y = 0 (axis 1), and its mirror image."""
-    half = _subset(splats, splats.means[:, axis] >= 0)
+    half = subset(splats, splats.means[:, axis] >= 0)
     flip = torch.ones(3)
     flip[axis] = -1
     # Mirrored normals mirror the quaternion's rotation axis; the Gaussians are round in their plane.
     w, x, y, z = half.rotations.unbind(-1)
     mirrored = torch.stack([w, x, -y, z], dim=-1) if axis == 0 else torch.stack([w, -x, y, z], dim=-1)
-    return _joined(half, replace(half, means=half.means * flip, rotations=mirrored))
+    return joined(half, replace(half, means=half.means * flip, rotations=mirrored))
 
 
 def stitched(a: Splats, b: Splats, height: float) -> Splats:
     """Below `height` one toy, above it another."""
-    return _joined(_subset(a, a.means[:, 2] < height), _subset(b, b.means[:, 2] >= height))
+    return joined(subset(a, a.means[:, 2] < height), subset(b, b.means[:, 2] >= height))
 
 
 def recolored(splats: Splats, rng: torch.Generator) -> Splats:

@@ -12,19 +12,18 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from point_e.models import ModelConfig, StageConfig
 from point_e.schedule import alphas_cumprod
 from point_e.transformer import PointTransformer
 from toybox.captions import TRAINING, random_caption
 from toybox.fit import Schedule, fit
-from toybox.models import build_tokenizer, save_half
+from toybox.models import TEXT_WIDTH, save_half
 from toybox.world import toy
 
 COARSE, FINE = 256, 1024
 """Points after the first and after both stages."""
-TEXT_WIDTH = 64
 # Toys fit in the ball of radius 1, so that their coordinates need no scale.
 CHANNEL_SCALES = (1.0, 1.0, 1.0, 0.007843137255, 0.007843137255, 0.007843137255)
 BASE = StageConfig(
@@ -32,15 +31,17 @@ BASE = StageConfig(
     channel_scales=CHANNEL_SCALES,
 )
 UPSAMPLE = StageConfig(
-    ModelConfig(width=64, layers=4, heads=2, n_ctx=FINE - COARSE, cond_ctx=COARSE),
-    schedule="linear",
-    sigma_max=160.0,
+    ModelConfig(
+        width=64, layers=4, heads=2, n_ctx=FINE - COARSE, clip="vector", clip_width=TEXT_WIDTH, cond_ctx=COARSE
+    ),
     s_churn=0.0,
     guidance_scale=1.0,
     channel_scales=CHANNEL_SCALES,
-)
-BASE_STEPS, BASE_BATCH = 4000, 32
-UPSAMPLE_STEPS, UPSAMPLE_BATCH = 2000, 8
+)  # fmt: skip
+BASE_STEPS, BASE_POINTS = 4000, 8192
+"""Steps, and points in each: few points of many clouds rather than all of few, so that a step sees many toys and times."""
+CLOUD_SIZES = (32, 64, 64, COARSE)
+UPSAMPLE_STEPS, UPSAMPLE_BATCH, UPSAMPLE_POINTS = 3000, 24, 64
 EMPTY_SHARE = 0.1
 COARSE_JITTER = 0.02
 """Noise on the points that the upsampler is told while it learns: the base model's are not exact either."""
@@ -62,26 +63,19 @@ class Clouds:
 
 
 class TextToPoints(nn.Module):
-    """The base model and its text encoder, which learn together."""
+    """The base model and its text encoder, which learn together.
 
-    def __init__(self, tokenizer: CLIPTokenizer) -> None:
+    The encoder begins as the prior's, which tells the toys apart already; a fresh one takes most of the training to.
+    """
+
+    def __init__(self, prior: Path) -> None:
         super().__init__()
-        self.tokenizer = tokenizer
-        self.text_encoder = CLIPTextModelWithProjection(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=TEXT_WIDTH,
-                intermediate_size=4 * TEXT_WIDTH,
-                projection_dim=TEXT_WIDTH,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                max_position_embeddings=tokenizer.model_max_length,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        )
-        self.base = PointTransformer(BASE)
+        self.tokenizer = CLIPTokenizer.from_pretrained(prior / "tokenizer")
+        trained = CLIPTextModel.from_pretrained(prior / "text_encoder", dtype=torch.float32)
+        self.text_encoder = CLIPTextModelWithProjection(trained.config)
+        self.text_encoder.text_model.load_state_dict(trained.state_dict())
+        nn.init.eye_(self.text_encoder.text_projection.weight)
+        self.base = initialised(PointTransformer(BASE))
 
     def embed(self, captions: list[str]) -> Tensor:
         """[B, TEXT_WIDTH], of unit length."""
@@ -120,32 +114,35 @@ def initialised(model: PointTransformer) -> PointTransformer:
 
 
 def train_point_e(folder: Path, out: Path, seed: int) -> None:
-    """Train both stages, with their checkpoints in `folder`, and write them to `out`, as point_e.load reads them."""
+    """Train both stages, with their checkpoints in `folder`, and write them to `out`, as point_e.load reads them.
+
+    The prior is read from the folder above `out`.
+    """
     torch.manual_seed(seed)
     clouds = Clouds()
-    tokenizer = build_tokenizer()
-    model = TextToPoints(tokenizer)
-    initialised(model.base)
+    model = TextToPoints(out.parent)
     upsampler = initialised(PointTransformer(UPSAMPLE))
 
-    def draw_pairs(count: int, rng: torch.Generator) -> list[int]:
-        return torch.randint(len(TRAINING), (count,), generator=rng).tolist()
-
-    def base_loss(step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
-        pairs = draw_pairs(BASE_BATCH, rng)
+    def draw_told(count: int, rng: torch.Generator) -> tuple[list[int], Tensor]:
+        pairs: list[int] = torch.randint(len(TRAINING), (count,), generator=rng).tolist()
         words = random.Random(int(torch.randint(2**31, (), generator=rng)))
         told = model.embed([random_caption(*TRAINING[i], words) for i in pairs])
-        told = told * (torch.rand(BASE_BATCH, 1, generator=rng) >= EMPTY_SHARE)
-        return noise_loss(model.base, BASE, clouds.draw(pairs, COARSE, rng), rng, clip=told)
+        return pairs, told * (torch.rand(count, 1, generator=rng) >= EMPTY_SHARE)
+
+    def base_loss(step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
+        size = CLOUD_SIZES[step % len(CLOUD_SIZES)]
+        pairs, told = draw_told(BASE_POINTS // size, rng)
+        return noise_loss(model.base, BASE, clouds.draw(pairs, size, rng), rng, clip=told)
 
     def upsample_loss(step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
-        both = clouds.draw(draw_pairs(UPSAMPLE_BATCH, rng), FINE, rng)
-        coarse, fine = both.split([COARSE, FINE - COARSE], dim=1)
+        pairs, told = draw_told(UPSAMPLE_BATCH, rng)
+        cloud = clouds.draw(pairs, COARSE + UPSAMPLE_POINTS, rng)
+        coarse, fine = cloud.split([COARSE, UPSAMPLE_POINTS], dim=1)
         units = torch.tensor(CHANNEL_SCALES).reciprocal()
         astray = COARSE_JITTER * torch.randn(coarse.shape, generator=rng) * units
-        return noise_loss(upsampler, UPSAMPLE, fine, rng, coarse=coarse + astray)
+        return noise_loss(upsampler, UPSAMPLE, fine, rng, clip=told.detach(), coarse=coarse + astray)
 
-    fit("point-e-base", model, base_loss, Schedule(BASE_STEPS, lr=1e-3), folder, seed)
+    fit("point-e-base", model, base_loss, Schedule(BASE_STEPS, lr=2e-3), folder, seed)
     fit("point-e-upsample", upsampler, upsample_loss, Schedule(UPSAMPLE_STEPS, lr=1e-3), folder, seed)
 
     out.mkdir(parents=True, exist_ok=True)
@@ -155,5 +152,5 @@ def train_point_e(folder: Path, out: Path, seed: int) -> None:
         save_file(half, out / f"{name}.safetensors")
     described = {name: asdict(stage) for name, (stage, _) in stages.items()}
     (out / "config.json").write_text(json.dumps(described, indent=2) + "\n")
-    tokenizer.save_pretrained(out / "clip")
+    model.tokenizer.save_pretrained(out / "clip")
     save_half(model.text_encoder, out / "clip")

@@ -195,11 +195,15 @@ KINDS: dict[str, Callable[[RGB], list[Solid]]] = {
 }
 
 
-def _surface(solids: list[Solid], rng: np.random.Generator) -> tuple[Array, Array, NDArray[np.int64]]:
-    """Blue-noise samples of the visible surface of a union: points, normals [N, 3], and each one's solid [N].
+@cache
+def _surface(kind: str) -> tuple[Array, Array, NDArray[np.int64]]:
+    """Blue-noise samples of the visible surface of a kind: points, normals [N, 3], and each one's solid [N].
 
-    Uniform by area, then what another solid hides is dropped, then points closer than SPACING to a kept one.
+    Uniform by area, then what another solid hides is dropped, then points closer than SPACING to a kept one. The same
+    in every colour.
     """
+    solids = KINDS[kind](WHITE)
+    rng = np.random.default_rng(list(KINDS).index(kind))
     points, normals, owner = [], [], []
     for index, solid in enumerate(solids):
         p, n = solid.sample(int(solid.area * 4 / SPACING**2) + 1, rng)
@@ -224,10 +228,9 @@ def toy(kind: str, color: str) -> Toy:
         raise ValueError(
             f"no toy {color!r} {kind!r}: kinds are {', '.join(KINDS)}; colours {', '.join(COLORS)}"
         )
-    solids = KINDS[kind](COLORS[color])
-    points, normals, owner = _surface(solids, np.random.default_rng(list(KINDS).index(kind)))
+    points, normals, owner = _surface(kind)
     colors = np.zeros_like(points)
-    for index, solid in enumerate(solids):
+    for index, solid in enumerate(KINDS[kind](COLORS[color])):
         mine = owner == index
         paint = solid.paint
         colors[mine] = paint(points[mine], normals[mine]) if callable(paint) else np.asarray(paint)

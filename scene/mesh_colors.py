@@ -1,0 +1,109 @@
+"""The colours of a mesh as trimesh has read it: of its vertices, faces, textures or materials."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray
+
+
+def colors_at(geometry: Any, faces: Array, rows: Array, weights: Array, linear: bool) -> Array | None:
+    """sRGB colours [M, 3] in [0, 1] at points of a trimesh.Trimesh, or None if it has none.
+
+    Point i is at weights[i] [M, 3], barycentric, of face rows[i] [M] of `faces` [F, 3]. `linear` says that colours of
+    vertices and materials are linear (see `gltf.check_gltf`); textures are always sRGB.
+    """
+    visual = geometry.visual
+    corners = faces[rows]
+
+    def interpolated(values: Array) -> Array:
+        return np.einsum("nk,nkd->nd", weights, values[corners])
+
+    if visual.kind == "texture":
+        uv = _of_vertices(visual.uv, geometry)
+        painted = _of_vertices(visual.vertex_attributes.get("color"), geometry)
+        return _material_colors(
+            visual.material,
+            None if uv is None else interpolated(uv),
+            None if painted is None else interpolated(_unit(painted)),
+            len(rows),
+            linear,
+        )
+    if visual.kind == "face":
+        colors = _unit(visual.face_colors)[rows]
+    elif visual.kind == "vertex":
+        colors = interpolated(_unit(visual.vertex_colors))
+    else:
+        return None
+    return to_srgb(colors) if linear else colors
+
+
+def colors_of_vertices(geometry: Any, linear: bool) -> Array | None:
+    """sRGB colours [V, 3] in [0, 1] of the vertices of a trimesh.Trimesh or trimesh.PointCloud, or None."""
+    values = _of_vertices(getattr(geometry.visual, "vertex_colors", None), geometry)
+    if values is None or geometry.visual.kind != "vertex":
+        return None
+    return to_srgb(_unit(values)) if linear else _unit(values)
+
+
+def _of_vertices(values: Any, geometry: Any) -> Array | None:
+    """`values` as an array with a row for each vertex; None if that is not what it is."""
+    array = None if values is None else np.asarray(values)
+    return array if array is not None and array.ndim == 2 and len(array) == len(geometry.vertices) else None
+
+
+def _unit(colors: Any) -> Array:
+    """The first three channels in [0, 1] of colours [..., 3 or 4]: whole numbers count to the top of their type."""
+    array = np.asarray(colors)[..., :3]
+    if np.issubdtype(array.dtype, np.integer):
+        return array / np.iinfo(array.dtype).max
+    return np.clip(np.nan_to_num(array.astype(np.float64)), 0, 1)
+
+
+def _material_colors(
+    material: Any, uv: Array | None, painted: Array | None, count: int, linear: bool
+) -> Array | None:
+    """Colours [count, 3] of a material at texture coordinates `uv` [count, 2]; `painted` [count, 3] are those of the
+    vertices.
+
+    glTF multiplies base colour, texture and the vertices' colours; of an .obj file's material, a texture hides the rest.
+    """
+    image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
+    texels = None if uv is None or image is None else _texels(image, uv)
+    if not hasattr(material, "baseColorFactor"):
+        return np.broadcast_to(_unit(material.main_color), (count, 3)) if texels is None else texels
+    colors = np.ones(3) if material.baseColorFactor is None else _unit(material.baseColorFactor)
+    if painted is not None:
+        colors = colors * painted
+    if texels is not None:
+        colors = colors * (to_linear(texels) if linear else texels)
+    return np.broadcast_to(to_srgb(colors) if linear else colors, (count, 3))
+
+
+def _texels(image: Any, uv: Array) -> Array | None:
+    """The pixels [M, 3] of a PIL image at uv [M, 2], (0, 0) at its lower left, repeated beyond [0, 1]; None, with a
+    warning, if it cannot be decoded."""
+    try:
+        pixels = np.asarray(image.convert("RGB"))
+    except Exception as error:  # Pillow's decoders raise whatever their parsing runs into
+        logging.warning("A texture cannot be read (%s): the material's plain colour is used.", error)
+        return None
+    inside = np.nan_to_num(np.where((uv >= 0) & (uv <= 1), uv, uv % 1))
+    height, width = pixels.shape[:2]
+    column, row = np.minimum(inside * [width, height], [width - 1, height - 1]).astype(np.int64).T
+    return pixels[height - 1 - row, column] / 255
+
+
+def to_srgb(linear: Array) -> Array:
+    """sRGB values of linear ones in [0, 1] (IEC 61966-2-1)."""
+    return np.where(
+        linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055
+    )
+
+
+def to_linear(srgb: Array) -> Array:
+    """Linear values of sRGB ones in [0, 1], the inverse of to_srgb."""
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)

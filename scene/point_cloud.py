@@ -1,0 +1,87 @@
+"""Coloured points, and what is done to them before they become Gaussians."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+NEAREST, FARTHEST = 0.25, 1.25
+"""What counts as in view, in halves of the view's height: how large a cloud must be, and how far it may reach."""
+FITTED = 0.75
+"""How far a cloud that was not in view reaches from its middle in the end, in the same unit."""
+
+AXES = {"x": (1.0, 0.0, 0.0), "y": (0.0, 1.0, 0.0), "z": (0.0, 0.0, 1.0)}
+
+
+@dataclass(frozen=True)
+class PointCloud:
+    """Points [N, 3] in world units and their colours [N, 3] in [0, 1], or None."""
+
+    points: Tensor
+    colors: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def rows(self, index: Tensor) -> PointCloud:
+        """The points that `index`, [M] whole numbers or [N] truth values, names."""
+        return PointCloud(self.points[index], None if self.colors is None else self.colors[index])
+
+
+def without_broken(cloud: PointCloud, name: str) -> PointCloud:
+    """The points whose numbers are all finite; a warning counts the others of the file `name`.
+
+    Raises ValueError if no point is left.
+    """
+    values = cloud.points if cloud.colors is None else torch.cat([cloud.points, cloud.colors], dim=1)
+    sound = torch.isfinite(values).all(dim=1)
+    broken = len(cloud) - int(sound.sum())
+    if broken == len(cloud):
+        what = "only points that are not finite" if broken else "no points"
+        raise ValueError(f"{name!r} holds {what}, but at least 1 is needed to start from.")
+    if broken == 0:
+        return cloud
+    logging.warning("%r: %d of %d points are not finite and are left out.", name, broken, len(cloud))
+    return cloud.rows(sound)
+
+
+def thin(cloud: PointCloud, count: int, rng: torch.Generator) -> PointCloud:
+    """At most `count` points of the cloud: a random subset, in the old order."""
+    if len(cloud) <= count:
+        return cloud
+    return cloud.rows(torch.randperm(len(cloud), generator=rng)[:count].sort().values)
+
+
+def upright(points: Tensor, axes: str) -> Tensor:
+    """Points [N, 3] turned so that up is +z and the front +x, as the cameras have them.
+
+    `axes` names the directions that point up and to the front so far, such as 'y,z' or 'z,-y'. A rotation: nothing
+    is mirrored.
+    """
+    up, front = (_direction(name).to(points) for name in axes.split(","))
+    return points @ torch.stack([front, torch.linalg.cross(up, front), up], dim=1)
+
+
+def _direction(name: str) -> Tensor:
+    sign = -1.0 if name.startswith("-") else 1.0
+    return sign * torch.tensor(AXES[name[-1]])
+
+
+def fit_to_view(points: Tensor, view: float) -> Tensor:
+    """Points [N, 3] that the default camera shows well: the same ones if it does, else centred and scaled.
+
+    `view` is half the height of what the default camera sees at the origin. Clouds that reach at most FARTHEST of it
+    from the origin (beyond, a cloud as wide as high leaves the picture) and that are at least NEAREST in size (below,
+    they cover less than a twentieth of it, and the guidance sees background) stay where they are. Others are centred
+    at the middle of their bounding box and scaled to FITTED. Size is the distance from there to the farthest point.
+    """
+    exact = points.double()
+    low, high = exact.aminmax(dim=0)
+    centred = exact - (low + high) / 2.0
+    reach, size = (float(x.norm(dim=1).max()) for x in (exact, centred))
+    if reach <= FARTHEST * view and size >= NEAREST * view:
+        return points
+    return (centred * (FITTED * view / size if size > 0.0 else 0.0)).to(points.dtype)
