@@ -20,7 +20,7 @@ from point_e.transformer import PointTransformer
 from toybox.captions import TRAINING, random_caption
 from toybox.fit import Schedule, fit
 from toybox.models import TEXT_WIDTH, save_half
-from toybox.world import toy
+from toybox.world import COLORS, KINDS, toy
 
 COARSE, FINE = 256, 1024
 """Points after the first and after both stages."""
@@ -42,6 +42,7 @@ BASE_STEPS, BASE_POINTS = 4000, 8192
 """Steps, and points in each: few points of many clouds rather than all of few, so that a step sees many toys and times."""
 CLOUD_SIZES = (32, 64, 64, COARSE)
 UPSAMPLE_STEPS, UPSAMPLE_BATCH, UPSAMPLE_POINTS = 3000, 24, 64
+COMPOSE_STEPS, COMPOSE_QUARTETS, COMPOSE_WEIGHT = 800, 32, 10.0
 EMPTY_SHARE = 0.1
 COARSE_JITTER = 0.02
 """Noise on the points that the upsampler is told while it learns: the base model's are not exact either."""
@@ -81,6 +82,21 @@ class TextToPoints(nn.Module):
         """[B, TEXT_WIDTH], of unit length."""
         tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
         return F.normalize(self.text_encoder(tokens.input_ids).text_embeds, dim=-1)
+
+
+def incoherence(model: TextToPoints, rng: torch.Generator) -> Tensor:
+    """Mean |e(k, c) - e(k, c') - e(k', c) + e(k', c')|² over random quartets of kinds k, k' and colours c, c'.
+
+    It is 0 where an embedding is the sum of a kind's and a colour's. Without it a pair that was never seen may be taken
+    for another: this looks at words alone, so that held-out pairs can take part.
+    """
+    words = random.Random(int(torch.randint(2**31, (), generator=rng)))
+    captions = []
+    for _ in range(COMPOSE_QUARTETS):
+        kinds, colors = words.sample(list(KINDS), 2), words.sample(list(COLORS), 2)
+        captions += [random_caption(kind, color, words) for kind in kinds for color in colors]
+    a, b, c, d = model.embed(captions).unflatten(0, (COMPOSE_QUARTETS, 4)).unbind(1)
+    return (a - b - c + d).square().sum(dim=-1).mean()
 
 
 def noise_loss(
@@ -142,8 +158,14 @@ def train_point_e(folder: Path, out: Path, seed: int) -> None:
         astray = COARSE_JITTER * torch.randn(coarse.shape, generator=rng) * units
         return noise_loss(upsampler, UPSAMPLE, fine, rng, clip=told.detach(), coarse=coarse + astray)
 
+    def compose_loss(step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
+        astray = COMPOSE_WEIGHT * incoherence(model, rng)
+        loss, logs = base_loss(step, rng)
+        return loss + astray, {**logs, "compose": astray.detach()}
+
     fit("point-e-base", model, base_loss, Schedule(BASE_STEPS, lr=2e-3), folder, seed)
     fit("point-e-upsample", upsampler, upsample_loss, Schedule(UPSAMPLE_STEPS, lr=1e-3), folder, seed)
+    fit("point-e-compose", model, compose_loss, Schedule(COMPOSE_STEPS, lr=1e-3, warmup=50), folder, seed)
 
     out.mkdir(parents=True, exist_ok=True)
     stages = {"base": (BASE, model.base), "upsample": (UPSAMPLE, upsampler)}
