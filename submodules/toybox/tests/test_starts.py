@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from point_e import PointCloud
 from scipy.stats import ttest_rel
 
+from point_e import PointCloud
 from scene.ply import read_points
 from toybox import compare, starts
 from toybox.assess import NUM_VIEWS, Assessment
