@@ -60,7 +60,7 @@ def solid(gaussians: Gaussians) -> Solid:
     What gets much more opaque, as a start of one faint opacity does, also gets smaller, by a third at most: its Gaussians
     overlap so far that together they would look fatter than they are. A finished asset stays as it is.
     """
-    strength = gaussians.opacities.max()
+    strength = gaussians.opacities.max().clamp_min(1e-6)
     return Solid(
         sh_degree=gaussians.sh_degree,
         means=gaussians.means,

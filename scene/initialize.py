@@ -7,7 +7,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from config.camera_params import MESH_SUFFIXES, RANDOM_SHAPES
+from config.camera_params import MESH_SUFFIXES, START_SUFFIXES
 from config.schema import Config
 from scene.gaussian_model import GaussianModel
 from scene.ply import has_faces, read_points
@@ -54,18 +54,17 @@ def _start(config: Config, rng: torch.Generator, device: torch.device) -> PointC
     """The points of `init_shape`, on the host."""
     params = config.camera
     shape, count = params.init_shape, params.init_num_pts
-    if shape in RANDOM_SHAPES:
-        points = shape_points(shape, count, rng, shell_radius=3.0 * params.radius_range[1])
-        return PointCloud(points, None)
     if shape == "pointe":
         # Imported where it is asked for: other starts need not wait for it.
         from scene.pointe import sample_point_e
 
         cloud = sample_point_e(config, rng, device)
-    else:
+    elif shape.lower().endswith(START_SUFFIXES):
         axes = params.init_axes or next(up for end, up in CONVENTIONS.items() if shape.lower().endswith(end))
         cloud = _read(shape, count, rng)
         cloud = PointCloud(upright(cloud.points, axes), cloud.colors)
+    else:
+        return PointCloud(shape_points(shape, count, rng, shell_radius=3.0 * params.radius_range[1]), None)
     view = params.default_radius * math.tan(params.default_fovy / 2.0)
     return PointCloud(fit_to_view(cloud.points, view), cloud.colors)
 

@@ -38,9 +38,7 @@ def tiny_prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_config(tiny_prior: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     """Ten iterations at 64²; runs go to a temporary folder."""
     monkeypatch.chdir(tmp_path)
-    flags = (
-        "--quiet --iterations 10 --init_num_pts 300 --image_w 64 --image_h 64 --vis_interval 5 --test_ratio 2"
-    )
+    flags = "--quiet --iterations 10 --init_shape sphere --init_num_pts 300 --image_w 64 --image_h 64 --vis_interval 5 --test_ratio 2"
     flags += (
         " --text mug --save_video --densify_from_iter 0 --densify_until_iter 8 --densification_interval 4"
     )

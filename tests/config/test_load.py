@@ -261,11 +261,11 @@ def test_what_cannot_act_beside_the_other_keys_is_named(
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
-        ("--init_axes z,x", "init_axes ('z,x') with init_shape sphere"),
+        ("--init_axes z,x --init_shape sphere", "init_axes ('z,x') with init_shape sphere"),
         ("--init_axes z,x --init_shape pointe", ""),
         ("--init_axes z,x --init_shape {file}", ""),
         ("--init_axes z,x --pretrained_model_path {file}", "init_axes ('z,x') with pretrained_model_path"),
-        ("--pointe_model openai", "pointe_model ('openai') with init_shape sphere"),
+        ("--pointe_model openai --init_shape sphere", "pointe_model ('openai') with init_shape sphere"),
         ("--pointe_model openai --init_shape pointe", ""),
         (
             "--init_shape {file} --pretrained_model_path {file}",

@@ -146,6 +146,11 @@ def test_a_file_without_points_gets_a_sentence(tmp_path: Path, content: str, wor
         start(str(path))
 
 
+def test_an_unknown_shape_gets_a_sentence() -> None:
+    with pytest.raises(ValueError, match="init_shape is 'spheer', but it must be 'sphere', 'box'"):
+        start("spheer")
+
+
 @pytest.mark.parametrize("suffix", ["ply", "obj", "glb", "gltf", "stl"])
 def test_a_file_that_is_not_there_or_a_folder_gets_a_sentence(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"folder.{suffix}").mkdir()

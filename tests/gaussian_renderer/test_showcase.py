@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import torch
+
+from gaussian_renderer.showcase import solid
+from scene.gaussian_model import GaussianModel
+
+
+def model(opacities: list[float]) -> GaussianModel:
+    points, colors = torch.rand(2, len(opacities), 3, generator=torch.Generator().manual_seed(0))
+    made = GaussianModel.from_points(points, colors, 1)
+    made.set_raw({"opacity": torch.logit(torch.tensor(opacities))[:, None]})
+    return made
+
+
+def test_a_faint_start_is_drawn_opaque_and_smaller() -> None:
+    start = model([0.1, 0.05, 0.1])
+    shown = solid(start)
+    torch.testing.assert_close(shown.opacities, torch.tensor([[1.0], [0.5], [1.0]]))
+    torch.testing.assert_close(shown.scales, start.scales.detach() * 2 / 3)
+    assert torch.equal(shown.means, start.means)
+    assert torch.equal(shown.shs, start.shs)
+    assert shown.sh_degree == 1
+
+
+def test_a_finished_asset_is_drawn_as_it_is() -> None:
+    asset = model([0.999, 0.3, 0.01])
+    shown = solid(asset)
+    torch.testing.assert_close(shown.opacities, asset.opacities.detach(), rtol=2e-3, atol=0)
+    torch.testing.assert_close(shown.scales, asset.scales.detach(), rtol=2e-3, atol=0)
