@@ -111,7 +111,10 @@ def test_the_lead_is_that_of_runs_with_a_counterpart(
     ]
 
 
-def test_tables_are_whole_without_runs(comparison: Comparison) -> None:
+def test_tables_are_whole_without_runs(
+    comparison: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     for table in starts.table(replace(comparison, starts=START_NAMES)).split("\n\n"):
         assert len({text.count("|") for text in table.splitlines()}) == 1
 
