@@ -57,14 +57,14 @@ class Solid:
 def solid(gaussians: Gaussians) -> Solid:
     """The same Gaussians so that their shape is seen: the most opaque one becomes opaque, the others in proportion.
 
-    What gets much more opaque, as a start of one faint opacity does, also gets smaller, by half at most: its Gaussians
+    What gets much more opaque, as a start of one faint opacity does, also gets smaller, by a third at most: its Gaussians
     overlap so far that together they would look fatter than they are. A finished asset stays as it is.
     """
     strength = gaussians.opacities.max()
     return Solid(
         sh_degree=gaussians.sh_degree,
         means=gaussians.means,
-        scales=gaussians.scales * strength.clamp_min(0.5),
+        scales=gaussians.scales * strength.clamp_min(2 / 3),
         rotations=gaussians.rotations,
         opacities=gaussians.opacities / strength,
         shs=gaussians.shs,

@@ -64,9 +64,11 @@ def sample_mesh(path: str, count: int, rng: torch.Generator) -> PointCloud:
     for part in parts:
         # Draws are in order, so those of a part are a slice.
         here = slice(*np.searchsorted(drawn, [start, start + len(part.faces)]))
-        corners, start = drawn[here] - start, start + len(part.faces)
-        points[here] = np.einsum("nk,nkd->nd", weights[here], part.vertices[part.faces[corners]])
-        found = colors_at(part.geometry, part.faces, corners, weights[here], linear)
+        rows, start = drawn[here] - start, start + len(part.faces)
+        if len(rows) == 0:
+            continue  # no face, or none with an area
+        points[here] = np.einsum("nk,nkd->nd", weights[here], part.vertices[part.faces[rows]])
+        found = colors_at(part.geometry, part.faces, rows, weights[here], linear)
         if found is not None:
             colors[here] = found
     return _cloud(points, colors)

@@ -69,18 +69,20 @@ def _material_colors(
     """Colours [count, 3] of a material at texture coordinates `uv` [count, 2]; `painted` [count, 3] are those of the
     vertices.
 
-    glTF multiplies base colour, texture and the vertices' colours; of an .obj file's material, a texture hides the rest.
+    glTF multiplies base colour, texture and the vertices' colours, where they are linear. Else a texture hides the
+    rest: materials of .obj files are written so, and trimesh gives any texture a grey base colour.
     """
     image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
     texels = None if uv is None or image is None else _texels(image, uv)
-    if not hasattr(material, "baseColorFactor"):
-        return np.broadcast_to(_unit(material.main_color), (count, 3)) if texels is None else texels
-    colors = np.ones(3) if material.baseColorFactor is None else _unit(material.baseColorFactor)
-    if painted is not None:
-        colors = colors * painted
-    if texels is not None:
-        colors = colors * (to_linear(texels) if linear else texels)
-    return np.broadcast_to(to_srgb(colors) if linear else colors, (count, 3))
+    if linear:
+        factor = getattr(material, "baseColorFactor", None)
+        colors = np.ones((count, 3)) if factor is None else np.tile(_unit(factor), (count, 1))
+        for factors in (painted, None if texels is None else to_linear(texels)):
+            colors = colors if factors is None else colors * factors
+        return to_srgb(colors)
+    if texels is None:
+        return np.tile(_unit(material.main_color), (count, 1)) if painted is None else painted
+    return texels
 
 
 def _texels(image: Any, uv: Array) -> Array | None:

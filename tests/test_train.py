@@ -216,11 +216,14 @@ def test_a_start_that_cannot_be_had_is_told_before_the_prior_is_loaded(
 
 
 def test_a_run_continues_from_the_asset_of_another(tiny_config: Config) -> None:
-    first = train(changed(tiny_config, sh_degree=1))
-    still = {"iterations": 1, "densify_until_iter": 0, "position_lr_init": 0.0, "init_num_pts": 4}
-    again = train(changed(tiny_config, pretrained_model_path=str(first.run.asset), **still))
+    short = changed(tiny_config, iterations=1, save_video=False, densify_until_iter=0, init_num_pts=50)
+    first = train(changed(short, sh_degree=1))
+    further = changed(short, pretrained_model_path=str(first.run.asset), init_num_pts=4)
+    again = train(further)
     assert again.gaussians.sh_degree == 0
-    assert torch.equal(again.gaussians.means, first.gaussians.means)
+    # One step of Adam changes each coordinate by the learning rate at most.
+    moved = (again.gaussians.means - first.gaussians.means).abs().max()
+    assert 0 < moved <= 1.01 * further.optimization.position_lr_init
 
 
 def test_start_png_shows_the_shape_whose_gaussians_begin_faint(tiny_config: Config) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests
 from filelock import FileLock, Timeout
@@ -89,24 +90,26 @@ def verify(path: Path, published: Published | None = None) -> None:
 
     The file of that kind beside it is what `sha256sum` writes; neither is needed.
     """
+    try:
+        problem = _difference(path, published)
+    except OSError as error:
+        raise PointEError(f"{str(path)!r} cannot be read: {reason_of(error)}.") from error
+    if problem:
+        raise PointEError(f"{str(path)!r} is damaged or another file: {problem}.")
+
+
+def _difference(path: Path, published: Published | None) -> str | None:
+    """What distinguishes a file from the one that it must be, and what to do."""
     noted = _note_of(path)
     if published is not None and path.name == published.file and published.sha256 is not None:
-        size = path.stat().st_size
-        if size != published.size:
-            problem = f"it has {size} bytes instead of {published.size}"
-        elif _digest(path, "sha256").hex() != published.sha256:
-            problem = "its SHA-256 is not the published one"
-        else:
-            return
         way_out = "remove it to have it downloaded, or give its path if it is meant to be another"
-    elif noted.is_file():
-        if _digest(path, "sha256").hex() == noted.read_text(errors="replace")[:64]:
-            return
-        problem = f"its SHA-256 is not the one in {noted.name}"
-        way_out = "remove both and get it again"
-    else:
-        return
-    raise PointEError(f"{str(path)!r} is damaged or another file: {problem}; {way_out}.")
+        if (size := path.stat().st_size) != published.size:
+            return f"it has {size} bytes instead of {published.size}; {way_out}"
+        if _digest(path, "sha256").hex() != published.sha256:
+            return f"its SHA-256 is not the published one; {way_out}"
+    elif noted.is_file() and _digest(path, "sha256").hex() != noted.read_text(errors="replace")[:64].lower():
+        return f"its SHA-256 is not the one in {noted.name}; remove both and get it again"
+    return None
 
 
 def download(published: Published, target: Path, *, progress: bool = True) -> Path:
@@ -153,9 +156,19 @@ def _receive(url: str, part: Path, size: int | None, progress: bool) -> tuple[in
                 reached, failures = arrived, 0
             if failures == len(RETRY_AFTER):
                 kept = f", after {arrived / 1e6:.1f} MB, which are kept" if arrived else ""
-                raise PointEError(f"{reason_of(error)}{kept}") from error
+                raise PointEError(f"{_reason(error, url)}{kept}") from error
             time.sleep(RETRY_AFTER[failures])
             failures += 1
+
+
+def _reason(error: Exception, url: str) -> str:
+    """Why it failed; of requests' nested errors the innermost says it."""
+    if isinstance(error, _Broken):
+        return str(error)
+    inner: BaseException = error
+    while (next_inner := inner.__cause__ or inner.__context__) is not None:
+        inner = next_inner
+    return f"the connection to {urlsplit(url).hostname} failed ({reason_of(inner)})"
 
 
 def _attempt(url: str, part: Path, size: int | None, progress: bool) -> tuple[int, bytes | None]:
@@ -166,28 +179,15 @@ def _attempt(url: str, part: Path, size: int | None, progress: bool) -> tuple[in
     if have:
         headers |= {"Range": f"bytes={have}-", "If-Range": etag.read_text()}
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-        status, told = response.status_code, response.headers
-        if status == 416 or (
-            status == 206 and not told.get("Content-Range", "").startswith(f"bytes {have}-")
-        ):
-            part.unlink(missing_ok=True)
-            raise _Broken(f"the server does not continue the file (HTTP {status})")
-        if status == 429 or status >= 500:
-            raise _Broken(f"the server answers HTTP {status} ({response.reason})")
-        if status not in (200, 206):
-            raise PointEError(f"the server answers HTTP {status} ({response.reason})")
-        if status == 200:
+        told, resumed = response.headers, response.status_code == 206
+        _check_answer(response, part, have)
+        if not resumed:
             have = 0
             etag.unlink(missing_ok=True)
-        length = told.get("Content-Length", "")
-        claimed = have + int(length) if length.isdecimal() else None
-        if (total := size if claimed is None else claimed) is None:
-            raise PointEError("the server does not say how large the file is")
-        if total != (size or total):
-            raise PointEError(f"the server offers {total} bytes instead of {size}")
+        total = _total_size(told.get("Content-Length", ""), have, size)
         _check_space(part.parent, total - have)
-        with part.open("ab" if have else "wb") as file:
-            if status == 200 and "ETag" in told:
+        with part.open("ab" if resumed else "wb") as file:
+            if not resumed and "ETag" in told:
                 etag.write_text(told["ETag"])
             with tqdm(
                 desc=part.stem, total=total, initial=have, unit="B", unit_scale=True, disable=not progress
@@ -201,8 +201,33 @@ def _attempt(url: str, part: Path, size: int | None, progress: bool) -> tuple[in
         if have < total:
             raise _Broken(f"the server stops after {have} of {total} bytes")
         # Azure's storage calls the MD5 of the whole file so, if only a part of it is sent.
-        md5 = told.get("x-ms-blob-content-md5" if status == 206 else "Content-MD5")
+        md5 = told.get("x-ms-blob-content-md5" if resumed else "Content-MD5")
         return total, base64.b64decode(md5) if md5 else None
+
+
+def _check_answer(response: requests.Response, part: Path, have: int) -> None:
+    """Raise unless the server sends the file, or what it has after `have` bytes; _Broken if it may do so later."""
+    status = response.status_code
+    resumed = status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+    if status == 200 or resumed:
+        return
+    if status in (206, 416):
+        part.unlink(missing_ok=True)
+        raise _Broken(f"the server does not continue the file (HTTP {status})")
+    problem = f"the server answers HTTP {status} ({response.reason})"
+    raise _Broken(problem) if status == 429 or status >= 500 else PointEError(problem)
+
+
+def _total_size(content_length: str, have: int, size: int | None) -> int:
+    """Bytes of the whole file: what is known of it, or what the server says. Raises PointEError if these differ."""
+    if not content_length.isdecimal():
+        if size is None:
+            raise PointEError("the server does not say how large the file is")
+        return size
+    total = have + int(content_length)
+    if size is not None and total != size:
+        raise PointEError(f"the server offers {total} bytes instead of {size}")
+    return total
 
 
 def _check(part: Path, published: Published, size: int, md5: bytes | None) -> str:

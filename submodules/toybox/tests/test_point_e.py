@@ -1,0 +1,65 @@
+"""Toybox's tiny Point-E: what it makes of prompts, and that its trainer writes what is shipped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+
+import point_e
+from point_e.models import stage_from_json
+from toybox import train_point_e, weights_path
+from toybox.captions import HELD_OUT, caption
+from toybox.point_judge import judge_points
+
+FOLDER = weights_path() / "point_e"
+
+
+def test_it_is_small_and_what_the_trainer_describes() -> None:
+    assert sum(file.stat().st_size for file in FOLDER.rglob("*")) <= 4_000_000
+    described = json.loads((FOLDER / "config.json").read_text())
+    assert stage_from_json(described["base"]) == train_point_e.BASE
+    assert stage_from_json(described["upsample"]) == train_point_e.UPSAMPLE
+
+
+@pytest.mark.parametrize(("kind", "color"), [("car", "yellow"), HELD_OUT[0]])
+def test_it_makes_the_toy_that_the_prompt_names(kind: str, color: str) -> None:
+    pipeline = point_e.load(FOLDER)
+    cloud = pipeline.from_text(f"a photo of {caption(kind, color)}", seed=3, progress=False)
+    assert cloud.points.shape == (train_point_e.FINE, 3)
+    verdict = judge_points(cloud.points.double().numpy(), cloud.colors.double().numpy())
+    assert (verdict.kind, verdict.color) == (kind, color)
+
+
+def test_the_trainer_writes_a_folder_that_point_e_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_point_e, "BASE_STEPS", 2)
+    monkeypatch.setattr(train_point_e, "BASE_POINTS", 512)
+    monkeypatch.setattr(train_point_e, "UPSAMPLE_STEPS", 2)
+    monkeypatch.setattr(train_point_e, "UPSAMPLE_BATCH", 2)
+    prior = tmp_path / "weights"
+    for part in ("tokenizer", "text_encoder"):
+        shutil.copytree(weights_path() / part, prior / part)
+    train_point_e.train_point_e(tmp_path / "work", prior / "point_e", seed=0)
+    written = {file.relative_to(prior / "point_e") for file in (prior / "point_e").rglob("*")}
+    assert written == {file.relative_to(FOLDER) for file in FOLDER.rglob("*")}
+    cloud = point_e.load(prior / "point_e").from_text("a red mug", steps=2, progress=False)
+    assert cloud.points.shape == (train_point_e.FINE, 3)
+    assert bool(torch.isfinite(cloud.points).all())
+
+
+def test_the_loss_is_that_of_the_noise_alone() -> None:
+    """An untrained model says 0, and the noise has variance 1."""
+    torch.manual_seed(0)
+    model = train_point_e.initialised(point_e.transformer.PointTransformer(train_point_e.BASE))
+    rng = torch.Generator().manual_seed(0)
+    clouds = train_point_e.Clouds().draw([0] * 64, 64, rng)
+    clip = torch.zeros(64, train_point_e.TEXT_WIDTH)
+    loss, _ = train_point_e.noise_loss(model, train_point_e.BASE, clouds, rng, clip=clip)
+    torch.testing.assert_close(loss, torch.tensor(1.0), atol=0.02, rtol=0)
+    assert asdict(train_point_e.BASE)["model"]["n_ctx"] == train_point_e.COARSE
