@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import yaml
 from scipy.stats import ttest_rel
 
 from point_e import PointCloud
@@ -65,13 +66,11 @@ def test_an_unknown_toy_has_no_rough_start() -> None:
 def test_guidances_are_compared_from_the_sphere_whatever_the_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    settings = yaml.safe_load(Path(OPT).read_text(encoding="utf-8"))
+    settings["GenerateCamParams"]["init_shape"] = "box"
+    settings["OptimizationParams"]["position_lr_init"] = 0.5
     opt = tmp_path / "box.yaml"
-    text = Path(OPT).read_text(encoding="utf-8")
-    opt.write_text(
-        text.replace("position_lr_init: ", "position_lr_init: 1").replace(
-            "init_num_pts", "init_shape: box\n  init_num_pts"
-        )
-    )
+    opt.write_text(yaml.safe_dump(settings), encoding="utf-8")
     benches = []
     monkeypatch.setattr(compare, "report", lambda bench, arguments: benches.append(bench))
     monkeypatch.setattr("sys.argv", ["compare", "--opt", str(opt)])
