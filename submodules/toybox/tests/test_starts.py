@@ -119,13 +119,13 @@ def test_tables_are_whole_without_runs(
 
 
 def exact_point_e(turned: bool) -> SimpleNamespace:
-    """A Point-E that knows the toys' surfaces, in OpenAI's axes: front -y; or, turned, in ours."""
+    """A Point-E that knows the toys' surfaces, as they stand or turned by 90°."""
 
     def from_text(prompt: str, *, seed: int, progress: bool) -> PointCloud:
         truth = toy(*parse(prompt))
         chosen = np.random.default_rng(seed).integers(len(truth.points), size=1024)
         x, y, z = truth.points[chosen].T
-        points = truth.points[chosen] if turned else np.stack([y, -x, z], axis=1)
+        points = np.stack([y, -x, z], axis=1) if turned else truth.points[chosen]
         return PointCloud(torch.from_numpy(points).float(), torch.from_numpy(truth.colors[chosen]).float())
 
     return SimpleNamespace(from_text=from_text)
