@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import yaml
 from scipy.stats import ttest_rel
 
 from point_e import PointCloud
@@ -65,13 +66,11 @@ def test_an_unknown_toy_has_no_rough_start() -> None:
 def test_guidances_are_compared_from_the_sphere_whatever_the_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    settings = yaml.safe_load(Path(OPT).read_text(encoding="utf-8"))
+    settings["GenerateCamParams"]["init_shape"] = "box"
+    settings["OptimizationParams"]["position_lr_init"] = 0.5
     opt = tmp_path / "box.yaml"
-    text = Path(OPT).read_text(encoding="utf-8")
-    opt.write_text(
-        text.replace("position_lr_init: ", "position_lr_init: 1").replace(
-            "init_num_pts", "init_shape: box\n  init_num_pts"
-        )
-    )
+    opt.write_text(yaml.safe_dump(settings), encoding="utf-8")
     benches = []
     monkeypatch.setattr(compare, "report", lambda bench, arguments: benches.append(bench))
     monkeypatch.setattr("sys.argv", ["compare", "--opt", str(opt)])
@@ -111,19 +110,22 @@ def test_the_lead_is_that_of_runs_with_a_counterpart(
     ]
 
 
-def test_tables_are_whole_without_runs(comparison: Comparison) -> None:
+def test_tables_are_whole_without_runs(
+    comparison: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     for table in starts.table(replace(comparison, starts=START_NAMES)).split("\n\n"):
         assert len({text.count("|") for text in table.splitlines()}) == 1
 
 
 def exact_point_e(turned: bool) -> SimpleNamespace:
-    """A Point-E that knows the toys' surfaces, in OpenAI's axes: front -y; or, turned, in ours."""
+    """A Point-E that knows the toys' surfaces, as they stand or turned by 90°."""
 
     def from_text(prompt: str, *, seed: int, progress: bool) -> PointCloud:
         truth = toy(*parse(prompt))
         chosen = np.random.default_rng(seed).integers(len(truth.points), size=1024)
         x, y, z = truth.points[chosen].T
-        points = truth.points[chosen] if turned else np.stack([y, -x, z], axis=1)
+        points = np.stack([y, -x, z], axis=1) if turned else truth.points[chosen]
         return PointCloud(torch.from_numpy(points).float(), torch.from_numpy(truth.colors[chosen]).float())
 
     return SimpleNamespace(from_text=from_text)

@@ -23,8 +23,8 @@ import point_e
 from config import Config, ConfigError
 from gaussian_renderer import Gaussians
 from point_e import PointCloud, PointE
-from scene.initialize import CONVENTIONS
 from scene.point_cloud import upright
+from scene.pointe import TOYBOX_AXES
 from toybox import weights_path
 from toybox.captions import HELD_OUT, PAIRS, TRAINING, caption, parse
 from toybox.compare import MEANS, RESULTS, marked, mean_cells, table_head, table_line
@@ -55,7 +55,7 @@ def _pipeline() -> PointE:
 def point_e_cloud(prompt: str, seed: int) -> PointCloud:
     """What toybox's Point-E makes of a prompt, as toys stand: z up, front +x. Raises PointEError without its weights."""
     made = _pipeline().from_text(prompt, seed=seed, progress=False)
-    return PointCloud(upright(made.points, CONVENTIONS["pointe"]), made.colors)
+    return PointCloud(upright(made.points, TOYBOX_AXES), made.colors)
 
 
 def verdict_on(cloud: PointCloud) -> PointVerdict:
