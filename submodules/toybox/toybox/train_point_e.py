@@ -28,6 +28,7 @@ COARSE, FINE = 256, 1024
 CHANNEL_SCALES = (1.0, 1.0, 1.0, 0.007843137255, 0.007843137255, 0.007843137255)
 BASE = StageConfig(
     ModelConfig(width=128, layers=6, heads=4, n_ctx=COARSE, clip="vector", clip_width=TEXT_WIDTH),
+    guidance_scale=2.0,
     channel_scales=CHANNEL_SCALES,
 )
 UPSAMPLE = StageConfig(
@@ -43,6 +44,9 @@ BASE_STEPS, BASE_POINTS = 4000, 8192
 CLOUD_SIZES = (32, 64, 64, COARSE)
 UPSAMPLE_STEPS, UPSAMPLE_BATCH, UPSAMPLE_POINTS = 3000, 24, 64
 COMPOSE_STEPS, COMPOSE_QUARTETS, COMPOSE_WEIGHT = 800, 32, 10.0
+COMPOSE_SHARE = 0.3
+"""How far the weights go towards the composed ones, as in WiSE-FT (Wortsman et al., 2022): further, all kinds compose but
+colours are confused."""
 EMPTY_SHARE = 0.1
 COARSE_JITTER = 0.02
 """Noise on the points that the upsampler is told while it learns: the base model's are not exact either."""
@@ -165,7 +169,11 @@ def train_point_e(folder: Path, out: Path, seed: int) -> None:
 
     fit("point-e-base", model, base_loss, Schedule(BASE_STEPS, lr=2e-3), folder, seed)
     fit("point-e-upsample", upsampler, upsample_loss, Schedule(UPSAMPLE_STEPS, lr=1e-3), folder, seed)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
     fit("point-e-compose", model, compose_loss, Schedule(COMPOSE_STEPS, lr=1e-3, warmup=50), folder, seed)
+    with torch.no_grad():
+        for parameter, start in zip(model.parameters(), before):
+            parameter.lerp_(start, 1 - COMPOSE_SHARE)
 
     out.mkdir(parents=True, exist_ok=True)
     stages = {"base": (BASE, model.base), "upsample": (UPSAMPLE, upsampler)}
