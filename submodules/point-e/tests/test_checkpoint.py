@@ -153,7 +153,7 @@ def test_other_contents(tmp_path: Path, content: Any) -> None:
         read_tensors(tmp_path / "weights.pt")
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kept=st.floats(0, 1, exclude_max=True), suffix=st.sampled_from([".pt", ".safetensors", ".old.pt"]))
 def test_a_file_that_is_cut_off(tmp_path: Path, state: dict[str, Tensor], kept: float, suffix: str) -> None:
     path = tmp_path / f"weights{suffix}"

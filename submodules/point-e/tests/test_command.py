@@ -101,6 +101,7 @@ def test_a_command_line_without_sense_is_2(arguments: list[str], capsys: pytest.
     assert capsys.readouterr().err.startswith("usage: point_e ")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
 def test_an_interrupt_is_130_and_leaves_nothing(folder: Path, tmp_path: Path) -> None:
     arguments = command(folder, "a corgi", "-o", str(tmp_path / "corgi.ply"), "--steps", "1000000")

@@ -259,7 +259,7 @@ FAULTS = {
 }
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(faults=st.lists(st.sampled_from(sorted(FAULTS)), max_size=8), known=st.booleans())
 def test_whatever_happens_the_file_is_right_or_not_there(
     server: Server, target: Path, faults: list[str], known: bool

@@ -256,7 +256,7 @@ def test_an_exact_model_of_three_points_makes_them_evenly(schedule: str, s_churn
     assert (nearest.bincount(minlength=3) - 500 / 3).abs().max() < 50
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 1000), st.floats(0.01, 30))
 def test_dynamic_clipping(seed: int, size: float) -> None:
     x_0 = size * next(noises(seed, (2, 40, 6)))
