@@ -19,6 +19,7 @@ STAGES = {
         ("vector", {"clip": "vector", "clip_width": 24}, "cosine", 120.0),
         ("grid", {"clip": "grid", "clip_width": 20, "clip_tokens": 5}, "cosine", 120.0),
         ("upsampler", {"clip": "grid", "clip_width": 20, "clip_tokens": 5, "cond_ctx": COARSE}, "linear", 160.0),
+        ("upsampler told by a vector", {"clip": "vector", "clip_width": 24, "cond_ctx": COARSE}, "linear", 160.0),
         ("upsampler without CLIP", {"cond_ctx": COARSE}, "linear", 160.0),
     )
 }  # fmt: skip

@@ -132,17 +132,18 @@ def test_runs_are_made_once_and_one_that_fails_stops_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    archive, sds = Archive(Path("results")), tiny("--guidance_type", "sds")
+    archive, sds = Archive(Path("results")), tiny("--guidance_type", "sds", "--init_shape", "sphere")
+    Path("broken.ply").write_text("no points")
     configs = {
-        "without its points": tiny("--init_shape", "nowhere.ply"),
+        "of broken points": tiny("--init_shape", "broken.ply"),
         "SDS": sds,
         "SDS again": sds,
     }
     run_missing(configs, archive, jobs=1)
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 2
-    assert "without its points: failed" in said[0]
-    assert "nowhere.ply" in said[0]
+    assert "of broken points: failed" in said[0]
+    assert "broken.ply" in said[0]
     assert "SDS: " in said[1]
     found = archive.find(sds)
     assert found is not None
