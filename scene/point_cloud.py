@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 
 import torch
@@ -76,12 +77,14 @@ def fit_to_view(points: Tensor, view: float) -> Tensor:
     `view` is half the height of what the default camera sees at the origin. Clouds that reach at most FARTHEST of it
     from the origin (beyond, a cloud as wide as high leaves the picture) and that are at least NEAREST in size (below,
     they cover less than a twentieth of it, and the guidance sees background) stay where they are. Others are centred
-    at the middle of their bounding box and scaled to FITTED. Size is the distance from there to the farthest point.
+    at the middle of their bounding box and scaled to FITTED. Size is the distance from there to the farthest point, all
+    but the farthest hundredth: generated clouds have strays.
     """
     exact = points.double()
     low, high = exact.aminmax(dim=0)
     centred = exact - (low + high) / 2.0
-    reach, size = (float(x.norm(dim=1).max()) for x in (exact, centred))
+    nearly_all = math.ceil(0.99 * len(points))
+    reach, size = (float(x.norm(dim=1).kthvalue(nearly_all).values) for x in (exact, centred))
     if reach <= FARTHEST * view and size >= NEAREST * view:
         return points
     return (centred * (FITTED * view / size if size > 0.0 else 0.0)).to(points.dtype)

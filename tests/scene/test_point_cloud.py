@@ -93,3 +93,11 @@ def test_points_that_are_not_finite_are_left_out_and_counted(caplog: pytest.LogC
 def test_without_a_sound_point_there_is_no_start(count: int, words: str) -> None:
     with pytest.raises(ValueError, match=rf"^'x.ply' {words}, but at least 1"):
         without_broken(PointCloud(torch.full((count, 3), float("nan")), None), "x.ply")
+
+
+def test_a_stray_point_in_a_hundred_does_not_move_a_cloud() -> None:
+    points = torch.rand(1000, 3, generator=torch.Generator().manual_seed(0)) - 0.5
+    points[:9] *= 100.0
+    assert torch.equal(fit_to_view(points, 1.0), points)
+    points[:20] *= 100.0
+    assert not torch.equal(fit_to_view(points, 1.0), points)

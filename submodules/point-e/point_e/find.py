@@ -20,10 +20,11 @@ Asked = Literal["text", "image", "nothing"]
 
 @dataclass(frozen=True)
 class Cascade:
-    """A base model and its upsampler: their checkpoints, and the CLIP (a folder or a hub id) that tells them."""
+    """A base model and its upsampler, if it has one: their checkpoints, and the CLIP (a folder or a hub id) that tells
+    them."""
 
-    stages: tuple[StageConfig, StageConfig]
-    files: tuple[Path, Path]
+    stages: tuple[StageConfig, ...]
+    files: tuple[Path, ...]
     asked: Asked
     clip: str = VIT_L_14
 
@@ -90,16 +91,17 @@ def _own(folder: Path) -> Cascade:
     asked: dict[str, Asked] = {"none": "nothing", "vector": "text", "grid": "image"}
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        base, upsample = (stage_from_json(config[name]) for name in ("base", "upsample"))
-        for stage in (base, upsample):
+        names = [name for name in ("base", "upsample") if name == "base" or name in config]
+        stages = tuple(stage_from_json(config[name]) for name in names)
+        for stage in stages:
             skeleton(stage)  # sizes that make no sense raise here
-        made_from = asked[base.model.clip]
+        made_from = asked[stages[0].model.clip]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise PointEError(
-            f"{str(folder / 'config.json')!r} does not describe a 'base' and an 'upsample' stage "
+            f"{str(folder / 'config.json')!r} does not describe a 'base' and perhaps an 'upsample' stage "
             f"({type(error).__name__}: {reason_of(error)})."
         ) from error
-    files = (folder / "base.safetensors", folder / "upsample.safetensors")
+    files = tuple(folder / f"{name}.safetensors" for name in names)
     for file in files:
         verify(file)
-    return Cascade((base, upsample), files, made_from, str(folder / "clip"))
+    return Cascade(stages, files, made_from, str(folder / "clip"))

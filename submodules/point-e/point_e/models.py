@@ -53,7 +53,7 @@ class StageConfig:
 def stage_from_json(values: Mapping[str, Any]) -> StageConfig:
     """The inverse of dataclasses.asdict through JSON, where tuples are lists.
 
-    A folder of our own layout holds `config.json`, {"base": a stage, "upsample": a stage}, the weights
+    A folder of our own layout holds `config.json`, {"base": a stage, "upsample": a stage} or the first alone, the weights
     `base.safetensors` and `upsample.safetensors`, and CLIP in `clip/`. Raises TypeError for unknown or missing keys.
     """
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -22,15 +21,15 @@ FOLDER = weights_path() / "point_e"
 def test_it_is_small_and_what_the_trainer_describes() -> None:
     assert sum(file.stat().st_size for file in FOLDER.rglob("*")) <= 4_000_000
     described = json.loads((FOLDER / "config.json").read_text())
+    assert described.keys() == {"base"}
     assert stage_from_json(described["base"]) == train_point_e.BASE
-    assert stage_from_json(described["upsample"]) == train_point_e.UPSAMPLE
 
 
 @pytest.mark.parametrize(("kind", "color"), [("car", "yellow"), HELD_OUT[0]])
 def test_it_makes_the_toy_that_the_prompt_names(kind: str, color: str) -> None:
     pipeline = point_e.load(FOLDER)
     cloud = pipeline.from_text(f"a photo of {caption(kind, color)}", seed=3, progress=False)
-    assert cloud.points.shape == (train_point_e.FINE, 3)
+    assert cloud.points.shape == (1024, 3)
     verdict = judge_points(cloud.points.double().numpy(), cloud.colors.double().numpy())
     assert (verdict.kind, verdict.color) == (kind, color)
 
@@ -40,8 +39,7 @@ def test_the_trainer_writes_a_folder_that_point_e_loads(
 ) -> None:
     monkeypatch.setattr(train_point_e, "BASE_STEPS", 2)
     monkeypatch.setattr(train_point_e, "BASE_POINTS", 512)
-    monkeypatch.setattr(train_point_e, "UPSAMPLE_STEPS", 2)
-    monkeypatch.setattr(train_point_e, "UPSAMPLE_BATCH", 2)
+    monkeypatch.setattr(train_point_e, "COMPOSE_STEPS", 2)
     prior = tmp_path / "weights"
     for part in ("tokenizer", "text_encoder"):
         shutil.copytree(weights_path() / part, prior / part)
@@ -49,7 +47,7 @@ def test_the_trainer_writes_a_folder_that_point_e_loads(
     written = {file.relative_to(prior / "point_e") for file in (prior / "point_e").rglob("*")}
     assert written == {file.relative_to(FOLDER) for file in FOLDER.rglob("*")}
     cloud = point_e.load(prior / "point_e").from_text("a red mug", steps=2, progress=False)
-    assert cloud.points.shape == (train_point_e.FINE, 3)
+    assert cloud.points.shape == (1024, 3)
     assert bool(torch.isfinite(cloud.points).all())
 
 
@@ -62,4 +60,3 @@ def test_the_loss_is_that_of_the_noise_alone() -> None:
     clip = torch.zeros(64, train_point_e.TEXT_WIDTH)
     loss, _ = train_point_e.noise_loss(model, train_point_e.BASE, clouds, rng, clip=clip)
     torch.testing.assert_close(loss, torch.tensor(1.0), atol=0.02, rtol=0)
-    assert asdict(train_point_e.BASE)["model"]["n_ctx"] == train_point_e.COARSE

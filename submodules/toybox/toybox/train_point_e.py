@@ -1,4 +1,7 @@
-"""The tiny Point-E: the toys' true point clouds from their captions, in OpenAI's checkpoint format."""
+"""The tiny Point-E: the toys' true point clouds from their captions, in OpenAI's checkpoint format.
+
+It makes 1,024 points, as OpenAI's base models do, and does without an upsampler.
+"""
 
 from __future__ import annotations
 
@@ -22,34 +25,22 @@ from toybox.fit import Schedule, fit
 from toybox.models import TEXT_WIDTH, save_half
 from toybox.world import COLORS, KINDS, toy
 
-COARSE, FINE = 256, 1024
-"""Points after the first and after both stages."""
 # Toys fit in the ball of radius 1, so that their coordinates need no scale.
 CHANNEL_SCALES = (1.0, 1.0, 1.0, 0.007843137255, 0.007843137255, 0.007843137255)
 BASE = StageConfig(
-    ModelConfig(width=128, layers=6, heads=4, n_ctx=COARSE, clip="vector", clip_width=TEXT_WIDTH),
+    ModelConfig(width=128, layers=6, heads=4, clip="vector", clip_width=TEXT_WIDTH),
     guidance_scale=2.0,
     channel_scales=CHANNEL_SCALES,
 )
-UPSAMPLE = StageConfig(
-    ModelConfig(
-        width=64, layers=4, heads=2, n_ctx=FINE - COARSE, clip="vector", clip_width=TEXT_WIDTH, cond_ctx=COARSE
-    ),
-    s_churn=0.0,
-    guidance_scale=1.0,
-    channel_scales=CHANNEL_SCALES,
-)  # fmt: skip
 BASE_STEPS, BASE_POINTS = 4000, 8192
 """Steps, and points in each: few points of many clouds rather than all of few, so that a step sees many toys and times."""
-CLOUD_SIZES = (32, 64, 64, COARSE)
-UPSAMPLE_STEPS, UPSAMPLE_BATCH, UPSAMPLE_POINTS = 3000, 24, 64
+CLOUD_SIZES = (32, 64, 64, 256)
+"""In turn. A toy's points are independent of each other, so that it makes four times as many as well."""
 COMPOSE_STEPS, COMPOSE_QUARTETS, COMPOSE_WEIGHT = 800, 32, 10.0
 COMPOSE_SHARE = 0.3
 """How far the weights go towards the composed ones, as in WiSE-FT (Wortsman et al., 2022): further, all kinds compose but
 colours are confused."""
 EMPTY_SHARE = 0.1
-COARSE_JITTER = 0.02
-"""Noise on the points that the upsampler is told while it learns: the base model's are not exact either."""
 
 
 class Clouds:
@@ -126,22 +117,19 @@ def initialised(model: PointTransformer) -> PointTransformer:
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.25 * model.config.width**-0.5)
             nn.init.zeros_(module.bias)
-    for parameter in (model.input_proj, getattr(model, "cond_point_proj", None)):
-        if parameter is not None:
-            nn.init.normal_(parameter.weight, std=parameter.in_features**-0.5)
+    nn.init.normal_(model.input_proj.weight, std=model.input_proj.in_features**-0.5)
     nn.init.zeros_(model.output_proj.weight)
     return model
 
 
 def train_point_e(folder: Path, out: Path, seed: int) -> None:
-    """Train both stages, with their checkpoints in `folder`, and write them to `out`, as point_e.load reads them.
+    """Train it, with its checkpoints in `folder`, and write it to `out`, as point_e.load reads it.
 
     The prior is read from the folder above `out`.
     """
     torch.manual_seed(seed)
     clouds = Clouds()
     model = TextToPoints(out.parent)
-    upsampler = initialised(PointTransformer(UPSAMPLE))
 
     def draw_told(count: int, rng: torch.Generator) -> tuple[list[int], Tensor]:
         pairs: list[int] = torch.randint(len(TRAINING), (count,), generator=rng).tolist()
@@ -154,21 +142,12 @@ def train_point_e(folder: Path, out: Path, seed: int) -> None:
         pairs, told = draw_told(BASE_POINTS // size, rng)
         return noise_loss(model.base, BASE, clouds.draw(pairs, size, rng), rng, clip=told)
 
-    def upsample_loss(step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
-        pairs, told = draw_told(UPSAMPLE_BATCH, rng)
-        cloud = clouds.draw(pairs, COARSE + UPSAMPLE_POINTS, rng)
-        coarse, fine = cloud.split([COARSE, UPSAMPLE_POINTS], dim=1)
-        units = torch.tensor(CHANNEL_SCALES).reciprocal()
-        astray = COARSE_JITTER * torch.randn(coarse.shape, generator=rng) * units
-        return noise_loss(upsampler, UPSAMPLE, fine, rng, clip=told.detach(), coarse=coarse + astray)
-
     def compose_loss(step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
         astray = COMPOSE_WEIGHT * incoherence(model, rng)
         loss, logs = base_loss(step, rng)
         return loss + astray, {**logs, "compose": astray.detach()}
 
     fit("point-e-base", model, base_loss, Schedule(BASE_STEPS, lr=2e-3), folder, seed)
-    fit("point-e-upsample", upsampler, upsample_loss, Schedule(UPSAMPLE_STEPS, lr=1e-3), folder, seed)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     fit("point-e-compose", model, compose_loss, Schedule(COMPOSE_STEPS, lr=1e-3, warmup=50), folder, seed)
     with torch.no_grad():
@@ -176,11 +155,8 @@ def train_point_e(folder: Path, out: Path, seed: int) -> None:
             parameter.lerp_(start, 1 - COMPOSE_SHARE)
 
     out.mkdir(parents=True, exist_ok=True)
-    stages = {"base": (BASE, model.base), "upsample": (UPSAMPLE, upsampler)}
-    for name, (_, stage_model) in stages.items():
-        half = {key: value.half().contiguous() for key, value in stage_model.state_dict().items()}
-        save_file(half, out / f"{name}.safetensors")
-    described = {name: asdict(stage) for name, (stage, _) in stages.items()}
-    (out / "config.json").write_text(json.dumps(described, indent=2) + "\n")
+    weights = {name: value.half().contiguous() for name, value in model.base.state_dict().items()}
+    save_file(weights, out / "base.safetensors")
+    (out / "config.json").write_text(json.dumps({"base": asdict(BASE)}, indent=2) + "\n")
     model.tokenizer.save_pretrained(out / "clip")
     save_half(model.text_encoder, out / "clip")
