@@ -44,6 +44,7 @@ def test_three_iterations_of_training_at_full_size(
         "cpu",
         "--quiet",
     ]
+    flags += ["--pointe_model", "toybox", "--init_prompt", "a yellow car"]
     flags += ["--iterations", "3", "--C_batch_size", "1", "--init_num_pts", "20000"]
     flags += ["--test_ratio", "1", "--save_video", "false", "--save_process", "false"]
     subprocess.run([sys.executable, str(ROOT / "train.py"), *flags], cwd=tmp_path, check=True)

@@ -1,4 +1,4 @@
-"""`python -m toybox.evaluate`: the judge on renders, the prior's samples, and assets from text, as tables.
+"""`python -m toybox.evaluate`: the judge on fresh renders and the prior's samples, as a table.
 
 Run in the root of the project's checkout.
 """
@@ -16,27 +16,16 @@ from tqdm import tqdm
 
 import guidance
 from config import Config
-from gaussian_renderer.showcase import show
 from guidance import Conditioning, Denoiser, StableDiffusionPrior, view_weights
 from guidance.schedule import CLEAN, Schedule
 from guidance.solver import step
-from scene.cameras import turntable
-from toybox.assess import Assessment, assess
-from toybox.captions import HELD_OUT, PAIRS, VIEW_WORDS, caption, parse
+from toybox.captions import HELD_OUT, PAIRS, VIEW_WORDS, caption
 from toybox.judge import Judge, Verdict, load_judge, named_right
 from toybox.renders import collect, toys
-from toybox.runs import lean_config, machine
-from toybox.start_settings import START_NAMES, start_settings
+from toybox.runs import lean_config
 from toybox.train_judge import impostors
-from train import train
 from utils.media import contact_sheet, write_png
 
-PROMPTS = (
-    ("mushroom", "red"), ("snowman", "blue"), ("mug", "purple"), ("car", "yellow"), ("rocket", "purple"),
-    ("house", "orange"), ("duck", "green"), ("chair", "red"), ("car", "blue"), ("mushroom", "orange"),
-)  # fmt: skip
-"""Every kind, every colour, and three pairs that training never saw."""
-SHEET_VIEWS = 8
 VIEWS = (0.0, 90.0, 180.0)
 
 
@@ -106,101 +95,20 @@ def evaluate_prior(prior: StableDiffusionPrior, judge: Judge, sheet: Path | None
     }
 
 
-def evaluate_assets(
-    opt: str, judge: Judge, prompts: list[str], method: str, start: str, sheet: Path | None
-) -> list[tuple[Assessment, float]]:
-    """One run of `train` for every prompt: what the judge says and the seconds of the loop."""
-    results, pictures = [], []
-    for prompt in prompts:
-        settings = {"workspace": "evaluate", "text": prompt, "guidance_type": method}
-        config = lean_config(opt, {**settings, **start_settings(start, prompt, seed=0)})
-        result = train(config)
-        assessment = assess(result.gaussians, prompt, config, judge)
-        print(f"{method}, {start} start, {result.seconds:.0f} s: {assessment}", flush=True)
-        results.append((assessment, result.seconds))
-        pictures.append(show(result.gaussians, turntable(config.camera, SHEET_VIEWS), white=True).rgb)
-    if sheet is not None:
-        labels = []
-        for assessment, _ in results:
-            mark = " *" if parse(assessment.prompt) in HELD_OUT else ""
-            labels += [assessment.prompt + mark, f"{assessment.recognised:.0%}"] + [""] * (SHEET_VIEWS - 2)
-        write_png(sheet, contact_sheet(torch.cat(pictures), columns=SHEET_VIEWS, labels=labels, gap=0))
-    return results
-
-
-def asset_table(rows: list[tuple[str, str, list[tuple[Assessment, float]]]]) -> str:
-    """Markdown: a line for each guidance and start, means over the prompts, then a line for each prompt."""
-    lines = [
-        "| guidance | start | prompts recognised (≥ 75% of 120 views) | views recognised | Janus | PSNR | seconds |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for method, start, results in rows:
-        count = len(results)
-        passed = sum(a.recognised >= 0.75 for a, _ in results)
-        views, janus, psnr = (
-            sum(getattr(a, name) for a, _ in results) / count for name in ("recognised", "janus", "psnr")
-        )
-        seconds = sorted(seconds for _, seconds in results)[count // 2]
-        lines.append(
-            f"| {method} | {start} | {passed} of {count} | {views:.0%} | {janus:.0%} | {psnr:.1f} dB | {seconds:.0f} |"
-        )
-    lines += [
-        "",
-        "| prompt | " + " | ".join(f"{method}, {start}" for method, start, _ in rows) + " |",
-        "|---" * (len(rows) + 1) + "|",
-    ]
-    for index, (first, _) in enumerate(rows[0][2]):
-        cells = [results[index][0].short for _, _, results in rows]
-        mark = " (held out)" if parse(first.prompt) in HELD_OUT else ""
-        lines.append(f"| {first.prompt}{mark} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m toybox.evaluate", description=__doc__)
-    parser.add_argument("--opt", default="config/quickstart.yaml", help="the configuration of the runs")
-    parser.add_argument("--guidances", nargs="*", default=["sctd", "sds"], help="none of them: no assets")
-    parser.add_argument("--starts", nargs="+", default=["pointe", "sphere"], choices=START_NAMES)
-    parser.add_argument("--prompts", nargs="+", default=[caption(*pair) for pair in PROMPTS])
-    parser.add_argument("--sheets", type=Path, help="folder for contact sheets of samples and assets")
-    parser.add_argument("--skip_prior", action="store_true", help="assets only")
+    parser.add_argument(
+        "--opt", default="config/quickstart.yaml", help="where cameras and backgrounds come from"
+    )
+    parser.add_argument("--sheet", type=Path, help="file for a contact sheet of the prior's samples")
     arguments = parser.parse_args()
     logging.getLogger("config").setLevel(logging.ERROR)
-    base, judge = lean_config(arguments.opt, {"workspace": "evaluate"}), load_judge()
-    sheets = arguments.sheets
-
-    if not arguments.skip_prior:
-        scores = evaluate_judge(base, judge)
-        prior = guidance.load_prior(base, torch.device("cpu"))
-        scores |= evaluate_prior(prior, judge, sheets and sheets / "samples.png")
-        print(
-            "\n".join(
-                [
-                    "| what | share |",
-                    "|---|---|",
-                    *(f"| {name} | {value:.1%} |" for name, value in scores.items()),
-                ]
-            )
-        )
-    rows = [
-        (
-            method,
-            start,
-            evaluate_assets(
-                arguments.opt,
-                judge,
-                arguments.prompts,
-                method,
-                start,
-                sheets and sheets / f"{method}-{start}.png",
-            ),
-        )
-        for start in arguments.starts
-        for method in arguments.guidances
-    ]
-    if rows:
-        print(machine())
-        print(asset_table(rows))
+    config, judge = lean_config(arguments.opt, {}), load_judge()
+    scores = evaluate_judge(config, judge)
+    prior = guidance.load_prior(config, torch.device("cpu"))
+    scores |= evaluate_prior(prior, judge, arguments.sheet)
+    print("| what | share |\n|---|---|")
+    print("\n".join(f"| {name} | {value:.1%} |" for name, value in scores.items()))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ from scene.pointe import TOYBOX_AXES
 from toybox import weights_path
 from toybox.captions import HELD_OUT, PAIRS, TRAINING, caption, parse
 from toybox.compare import MEANS, RESULTS, marked, mean_cells, table_head, table_line
-from toybox.evaluate import PROMPTS
 from toybox.point_judge import PointVerdict, judge_points
 from toybox.runs import Archive, Bench, Outcome, machine, run_missing
 from toybox.sheets import asset_sheet
@@ -36,6 +35,11 @@ from toybox.splats import Splats
 from toybox.start_settings import START_NAMES, start_settings
 from utils.media import write_jpeg
 
+PROMPTS = (
+    ("mushroom", "red"), ("snowman", "blue"), ("mug", "purple"), ("car", "yellow"), ("rocket", "purple"),
+    ("house", "orange"), ("duck", "green"), ("chair", "red"), ("car", "blue"), ("mushroom", "orange"),
+)  # fmt: skip
+"""Every kind, every colour, and three pairs that training never saw."""
 STARTS = ("pointe", "sphere")
 NAMES = {"pointe": "Point-E", "sphere": "sphere", "rough": "rough points"}
 TABLES = ("runs", "clouds")
