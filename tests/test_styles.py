@@ -60,7 +60,9 @@ def test_gcs_beg() -> None:
 
 
 def test_segmentdreamer(caplog: pytest.LogCaptureFixture) -> None:
-    values = logged("segmentdreamer", "sctd", "--init_shape", "pointe")  # as the file has it; toybox's Point-E
+    values = logged(
+        "segmentdreamer", "sctd", "--init_shape", "pointe"
+    )  # as the file has it; toybox's Point-E
     assert values["run/gaussians"] == 1000
     assert values["guidance/s_m"] <= values["guidance/s"] < values["guidance/t"]
     # With a negative prompt: 5 where the trajectory takes two steps, else 4.

@@ -107,8 +107,8 @@ def test_a_folder_of_our_own(tmp_path: Path) -> None:
     assert (cascade.asked, cascade.clip) == ("text", str(folder / "clip"))
 
 
-def without_upsampler(config: dict[str, Any]) -> str:
-    del config["upsample"]
+def without_base(config: dict[str, Any]) -> str:
+    del config["base"]
     return json.dumps(config)
 
 
@@ -132,7 +132,7 @@ def with_unknown_clip(config: dict[str, Any]) -> str:
     [
         lambda config: "{",
         lambda config: "[1]",
-        without_upsampler,
+        without_base,
         with_unknown_key,
         with_a_width_in_words,
         with_unknown_clip,
@@ -141,6 +141,19 @@ def with_unknown_clip(config: dict[str, Any]) -> str:
 def test_a_damaged_config(tmp_path: Path, change: Callable[[dict[str, Any]], str]) -> None:
     config = write_folder(tmp_path / "tiny", TEXT) / "config.json"
     config.write_text(change(json.loads(config.read_text())))
-    with pytest.raises(PointEError, match="does not describe a 'base' and an 'upsample' stage") as raised:
+    with pytest.raises(
+        PointEError, match="does not describe a 'base' and perhaps an 'upsample' stage"
+    ) as raised:
         find_cascade(str(config.parent), offline=True)
     assert "\n" not in str(raised.value)
+
+
+def test_a_folder_of_our_own_may_do_without_an_upsampler(tmp_path: Path) -> None:
+    config = write_folder(tmp_path / "tiny", TEXT) / "config.json"
+    described = json.loads(config.read_text())
+    del described["upsample"]
+    config.write_text(json.dumps(described))
+    (config.parent / "upsample.safetensors").unlink()
+    cascade = find_cascade(str(config.parent), offline=True)
+    assert [path.name for path in cascade.files] == ["base.safetensors"]
+    assert len(cascade.stages) == 1
