@@ -54,9 +54,12 @@ def stage_from_json(values: Mapping[str, Any]) -> StageConfig:
     """The inverse of dataclasses.asdict through JSON, where tuples are lists.
 
     A folder of our own layout holds `config.json`, {"base": a stage, "upsample": a stage} or the first alone, the weights
-    `base.safetensors` and `upsample.safetensors`, and CLIP in `clip/`. Raises TypeError for unknown or missing keys.
+    `base.safetensors` and `upsample.safetensors`, and CLIP in `clip/`. Raises TypeError for unknown or missing keys and
+    ValueError for an unknown schedule.
     """
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    if values.get("schedule", "cosine") not in ("cosine", "linear"):
+        raise ValueError(f"schedule is {values['schedule']!r}, but it must be 'cosine' or 'linear'")
     return StageConfig(**{**values, "model": ModelConfig(**values["model"])})
 
 

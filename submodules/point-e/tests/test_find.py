@@ -117,6 +117,11 @@ def with_unknown_key(config: dict[str, Any]) -> str:
     return json.dumps(config)
 
 
+def with_unknown_schedule(config: dict[str, Any]) -> str:
+    config["base"]["schedule"] = "square"
+    return json.dumps(config)
+
+
 def with_a_width_in_words(config: dict[str, Any]) -> str:
     config["base"]["model"]["width"] = "wide"
     return json.dumps(config)
@@ -134,6 +139,7 @@ def with_unknown_clip(config: dict[str, Any]) -> str:
         lambda config: "[1]",
         without_base,
         with_unknown_key,
+        with_unknown_schedule,
         with_a_width_in_words,
         with_unknown_clip,
     ],
