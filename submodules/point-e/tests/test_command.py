@@ -106,7 +106,11 @@ def test_a_command_line_without_sense_is_2(arguments: list[str], capsys: pytest.
 def test_an_interrupt_is_130_and_leaves_nothing(folder: Path, tmp_path: Path) -> None:
     arguments = command(folder, "a corgi", "-o", str(tmp_path / "corgi.ply"), "--steps", "1000000")
     with subprocess.Popen(
-        [sys.executable, "-m", "point_e", *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-m", "point_e", *arguments],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        # What runs in the background of a shell ignores the signal, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stderr is not None
         said = b""
