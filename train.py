@@ -28,7 +28,9 @@ if __name__ == "__main__":
 
 import textwrap
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -45,9 +47,10 @@ from scene.densify import DensificationStats, cap_scales, refine
 from scene.gaussian_model import GaussianModel
 from scene.initialize import initialize
 from scene.optimizer import GaussianOptimizer
-from utils.device import peak_memory, resolve_device
+from utils.device import machine, peak_memory, resolve_device
 from utils.rng import Generators
-from utils.run_folder import RunFolder
+from utils.run_cost import RunCost
+from utils.run_folder import OUTPUTS, RunFolder
 
 LOG_INTERVAL = 10
 
@@ -70,11 +73,11 @@ class Training:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run: the asset, where its files are, and the seconds that the loop took."""
+    """A finished run: the asset, where its files are, and what it took."""
 
     gaussians: GaussianModel
     run: RunFolder
-    seconds: float
+    cost: RunCost
 
 
 def assemble(config: Config) -> Training:
@@ -135,11 +138,13 @@ def training_step(state: Training, step: int, recorder: Recorder) -> dict[str, f
     }
 
 
-def train(config: Config) -> Result:
-    """Run a configuration from its start to its files."""
+def train(
+    config: Config, outputs: Path = OUTPUTS, on_step: Callable[[int], None] = lambda step: None
+) -> Result:
+    """Run a configuration from its start to its files, in a new folder under `outputs`; `on_step` is told each iteration."""
     state = assemble(config)
-    run = RunFolder.create(config.model.workspace, f"{config.guidance.text}-{config.guidance_type}")
-    iterations = config.optimization.iterations
+    run = RunFolder.create(config.model.workspace, f"{config.guidance.text}-{config.guidance_type}", outputs)
+    iterations, evaluations = config.optimization.iterations, 0.0
     start = time.perf_counter()
     with Recorder(config, run, state.guide.denoiser.prior.decode) as recorder:
         bar = tqdm(
@@ -152,9 +157,19 @@ def train(config: Config) -> Result:
             if step % LOG_INTERVAL == 0 or step == iterations:
                 recorder.scalars(step, {**logged, **machine_state(state, step, start)})
             recorder.after_step(step, state.gaussians)
+            evaluations += float(logged["guidance/unet_evals_per_view"])
+            on_step(step)
         seconds = time.perf_counter() - start
         recorder.finish(state.gaussians, summary(state, seconds))
-    return Result(state.gaussians, run, seconds)
+    cost = RunCost(
+        seconds=seconds,
+        peak_memory=peak_memory(state.device),
+        gaussians=len(state.gaussians),
+        evaluations=evaluations / iterations,
+        machine=machine(state.device),
+    )
+    cost.write(run.result)
+    return Result(state.gaussians, run, cost)
 
 
 def machine_state(state: Training, step: int, start: float) -> dict[str, float]:

@@ -7,6 +7,7 @@ not import torch: a mistake is told at once.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from config.keys import extra
 from config.schema import GUIDANCE_NAMES, SECTIONS, Config, keys_of, section_of
 from config.yaml_file import PRESET_FOLDER, Values, read
 
-__all__ = ["GUIDANCE_NAMES", "Config", "ConfigError", "differences", "dump", "load"]
+__all__ = ["GUIDANCE_NAMES", "Config", "ConfigError", "differences", "dump", "load", "of_file"]
 
 DEFAULT_FILE = "config/quickstart.yaml"
 
@@ -53,6 +54,14 @@ def load(argv: Sequence[str]) -> Config:
     check(config)
     _warn_of_unused(config)
     return config
+
+
+def of_file(path: str | os.PathLike[str]) -> Config:
+    """The configuration that a file such as a finished run's config.yaml holds.
+
+    Whether it could be run here, now, is not asked: what it starts from may be gone. Raises ``ConfigError``.
+    """
+    return _validate(read(path))
 
 
 def _validate(values: Values) -> Config:

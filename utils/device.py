@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import re
 import resource
 import sys
+from pathlib import Path
 
 import torch
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def resolve_device(name: str | None) -> torch.device:
@@ -37,6 +43,31 @@ def peak_memory(device: torch.device) -> float:
     """The most memory that this process has held so far on `device`, in GB (1e9 bytes)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
-    # Linux counts in kilobytes, macOS in bytes.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+    try:
+        # Linux's rusage starts from the peak of the process that started this one; its status file does not.
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(re.findall(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE)[0]) * 1024 / 1e9
+    except (OSError, IndexError):
+        # macOS counts in bytes, others in kilobytes.
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def machine(device: torch.device) -> str:
+    """What runs on `device` are timed on."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    processor = platform.processor() or platform.machine()
+    return f"{processor}, {os.cpu_count()} cores, torch {torch.__version__}"
+
+
+def accelerators() -> list[str]:
+    """The names by which `see_only` knows this machine's accelerators; [] without any."""
+    chosen = os.environ.get(VISIBLE, "").split(",")
+    count = torch.cuda.device_count()
+    return chosen[:count] if any(chosen) else [str(index) for index in range(count)]
+
+
+def see_only(accelerator: str) -> None:
+    """Let this process, which has not used any, see one accelerator: its device 'auto' is that one."""
+    os.environ[VISIBLE] = accelerator

@@ -28,3 +28,9 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a UTF-8 text file, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)

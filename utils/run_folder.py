@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+OUTPUTS = Path("outputs")
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -15,13 +17,17 @@ class RunFolder:
     root: Path
 
     @classmethod
-    def create(cls, workspace: str, label: str, outputs: Path = Path("outputs")) -> RunFolder:
+    def create(cls, workspace: str, label: str, outputs: Path = OUTPUTS) -> RunFolder:
         """Make outputs/<workspace>/<label>-<date and time>, a name that no other run has.
 
         Both names are reduced to what is safe in a path.
         """
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        base = outputs / slug(workspace) / f"{slug(label)}-{stamp}"
+        return cls.unused(outputs / slug(workspace) / f"{slug(label)}-{stamp}")
+
+    @classmethod
+    def unused(cls, base: Path) -> RunFolder:
+        """Make the folder `base`, or that name with the first number that is free."""
         for number in range(1, 1000):
             root = base if number == 1 else base.with_name(f"{base.name}-{number}")
             try:
@@ -53,6 +59,16 @@ class RunFolder:
     def asset(self) -> Path:
         """The Gaussians in the end."""
         return self.root / "save" / "asset.ply"
+
+    @property
+    def result(self) -> Path:
+        """What the run took, written last: a run without it is not finished."""
+        return self.root / "result.json"
+
+    @property
+    def log(self) -> Path:
+        """What a run printed that nobody watched."""
+        return self.root / "train.log"
 
     @property
     def report(self) -> Path:

@@ -1,0 +1,37 @@
+"""What a run took, as the file that ends it: a run folder that has it is finished."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from typing import get_type_hints
+
+from utils.files import write_text
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """seconds: of the loop; peak_memory: the most that was held, in GB (1e9 bytes), on the accelerator or else by the
+    process; gaussians: of the asset; evaluations: of the U-Net, per view and iteration; machine: what it ran on."""
+
+    seconds: float
+    peak_memory: float
+    gaussians: int
+    evaluations: float
+    machine: str
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        write_text(path, json.dumps(asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> RunCost:
+        """Raises OSError if there is no such file, ValueError in one sentence if it is none of `write`'s."""
+        with open(path, encoding="utf-8") as file:
+            content = file.read()
+        try:
+            found = json.loads(content)
+            kinds = get_type_hints(cls)
+            return cls(**{field.name: kinds[field.name](found[field.name]) for field in fields(cls)})
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(f"{path} is not what a finished run writes: repeat the run.") from None
