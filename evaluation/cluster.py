@@ -16,8 +16,8 @@ from evaluation.work import Work
 from utils.files import write_bytes
 from utils.run_folder import OUTPUTS, RunFolder
 
-LEFT_BEHIND = [".git", ".venv*", "outputs", "*.so", "build", "docs", "tests", "**/__pycache__"]
-"""What the machines of a cluster have no need of, or of their own. They get the rest of the checkout with the job."""
+LEFT_BEHIND = [".git", ".venv*", "outputs", "docs", "tests", "benchmarks", "submodules", "**/__pycache__"]
+"""What the machines of a cluster do not need, or have installed. They get the rest of the checkout with the job."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ LEAN = {
 Settings = Mapping[str, Any]
 """Values by the names of the command line's flags."""
 
-KEYS = ("base", "prompts", "seeds", "settings", "methods", "vary", "leave_out", "published")
+KEYS = ("base", "prompts", "seeds", "settings", "methods", "vary", "leave_out", "lead", "published")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Run:
 @dataclass(frozen=True)
 class Suite:
     """runs: in the order in which they are made, one seed after the other, so that an interrupted table is even;
-    methods: all, in the order of the table; absent: why a method has no runs; published: a method's figures elsewhere,
+    methods: all, in the order of the table; lead: the one that the others are compared with; absent: why a method has no runs; published: a method's figures elsewhere,
     by column, and `source`: where."""
 
     name: str
@@ -61,6 +61,7 @@ class Suite:
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
     runs: tuple[Run, ...]
+    lead: str
     absent: Mapping[str, str] = field(default_factory=dict)
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     source: str = ""
@@ -76,8 +77,8 @@ def load(path: Path) -> Suite:
 
     `base`: the configuration file of all runs; `prompts`: a list, or a text file with one on each line; `seeds`;
     `settings`: of all runs; `methods`: each name's own settings; `vary`: lists of values of which every combination
-    makes a method of its own; `leave_out`: combinations that are not wanted, with a reason; `published`: figures of the
-    methods by column, and their `source`. Raises ConfigError, one sentence.
+    makes a method of its own; `leave_out`: combinations that are not wanted, with a reason; `lead`: the method that the
+    others are compared with (the last); `published`: figures of the methods by column, and their `source`. Raises ConfigError, one sentence.
     """
     content = _mapping(_read(path), str(path))
     for key in content:
@@ -101,14 +102,15 @@ def load(path: Path) -> Suite:
             runs.append(Run(name, prompt, seed, config))
     if not runs:
         raise ConfigError(f"{path}: no combination can be run: {next(iter(absent.values()))}")
+    lead = content.get("lead", [*methods][-1])
     published = dict(_mapping(content.get("published", {}), f"{path}: published"))
     source = str(published.pop("source", ""))
-    for name in published:
+    for key, name in (("lead", lead), *(("published", name) for name in published)):
         if name not in methods:
             raise ConfigError(
-                f"{path}: published names {show(name)}, which is no method; the nearest is {nearest(str(name), methods)}."
+                f"{path}: {key} names {show(name)}, which is no method; the nearest is {nearest(str(name), methods)}."
             )
-    return Suite(path.stem, tuple(methods), prompts, seeds, tuple(runs), absent, published, source)
+    return Suite(path.stem, tuple(methods), prompts, seeds, tuple(runs), lead, absent, published, source)
 
 
 def _read(path: Path) -> Any:
@@ -190,7 +192,7 @@ def of_outcomes(name: str, outcomes: Sequence[Outcome]) -> tuple[Suite, dict[Run
         found[method, config.guidance.text, config.seed] = config, outcome
     runs = {Run(*key, config): outcome for key, (config, outcome) in found.items()}
     methods, prompts, seeds = (tuple(dict.fromkeys(column)) for column in zip(*found))
-    return Suite(name, methods, prompts, tuple(sorted(seeds)), tuple(runs)), runs
+    return Suite(name, methods, prompts, tuple(sorted(seeds)), tuple(runs), methods[-1]), runs
 
 
 def _settings(config: Config) -> Iterator[tuple[str, Any]]:
