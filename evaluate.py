@@ -96,7 +96,9 @@ def make(suite: Suite, archive: Archive, given: argparse.Namespace) -> dict[str,
     return spread.make(suite.runs, archive, Processes(given.jobs, accelerators()))
 
 
-def report(suite: Suite, found: dict[Run, Outcome], failures: dict[str, str], given: argparse.Namespace) -> None:
+def report(
+    suite: Suite, found: dict[Run, Outcome], failures: dict[str, str], given: argparse.Namespace
+) -> None:
     from evaluation.report import write_report
     from evaluation.scorers import ScorerOptions
 

@@ -14,7 +14,16 @@ from evaluation.scorers import SCORERS, ScorerOptions
 from evaluation.scores import ScoredRun, score
 from evaluation.sheet import suite_sheet
 from evaluation.suite import Run, Suite
-from evaluation.table import COST_COLUMNS, as_json, by_prompt, compared, difference_table, differences, main_table, rows
+from evaluation.table import (
+    COST_COLUMNS,
+    as_json,
+    by_prompt,
+    compared,
+    difference_table,
+    differences,
+    main_table,
+    rows,
+)
 from utils.device import resolve_device
 from utils.files import write_text
 from utils.media import write_jpeg

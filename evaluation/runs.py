@@ -50,7 +50,9 @@ def finished_under(path: Path) -> list[Outcome]:
             raise ValueError(f"{path} has no {missing}: the run is not finished, repeat it.") from None
     found = [outcome for root in _roots(path) if (outcome := _outcome(root))]
     if not found:
-        raise ValueError(f"{path} holds no finished run: one has config.yaml, save/asset.ply and result.json.")
+        raise ValueError(
+            f"{path} holds no finished run: one has config.yaml, save/asset.ply and result.json."
+        )
     return found
 
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from config import Config
-from evaluation.scores import ScoredRun
 from evaluation.scorers import Column
+from evaluation.scores import ScoredRun
 from evaluation.suite import Suite
 from evaluation.table import short
 from gaussian_renderer import Gaussians

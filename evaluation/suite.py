@@ -83,7 +83,9 @@ def load(path: Path) -> Suite:
     content = _mapping(_read(path), str(path))
     for key in content:
         if key not in KEYS:
-            raise ConfigError(f"{path}: {show(key)} is no key of a suite; the nearest is {nearest(str(key), KEYS)}.")
+            raise ConfigError(
+                f"{path}: {show(key)} is no key of a suite; the nearest is {nearest(str(key), KEYS)}."
+            )
     prompts, seeds = _prompts(content.get("prompts"), path), _seeds(content.get("seeds", [0]), path)
     methods, absent = _methods(content, path)
     common = {**LEAN, **_mapping(content.get("settings", {}), f"{path}: settings")}
@@ -135,7 +137,9 @@ def _prompts(value: Any, path: Path) -> tuple[str, ...]:
         except OSError:
             raise ConfigError(f"{path}: prompts is {show(value)}, but there is no such file.") from None
     if not isinstance(value, list) or not all(isinstance(prompt, str) for prompt in value):
-        raise ConfigError(f"{path}: prompts is {show(value)}, but must be a list of texts or a file of lines.")
+        raise ConfigError(
+            f"{path}: prompts is {show(value)}, but must be a list of texts or a file of lines."
+        )
     prompts = tuple(dict.fromkeys(prompt.strip() for prompt in value if prompt.strip()))
     if not prompts:
         raise ConfigError(f"{path}: prompts is empty, but must name at least one.")
@@ -145,7 +149,9 @@ def _prompts(value: Any, path: Path) -> tuple[str, ...]:
 def _seeds(value: Any, path: Path) -> tuple[int, ...]:
     whole = isinstance(value, list) and all(type(seed) is int and seed >= 0 for seed in value)
     if not whole or not value or len(set(value)) < len(value):
-        raise ConfigError(f"{path}: seeds is {show(value)}, but must be whole numbers from 0 on, each once: [0, 1].")
+        raise ConfigError(
+            f"{path}: seeds is {show(value)}, but must be whole numbers from 0 on, each once: [0, 1]."
+        )
     return tuple(value)
 
 

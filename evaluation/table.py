@@ -94,7 +94,9 @@ def main_table(suite: Suite, found: Sequence[Row], columns: Sequence[Column]) ->
             lines.append([row.method, row.absent, *[""] * len(columns)])
             continue
         count = str(row.count) if row.count == row.planned else f"{row.count} of {row.planned}"
-        lines.append([row.method, count, *(_cell(row.figures.get(column.key), column.form) for column in columns)])
+        lines.append(
+            [row.method, count, *(_cell(row.figures.get(column.key), column.form) for column in columns)]
+        )
         published = suite.published.get(row.method)
         if published:
             cells = (format(published[c.key], c.form) if c.key in published else "" for c in columns)

@@ -25,9 +25,7 @@ def train_run(config: Config, outputs: Path, on_step: OnStep) -> Path:
     return train(config, outputs, on_step).run.root
 
 
-def attempt(
-    work: Work, config: Config, outputs: Path, on_step: OnStep, log: Path
-) -> tuple[Path | None, str]:
+def attempt(work: Work, config: Config, outputs: Path, on_step: OnStep, log: Path) -> tuple[Path | None, str]:
     """The run's folder, or None and why there is none, in one line; the log has the rest."""
     with output_to(log):
         logging.basicConfig(format="%(message)s", level=logging.INFO)
