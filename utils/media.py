@@ -40,6 +40,13 @@ def write_png(path: str | os.PathLike[str], image: Tensor) -> None:
         Image.fromarray(pixels).save(temporary, format="PNG")
 
 
+def read_image(path: str | os.PathLike[str]) -> Tensor:
+    """A picture file as float32 [3, H, W] in [0, 1]."""
+    with Image.open(path) as picture:
+        pixels = np.array(picture.convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+
+
 def write_jpeg(path: str | os.PathLike[str], image: Tensor, quality: int = 85) -> None:
     """Write an image [3 or 1, H, W] in [0, 1] as a JPEG file, atomically: for sheets whose PNG would be large."""
     pixels = to_uint8(image)

@@ -1,18 +1,33 @@
-"""TODO"""
+"""CLIP: how well an asset's views fit its prompt, and whether they fit it better than the other prompts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from config import Config
 from evaluation.assets import Asset, ScoredAsset, Scores
 from evaluation.scorers.contract import Column, ScorerError, ScorerOptions
+from evaluation.scorers.pixels import clip_pixels
+from evaluation.scorers.weights import fingerprint, reason, unavailable
+
+if TYPE_CHECKING:
+    from transformers import CLIPModel, CLIPTokenizer
+
+AT_ONCE = 16
 
 
 class ClipScorer:
+    """CLIP score (Hessel et al., 2021): 100 max(cos, 0), of the views' mean cosine as in torchmetrics. R-Precision
+    (DreamFusion): the share of the views to which the asset's own prompt is nearest, among all prompts.
+
+    prompts: that pool; with one alone, there is no R-Precision.
+    """
+
     name = "clip"
     columns: tuple[Column, ...] = (
         Column("clip_score", "CLIP-L", ".2f", 1),
@@ -20,17 +35,57 @@ class ClipScorer:
     )
     set_columns: tuple[Column, ...] = ()
 
-    def __init__(self) -> None:
-        self.identity = ""
+    def __init__(self, model: CLIPModel, tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> None:
+        self.model, self.tokenizer = model.eval().requires_grad_(False), tokenizer
+        self.prompts = tuple(dict.fromkeys(prompts))
+        self.captions = self.embed_texts(self.prompts)
+        self.identity = repr(("clip", fingerprint(model), self.prompts))
 
     @classmethod
     def load(
         cls, options: ScorerOptions, prompts: Sequence[str], config: Config, device: torch.device
     ) -> ClipScorer:
-        raise ScorerError("not written yet.")
+        """Raises ScorerError, one sentence."""
+        from transformers import CLIPModel, CLIPTokenizer
+
+        try:
+            model, info = CLIPModel.from_pretrained(
+                options.clip, dtype=torch.float32, output_loading_info=True
+            )
+            tokenizer = CLIPTokenizer.from_pretrained(options.clip)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise unavailable("clip", options.clip, reason(error)) from None
+        if info["missing_keys"]:
+            raise ScorerError(f"clip is {options.clip!r}, but it lacks {sorted(info['missing_keys'])[0]}.")
+        return cls(model.to(device), tokenizer, prompts)
+
+    @torch.no_grad()
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors [P, D] on the host, of texts cut at the model's length."""
+        length = self.model.config.text_config.max_position_embeddings
+        tokens = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=length, return_tensors="pt"
+        ).to(self.model.device)
+        return F.normalize(self.model.get_text_features(**tokens).pooler_output, dim=-1).cpu()
+
+    @torch.no_grad()
+    def embed_images(self, images: Tensor) -> Tensor:
+        """Unit vectors [V, D] on the host, of images [V, 3, H, W] in [0, 1]."""
+        size = self.model.config.vision_config.image_size
+        found = [
+            self.model.get_image_features(clip_pixels(some.to(self.model.device), size)).pooler_output
+            for some in images.split(AT_ONCE)
+        ]
+        return F.normalize(torch.cat(found), dim=-1).cpu()
 
     def score(self, asset: Asset, views: Tensor) -> Scores:
-        return Scores({})
+        """Raises ValueError if the asset's prompt is not among `prompts`."""
+        own = self.prompts.index(asset.prompt)
+        cosines = self.embed_images(views) @ self.captions.T
+        numbers = {"clip_score": max(0.0, 100 * float(cosines[:, own].double().mean()))}
+        if len(self.prompts) > 1:
+            numbers["clip_r_precision"] = float((cosines.argmax(dim=-1) == own).double().mean())
+        return Scores(numbers)
 
     def score_set(self, assets: Sequence[ScoredAsset]) -> Mapping[str, float]:
         return {}

@@ -19,6 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from config import Config, ConfigError
+from evaluation.frechet import Moments, frechet_distance
 from gaussian_renderer import Gaussians
 from gaussian_renderer.showcase import show
 from scene.cameras import turntable
@@ -26,7 +27,6 @@ from toybox import segments
 from toybox.assess import NUM_VIEWS
 from toybox.captions import HELD_OUT, parse
 from toybox.judge import load_judge
-from toybox.metrics import frechet_distance
 from toybox.runs import Archive, Bench, Outcome, Settings, machine, run_missing
 from toybox.sheets import asset_sheet
 from toybox.splats import canonical
@@ -105,7 +105,7 @@ def mean_cells(outcomes: Sequence[Outcome], config: Config) -> list[str]:
         return ["0"] + [""] * (len(MEANS) - 1)
     found = [outcome.assessment for outcome in outcomes]
     drawn, true = (
-        np.concatenate(features).astype(np.float64)
+        Moments.of(np.concatenate(features))
         for features in ([a.features for a in found], [true_features(a.prompt, config) for a in found])
     )
     return [

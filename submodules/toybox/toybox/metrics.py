@@ -1,4 +1,4 @@
-"""Distances between sets: the Fréchet distance of features, the Chamfer distance of surfaces."""
+"""The distance between two surfaces, and the surface that cameras can see of an asset."""
 
 from __future__ import annotations
 
@@ -11,22 +11,6 @@ from gaussian_renderer import Gaussians, render
 from scene.cameras import Cameras
 
 Array = NDArray[np.float64]
-
-
-def frechet_distance(a: Array, b: Array) -> float:
-    """Between Gaussians fitted to features [N, D] and [M, D] (Heusel et al., 2017, Eq. 6).
-
-    |μ_a - μ_b|² + tr(Σ_a + Σ_b - 2 (Σ_a Σ_b)^½); the covariances are those of the sets themselves (over N).
-    """
-    covariance_a, covariance_b = (
-        np.cov(x, rowvar=False, bias=True).reshape([x.shape[1]] * 2) for x in (a, b)
-    )
-    # Σ_a Σ_b has the eigenvalues of the symmetric Σ_a^½ Σ_b Σ_a^½, and none is negative but by rounding.
-    values, vectors = np.linalg.eigh(covariance_a)
-    root = vectors * np.sqrt(values.clip(0)) @ vectors.T
-    product = np.linalg.eigvalsh(root @ covariance_b @ root).clip(0)
-    apart = np.square(a.mean(axis=0) - b.mean(axis=0)).sum()
-    return float(apart + np.trace(covariance_a) + np.trace(covariance_b) - 2 * np.sqrt(product).sum())
 
 
 def chamfer_distance(a: Array, b: Array) -> float:

@@ -1,0 +1,117 @@
+"""What the prior itself makes of prompts: DDIM samples, kept as files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from guidance import Conditioning, Denoiser, StableDiffusionPrior, view_weights
+from guidance.prompts import VIEW_WORDS
+from guidance.schedule import CLEAN, Schedule
+from guidance.solver import step
+from utils.files import write_text
+from utils.media import write_png
+from utils.rng import derive_seed
+from utils.run_folder import slug
+
+STEPS = 50
+AT_ONCE = 8
+
+
+@torch.no_grad()
+def samples(
+    prior: StableDiffusionPrior,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    scale: float,
+    azimuth: Tensor | None = None,
+) -> Tensor:
+    """Images [B, 3, H, W] float32 in [0, 1] of B prompts: DDIM (eta = 0) with 50 steps and guidance scale `scale`.
+
+    Each is made from the noise of its own seed, whatever else is in the batch. azimuth [B], degrees, on the host: as seen
+    from there, by the view words of the training loop; None: of the prompts as they are.
+    """
+    schedule, denoiser = Schedule(prior.alphas_cumprod), Denoiser(prior)
+    latents = prior.unet.config
+    shape = (latents.in_channels, latents.sample_size, latents.sample_size)
+    z = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    z = z.to(prior.device)
+    conditioning = _conditioning(prior, prompts, azimuth)
+    # As Stable Diffusion's own sampler has it ("leading" spacing with an offset of 1): 981, 961, ..., 1.
+    spacing = schedule.num_timesteps // STEPS
+    times = [*reversed(range(1, 1 + STEPS * spacing, spacing)), CLEAN]
+    for start, end in pairwise(times):
+        t, u = torch.full((len(z),), start), torch.full((len(z),), end)
+        z = step(z, denoiser.guided(z, t, conditioning, scale).eps, t, u, schedule)
+    return prior.decode(z)
+
+
+def _conditioning(
+    prior: StableDiffusionPrior, prompts: Sequence[str], azimuth: Tensor | None
+) -> Conditioning:
+    if azimuth is None:
+        positive = prior.embed(prompts)
+    else:
+        by_view = prior.embed([prompt + words for prompt in prompts for words in VIEW_WORDS])
+        by_view = by_view.unflatten(0, (len(prompts), len(VIEW_WORDS)))
+        positive = torch.einsum("bk,bkld->bld", view_weights(azimuth).to(by_view), by_view)
+    empty = prior.embed([""]).expand_as(positive)
+    return Conditioning(positive, empty, empty, negative_is_unconditional=True)
+
+
+@dataclass(frozen=True)
+class PriorImages:
+    """Images of a prior, in turn of each prompt, that do not depend on how many there are or are made at a time.
+
+    prior: its name, for people; weights: what tells it from others of that name.
+    """
+
+    prior: str
+    weights: str
+    prompts: tuple[str, ...]
+    scale: float
+    seed: int = 0
+
+    def folder(self, root: Path) -> Path:
+        """Where these images are kept under `root`."""
+        digest = hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:12]
+        return root / f"{slug(self.prior)}-{digest}"
+
+    def missing(self, root: Path, count: int) -> list[int]:
+        """Which of the first `count` are not there yet."""
+        folder = self.folder(root)
+        return [index for index in range(count) if not (folder / file_name(index)).exists()]
+
+    def make(self, root: Path, count: int, load_prior: Callable[[], StableDiffusionPrior]) -> list[Path]:
+        """The files of the first `count`, in their order: those that are missing are made, each whole or not there.
+
+        load_prior: called only if there is something to do.
+        """
+        folder, missing = self.folder(root), self.missing(root, count)
+        if missing:
+            prior = load_prior()
+            # For people: the folder's name says little.
+            write_text(folder / "images.json", json.dumps(asdict(self), indent=1))
+            with tqdm(
+                total=count, initial=count - len(missing), desc="images of the prior", unit="image"
+            ) as bar:
+                for start in range(0, len(missing), AT_ONCE):
+                    some = missing[start : start + AT_ONCE]
+                    prompts = [self.prompts[index % len(self.prompts)] for index in some]
+                    seeds = [derive_seed(self.seed, f"prior image {index}") for index in some]
+                    for index, image in zip(some, samples(prior, prompts, seeds, self.scale)):
+                        write_png(folder / file_name(index), image)
+                    bar.update(len(some))
+        return [folder / file_name(index) for index in range(count)]
+
+
+def file_name(index: int) -> str:
+    return f"{index:06d}.png"

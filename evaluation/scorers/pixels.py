@@ -1,0 +1,27 @@
+"""Images as CLIP's networks see them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def clip_pixels(images: Tensor, size: int) -> Tensor:
+    """Images [B, 3, H, W] in [0, 1] → [B, 3, size, size], normalised as CLIP's and BLIP's training had them.
+
+    As their Pillow pipeline on 8-bit images: bicubic to `size` along the shorter side, rounded to 8 bits, the middle cut
+    out.
+    """
+    height, width = images.shape[-2:]
+    scaled = [size * side // min(height, width) for side in (height, width)]
+    levels = (images.clamp(0, 1) * 255).round()
+    if scaled != [height, width]:
+        levels = F.interpolate(levels, size=scaled, mode="bicubic", antialias=True).round().clamp(0, 255)
+    top, left = ((side - size) // 2 for side in scaled)
+    square = levels[:, :, top : top + size, left : left + size] / 255
+    mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (MEAN, STD))
+    return (square - mean) / std
