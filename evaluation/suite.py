@@ -169,7 +169,7 @@ def _methods(content: Mapping[str, Any], path: Path) -> tuple[dict[str, Settings
     for method, settings in named.items():
         for values in product(*vary.values()):
             varied = dict(zip(vary, values))
-            name = ", ".join([str(method), *(f"{key} {show(value)}" for key, value in varied.items())])
+            name = ", ".join([str(method), *(f"{key} {_plain(value)}" for key, value in varied.items())])
             methods[name] = {**_mapping(settings, f"{path}: {method}"), **varied}
             for entry, reason in zip(left_out, reasons):
                 if entry.items() <= methods[name].items():
@@ -177,6 +177,10 @@ def _methods(content: Mapping[str, Any], path: Path) -> tuple[dict[str, Settings
     if not methods:
         raise ConfigError(f"{path}: methods is empty, but must name at least one.")
     return methods, absent
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else show(value)
 
 
 def _config(base: str, settings: Settings) -> Config:
@@ -194,7 +198,7 @@ def of_outcomes(name: str, outcomes: Sequence[Outcome]) -> tuple[Suite, dict[Run
     found = {}
     for config, own, outcome in zip(configs, settings, outcomes):
         named = f"{config.guidance_type.upper()} {config.guidance.guidance_scale:g}"
-        method = ", ".join([named, *(f"{key} {show(own[key])}" for key in shown)])
+        method = ", ".join([named, *(f"{key} {_plain(own[key])}" for key in shown)])
         found[method, config.guidance.text, config.seed] = config, outcome
     runs = {Run(*key, config): outcome for key, (config, outcome) in found.items()}
     methods, prompts, seeds = (tuple(dict.fromkeys(column)) for column in zip(*found))
