@@ -7,6 +7,8 @@ import sys
 
 import torch
 
+HOST = torch.device("cpu")
+
 
 def resolve_device(name: str | None) -> torch.device:
     """Return the torch device called `name`; None and 'auto' take the accelerator if there is one.
