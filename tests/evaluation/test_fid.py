@@ -86,15 +86,15 @@ def test_the_prior_s_features_are_found_once_for_each_network(files: list[Path])
 
 def test_the_prior_s_images_are_those_of_its_weights(tmp_path: Path) -> None:
     config = changed(Config(), model_key=str(write_tiny_folder(tmp_path / "prior")))
-    first = prior_images(config, ["a cat", "a dog", "a cat"])
-    assert first == prior_images(config, ["a cat", "a dog"])
+    first = prior_images(config, ["a cat", "a dog", "a cat"], HOST)
+    assert first == prior_images(config, ["a cat", "a dog"], HOST)
     write_tiny_folder(tmp_path / "prior", seed=1)
-    assert prior_images(config, ["a cat", "a dog"]) != first
+    assert prior_images(config, ["a cat", "a dog"], HOST) != first
 
 
 def test_a_prior_that_is_nowhere_is_told(tmp_path: Path) -> None:
     with pytest.raises(PriorError, match="model_key"):
-        prior_images(changed(Config(), model_key=str(tmp_path)), ["a cat"])
+        prior_images(changed(Config(), model_key=str(tmp_path)), ["a cat"], HOST)
 
 
 def test_images_are_made_when_they_are_needed(tmp_path: Path) -> None:

@@ -44,11 +44,11 @@ def test_numbers_are_those_of_assess_and_worse_toys_are_farther(tmp_path: Path) 
     assert numbers == {column.key: getattr(expected, column.key) for column in by.columns}
 
     near, away = by.score_set([true]), by.score_set([far])
-    assert near["fid"] == pytest.approx(0, abs=1e-3)
-    assert away["fid"] > 1
+    assert near["judge_fid"] == pytest.approx(0, abs=1e-3)
+    assert away["judge_fid"] > 1
     # One toy is not all of them.
-    assert near["fid_all_toys"] > 1
-    assert by.score_set([true, true])["fid"] == pytest.approx(0, abs=1e-3)
+    assert near["judge_fid_all_toys"] > 1
+    assert by.score_set([true, true])["judge_fid"] == pytest.approx(0, abs=1e-3)
     [kept] = tmp_path.glob("*.npz")
     stamp = kept.stat().st_mtime_ns
     assert scorer(tmp_path).score_set([true]) == near

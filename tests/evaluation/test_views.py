@@ -13,7 +13,7 @@ from tests.changed import changed
 
 def speck(x: float, y: float, z: float) -> GaussianModel:
     """A dark ball of some points around a place."""
-    points = torch.randn(64, 3, generator=torch.Generator().manual_seed(0)) * 0.02
+    points = torch.randn(64, 3, generator=torch.Generator().manual_seed(0)) * 0.06
     points = points + torch.tensor([x, y, z])
     return GaussianModel.from_points(points, torch.zeros(64, 3), 0, initial_opacity=0.9)
 
@@ -31,14 +31,10 @@ def test_they_go_once_around_on_white() -> None:
     # From the front (+x) what is at +y is on the right; a quarter turn on, it is in the middle.
     column = (darkness.sum(dim=1) * torch.arange(24)).sum(dim=1) / darkness.sum(dim=(1, 2))
     side = column - 11.5
-    turn = torch.arange(NUM_VIEWS) * (2 * torch.pi / NUM_VIEWS)
+    expected = torch.cos(torch.arange(NUM_VIEWS) * (2 * torch.pi / NUM_VIEWS))
     assert float(side[0]) > 2
-    assert bool(
-        (
-            torch.sign(side[torch.cos(turn).abs() > 0.2])
-            == torch.sign(torch.cos(turn))[torch.cos(turn).abs() > 0.2]
-        ).all()
-    )
+    clear = expected.abs() > 0.2
+    assert torch.equal(torch.sign(side[clear]), torch.sign(expected[clear]))
 
 
 def test_they_are_of_the_configured_size_whatever_the_supersampling() -> None:
@@ -46,4 +42,4 @@ def test_they_are_of_the_configured_size_whatever_the_supersampling() -> None:
     plain, fine = (views_of(ball, config(SSAA=factor), count=3) for factor in (1, 2))
     assert plain.shape == fine.shape == (3, 3, 24, 24)
     assert not torch.equal(plain, fine)
-    torch.testing.assert_close(plain, fine, atol=0.2, rtol=0)
+    torch.testing.assert_close(plain, fine, atol=0.25, rtol=0)
