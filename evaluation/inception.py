@@ -8,11 +8,14 @@ file pt_inception-2015-12-05-6726825d.pth, which are torchvision's.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from evaluation.checkpoint import with_weights
 
 FEATURES = 2048
 INPUT_SIZE = 299
@@ -202,13 +205,9 @@ def resize(images: Tensor, size: int) -> Tensor:
 
 
 def load_inception(path: Path) -> Inception:
-    """The weights of a file in pytorch-fid's names. Raises ValueError, one sentence, if it holds others."""
-    try:
-        weights = torch.load(path, weights_only=True, map_location=torch.get_default_device())
-        # The classifier (fc) is no part of the features.
-        kept = {name: value for name, value in weights.items() if not name.startswith("fc.")}
-        network = Inception()
-        network.load_state_dict(kept)
-    except (RuntimeError, AttributeError, EOFError, OSError) as error:
-        raise ValueError(f"{path} does not hold the weights of FID's Inception v3") from error
-    return network.eval().requires_grad_(False)
+    """The weights of a file in pytorch-fid's or torch-fidelity's names. Raises ValueError, one sentence, if it has others."""
+    return with_weights(Inception(), path, _without_classifier, "FID's Inception v3")
+
+
+def _without_classifier(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in weights.items() if not name.startswith("fc.")}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
+
+from evaluation.checkpoint import with_weights
 
 if TYPE_CHECKING:
     from transformers import BlipTextConfig, BlipVisionConfig
@@ -85,13 +85,8 @@ def load_reward_network(
 
     Raises ValueError, one sentence, if the file holds others.
     """
-    try:
-        weights = torch.load(path, weights_only=True, map_location=torch.get_default_device(), mmap=True)
-        network = RewardNetwork(*(sizes or published_sizes()))
-        network.load_state_dict(renamed(weights))
-    except (RuntimeError, AttributeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} does not hold the weights of ImageReward") from error
-    return network.eval().requires_grad_(False)
+    network = RewardNetwork(*(sizes or published_sizes()))
+    return with_weights(network, path, renamed, "ImageReward")
 
 
 def renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

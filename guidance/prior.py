@@ -73,7 +73,7 @@ class StableDiffusionPrior:
             fp16: run in half precision where `device` is an accelerator; elsewhere it is always float32.
         Raises: PriorError, in one sentence, if it is nowhere to be had or incomplete.
         """
-        half = fp16 and _is_accelerator(device)
+        half = fp16 and is_accelerator(device)
         folder = find_model(model_key, half=half)
         dtype = torch.float16 if half else torch.float32
         with _without_progress_bars():
@@ -176,7 +176,8 @@ def _load_network(
     return loaded
 
 
-def _is_accelerator(device: torch.device) -> bool:
+def is_accelerator(device: torch.device) -> bool:
+    """Whether networks run in half precision there, if asked to."""
     accelerator = torch.accelerator.current_accelerator()
     return accelerator is not None and accelerator.type == device.type
 

@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "scene": {"utils", "config"},
     "gaussian_renderer": {"utils", "config", "scene"},
     "guidance": {"utils", "config"},
+    "evaluation": {"utils", "config", "scene", "gaussian_renderer", "guidance", "train"},
 }
 FILES = [path for package in MAY_IMPORT for path in sorted((ROOT / package).rglob("*.py"))]
 
@@ -41,6 +42,15 @@ def test_imports_point_one_way(path: Path) -> None:
     ours = {*MAY_IMPORT, "train"}
     wrong = (imported(ast.parse(path.read_text())) & ours) - MAY_IMPORT[package] - {package}
     assert not wrong, f"{package} must not import {sorted(wrong)}"
+
+
+@pytest.mark.parametrize("path", (ROOT / "evaluation").rglob("*.py"), ids=name_of)
+def test_evaluation_needs_toybox_for_its_own_assets_only(path: Path) -> None:
+    at_the_top = ast.Module(
+        [node for node in ast.parse(path.read_text()).body if isinstance(node, (ast.Import, ast.ImportFrom))],
+        [],
+    )
+    assert "toybox" not in imported(at_the_top)
 
 
 @pytest.mark.parametrize("path", [*FILES, *ROOT.glob("*.py")], ids=name_of)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+HOST = torch.device("cpu")
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 

@@ -22,6 +22,7 @@ from evaluation.scorers.contract import Column, ScorerError, ScorerOptions
 from evaluation.scorers.weights import find_file, fingerprint
 from guidance import PriorError
 from guidance.model_files import find_model
+from guidance.prior import is_accelerator
 from utils.media import read_image
 
 INCEPTION_FILE = "pt_inception-2015-12-05-6726825d.pth"
@@ -52,7 +53,7 @@ class FidScorer:
         """Raises ScorerError, one sentence."""
         path = find_file("inception", options.inception, INCEPTION_FILE)
         try:
-            network, images = load_inception(path), prior_images(config, prompts)
+            network, images = load_inception(path), prior_images(config, prompts, device)
         except (ValueError, PriorError) as error:
             raise ScorerError(str(error)) from None
         make = partial(
@@ -80,10 +81,10 @@ class FidScorer:
         return Moments.kept(kept, lambda: Moments.of(self.features(_read(files))))
 
 
-def prior_images(config: Config, prompts: Sequence[str]) -> PriorImages:
+def prior_images(config: Config, prompts: Sequence[str], device: torch.device) -> PriorImages:
     """Of the prior that a configuration names, in turn of each prompt. Raises PriorError if it is nowhere."""
     key = config.guidance.hf_key or config.guidance.model_key
-    folder = find_model(key, half=config.guidance.fp16)
+    folder = find_model(key, half=config.guidance.fp16 and is_accelerator(device))
     with (folder.path / folder.weights["unet"].path).open("rb") as file:
         # The head names every weight and has the first of their numbers: enough to tell trainings apart.
         weights = hashlib.sha256(file.read(2**20)).hexdigest()[:12]

@@ -45,7 +45,7 @@ class ImageRewardScorer:
         try:
             return cls(load_reward_network(path), _tokenizer(path.parent), device)
         except ValueError as error:
-            raise ScorerError(f"image_reward is {options.image_reward!r}, but {error}.") from None
+            raise ScorerError(f"image_reward is {options.image_reward!r}, but {error}") from None
 
     @torch.no_grad()
     def rewards(self, images: Tensor, prompt: str) -> Tensor:
@@ -75,5 +75,5 @@ def _tokenizer(folder: Path) -> BertTokenizer:
         return BertTokenizer.from_pretrained(folder if here else TOKENIZER)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"its words cannot be loaded ({reason(error)}); put vocab.txt of {TOKENIZER} beside the weights"
+            f"its words cannot be loaded ({reason(error)}); put vocab.txt of {TOKENIZER} beside the weights."
         ) from None

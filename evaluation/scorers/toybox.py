@@ -42,8 +42,8 @@ class ToyboxScorer:
         Column("chamfer", "Chamfer", ".1f", -1),
     )
     set_columns: tuple[Column, ...] = (
-        Column("fid", "FID", ".0f", -1),
-        Column("fid_all_toys", "FID, all toys", ".0f", -1),
+        Column("judge_fid", "FID (judge)", ".0f", -1),
+        Column("judge_fid_all_toys", "FID (judge), all toys", ".0f", -1),
     )
 
     def __init__(self, judge: Judge, fid_images: int, folder: Path) -> None:
@@ -81,8 +81,8 @@ class ToyboxScorer:
         found = Moments.of(np.concatenate([asset.features for asset in assets]))
         true = [self._features(asset.prompt, asset.config.camera) for asset in assets]
         return {
-            "fid": frechet_distance(found, Moments.of(np.concatenate(true))),
-            "fid_all_toys": frechet_distance(found, self._all_toys(assets[0].config.camera)),
+            "judge_fid": frechet_distance(found, Moments.of(np.concatenate(true))),
+            "judge_fid_all_toys": frechet_distance(found, self._all_toys(assets[0].config.camera)),
         }
 
     def _features_of_toy(self, prompt: str, camera: GenerateCamParams) -> Features:

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from config import Config, load
+from evaluation.frechet import Moments, frechet_distance
 from scene.gaussian_model import GaussianModel
 from toybox import compare, segments
 from toybox.assess import NUM_VIEWS, Assessment
 from toybox.compare import GUIDANCES, line
-from toybox.metrics import frechet_distance
 from toybox.runs import LEAN, Archive, Bench, Outcome, run_missing
 from utils.run_folder import RunFolder
 
@@ -70,7 +70,8 @@ def test_renders_of_the_true_toys_have_no_distance_to_themselves(bench: Bench, t
     exact = compare.true_features(PROMPT, config)
     run = outcome(tmp_path / "run")
     other = float(line(GUIDANCES[0], [run], config).split("|")[5])
-    assert other == pytest.approx(frechet_distance(run.assessment.features, exact), abs=0.5)
+    distance = frechet_distance(Moments.of(run.assessment.features), Moments.of(exact))
+    assert other == pytest.approx(distance, abs=0.5)
     run = replace(run, assessment=replace(run.assessment, features=exact))
     assert abs(float(line(GUIDANCES[0], [run], config).split("|")[5])) == 0
 

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import scipy.linalg
 import torch
 from scipy.spatial import cKDTree
 
 from config import load
+from evaluation.frechet import Moments, frechet_distance
 from toybox import splats
 from toybox.assess import assess, surface_cameras
-from toybox.metrics import chamfer_distance, frechet_distance, visible_surface
+from toybox.metrics import chamfer_distance, visible_surface
 from toybox.splats import Splats
 from toybox.world import SPACING, toy
 
@@ -23,39 +23,6 @@ CONFIG = load(["--opt", "config/quickstart.yaml"])
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
-
-
-def features(mean: np.ndarray, factor: np.ndarray, rng: np.random.Generator, count: int = 400) -> np.ndarray:
-    """Samples whose mean is exactly `mean` [D] and whose covariance is exactly factor factorᵀ [D, D]."""
-    z = rng.standard_normal((count, len(mean)))
-    z -= z.mean(axis=0)
-    white = z @ np.linalg.inv(np.linalg.cholesky(z.T @ z / count)).T
-    return mean + white @ factor.T
-
-
-def test_frechet_distance_of_independent_axes_is_that_of_means_and_deviations(
-    rng: np.random.Generator,
-) -> None:
-    means, deviations = rng.standard_normal((2, 6)), rng.uniform(0.1, 3, (2, 6))
-    a, b = (features(mean, np.diag(deviation), rng) for mean, deviation in zip(means, deviations))
-    expected = np.square(means[0] - means[1]).sum() + np.square(deviations[0] - deviations[1]).sum()
-    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
-
-
-def test_frechet_distance_agrees_with_the_matrix_square_root(rng: np.random.Generator) -> None:
-    means, factors = rng.standard_normal((2, 5)), rng.standard_normal((2, 5, 5))
-    a, b = (features(mean, factor, rng) for mean, factor in zip(means, factors))
-    sigma_a, sigma_b = (factor @ factor.T for factor in factors)
-    root = scipy.linalg.sqrtm(sigma_a @ sigma_b).real
-    expected = np.square(means[0] - means[1]).sum() + np.trace(sigma_a + sigma_b - 2 * root)
-    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-8)
-    assert frechet_distance(b, a) == pytest.approx(expected, rel=1e-8)
-
-
-def test_frechet_distance_bears_fewer_samples_than_features(rng: np.random.Generator) -> None:
-    few = rng.standard_normal((7, 30))
-    assert frechet_distance(few, few) == pytest.approx(0, abs=1e-6)
-    assert frechet_distance(few, few + 2) == pytest.approx(4 * 30, rel=1e-6)
 
 
 def test_chamfer_distance_equals_all_pairs(rng: np.random.Generator) -> None:
@@ -96,5 +63,8 @@ def test_the_worse_the_asset_the_worse_its_numbers() -> None:
     assert exact.recognised == 1
     assert exact.chamfer < worn.chamfer < ring.chamfer
     assert exact.psnr > worn.psnr > ring.psnr
-    distances = [frechet_distance(exact.features, other.features) for other in (exact, worn, ring)]
+    distances = [
+        frechet_distance(Moments.of(exact.features), Moments.of(other.features))
+        for other in (exact, worn, ring)
+    ]
     assert distances == sorted(distances)

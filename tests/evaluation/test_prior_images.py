@@ -1,0 +1,95 @@
+"""Images of the prior against diffusers' own sampler, and as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+from evaluation.prior_images import PriorImages, samples
+from guidance import StableDiffusionPrior, view_weights
+from guidance.prompts import VIEW_WORDS
+from tests.tiny_diffusers import write_tiny_folder
+from utils.media import read_image
+
+PROMPTS = ("a cat", "a dog", "a mug")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_folder(tmp_path_factory.mktemp("prior"))
+
+
+@pytest.fixture(scope="module")
+def prior(folder: Path) -> StableDiffusionPrior:
+    return StableDiffusionPrior.load(str(folder), torch.device("cpu"))
+
+
+def by_diffusers(prior: StableDiffusionPrior, folder: Path, cond: Tensor, seed: int, scale: float) -> Tensor:
+    """[3, H, W]: with the scheduler's own steps, one network call for each condition."""
+    # Its default ends at the noise level of t = 0 in place of a clean sample.
+    scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler", set_alpha_to_one=True)
+    scheduler.set_timesteps(50)
+    empty = prior.embed([""])
+    z = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            with_text, without = (prior.eps(z, t[None], c) for c in (cond, empty))
+            z = scheduler.step(without + scale * (with_text - without), t, z).prev_sample
+        return prior.decode(z)[0]
+
+
+@pytest.mark.parametrize("scale", [1.0, 7.5])
+def test_samples_are_those_of_diffusers(prior: StableDiffusionPrior, folder: Path, scale: float) -> None:
+    found = samples(prior, PROMPTS[:2], [5, 6], scale)
+    for image, prompt, seed in zip(found, PROMPTS, (5, 6)):
+        expected = by_diffusers(prior, folder, prior.embed([prompt]), seed, scale)
+        torch.testing.assert_close(image, expected, atol=1e-3, rtol=0)
+    assert not torch.allclose(found[0], found[1], atol=0.05)
+
+
+def test_views_are_asked_for_in_the_training_loop_s_words(prior: StableDiffusionPrior, folder: Path) -> None:
+    azimuth = torch.tensor([0.0, 50.0])
+    found = samples(prior, ["a cat", "a dog"], [1, 2], 3.0, azimuth)
+    weights = view_weights(azimuth)
+    cond = sum(
+        weight * prior.embed([f"a dog{words}"]) for weight, words in zip(weights[1].tolist(), VIEW_WORDS)
+    )
+    torch.testing.assert_close(
+        found[0], samples(prior, ["a cat, front view"], [1], 3.0)[0], atol=1e-4, rtol=0
+    )
+    torch.testing.assert_close(found[1], by_diffusers(prior, folder, cond, 2, 3.0), atol=1e-3, rtol=0)
+
+
+def images(prompts: tuple[str, ...] = PROMPTS) -> PriorImages:
+    return PriorImages("tiny", "1", prompts, scale=2.0)
+
+
+def test_each_image_is_that_of_its_number(prior: StableDiffusionPrior, tmp_path: Path) -> None:
+    """Whatever is made with it: all at once, or the missing ones later."""
+    loads = []
+
+    def load() -> StableDiffusionPrior:
+        loads.append(1)
+        return prior
+
+    whole = images().make(tmp_path / "whole", 10, load)
+    first = images().make(tmp_path / "parts", 4, load)
+    first[1].unlink()
+    assert images().missing(tmp_path / "parts", 10) == [1, *range(4, 10)]
+    parts = images().make(tmp_path / "parts", 10, load)
+    assert [path.name for path in parts] == [path.name for path in whole]
+    for one, other in zip(whole, parts):
+        # One level of 255: sums in batches of other sizes round differently.
+        torch.testing.assert_close(read_image(one), read_image(other), atol=1.01 / 255, rtol=0)
+    assert not torch.allclose(read_image(whole[0]), read_image(whole[3]), atol=0.05), "the same prompt again"
+    images().make(tmp_path / "whole", 7, load)
+    assert len(loads) == 3, "nothing was missing, but the prior was loaded"
+
+
+def test_other_prompts_have_another_folder(tmp_path: Path) -> None:
+    assert images().folder(tmp_path) == images().folder(tmp_path)
+    assert images().folder(tmp_path) != images(PROMPTS[:2]).folder(tmp_path)
