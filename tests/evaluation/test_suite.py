@@ -19,7 +19,11 @@ OPT = str(ROOT / "config" / "quickstart.yaml")
 
 def load(folder: Path, **content: object) -> Suite:
     path = folder / "some.yaml"
-    given = {"base": OPT, "prompts": ["a red car", "a blue duck"], "methods": {"SDS": {"guidance_type": "sds"}}}
+    given = {
+        "base": OPT,
+        "prompts": ["a red car", "a blue duck"],
+        "methods": {"SDS": {"guidance_type": "sds"}},
+    }
     path.write_text(yaml.safe_dump({**given, **content}, sort_keys=False), encoding="utf-8")
     return suites.load(path)
 
@@ -28,7 +32,10 @@ def test_a_suite_is_prompts_times_methods_times_seeds(tmp_path: Path) -> None:
     methods = {"SDS": {"guidance_type": "sds", "guidance_scale": 100}, "ISM": {"guidance_type": "ism"}}
     found = load(tmp_path, methods=methods, seeds=[3, 1], settings={"t_range": [0.02, 0.5], "BEG": True})
     assert [(run.seed, run.prompt, run.method) for run in found.runs] == [
-        (seed, prompt, method) for seed in (3, 1) for prompt in ("a red car", "a blue duck") for method in methods
+        (seed, prompt, method)
+        for seed in (3, 1)
+        for prompt in ("a red car", "a blue duck")
+        for method in methods
     ]
     for run in found.runs:
         config = run.config
@@ -60,7 +67,13 @@ def test_what_is_varied_makes_methods_of_which_the_impossible_have_a_reason(tmp_
     assert same == ["the same", "the same"]
     assert "t_threshold must lie in (0, 200)" in impossible
     made = {(r.config.phase_num, r.config.guidance.t_mode, r.config.guidance.t_threshold) for r in found.runs}
-    assert made == {(1, "uniform", 100), (1, "uniform", 300), (10, "uniform", 100), (10, "uniform", 300), (10, "mono", 100)}
+    assert made == {
+        (1, "uniform", 100),
+        (1, "uniform", 300),
+        (10, "uniform", 100),
+        (10, "uniform", 300),
+        (10, "mono", 100),
+    }
 
 
 @pytest.mark.parametrize(
