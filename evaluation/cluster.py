@@ -16,7 +16,8 @@ from evaluation.work import Work
 from utils.files import write_bytes
 from utils.run_folder import OUTPUTS, RunFolder
 
-LEFT_BEHIND = [".git", ".venv*", "outputs", "docs", "tests", "benchmarks", "submodules", "**/__pycache__"]
+CHECKOUT = Path(__file__).parents[1]
+LEFT_BEHIND = [".git", "benchmarks", "docs", "outputs", "submodules"]
 """What the machines of a cluster do not need, or have installed. They get the rest of the checkout with the job."""
 
 
@@ -45,7 +46,7 @@ class RayTasks:
         self._ray: Any = ray
         self._outputs, self._task = outputs, task
         local = address == "local"
-        environment = {} if local else {"working_dir": str(Path.cwd()), "excludes": LEFT_BEHIND}
+        environment = {} if local else {"working_dir": str(CHECKOUT), "excludes": LEFT_BEHIND}
         try:
             ray.init(None if local else address, runtime_env=environment, log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -73,7 +74,7 @@ class RayTasks:
             except self._ray.exceptions.RayError as error:
                 # What the worker printed is lost with it.
                 write_bytes(attempt.log, str(error).encode())
-                yield Failed(attempt, f"its worker was lost ({type(error).__name__})")
+                yield Failed(attempt, f"its task was lost to the cluster ({type(error).__name__})")
                 continue
             write_bytes(attempt.log, parcel.log)
             if parcel.reason:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+import config as configuration
 import guidance
 from config import Config
 from guidance import Conditioning, Denoiser, StableDiffusionPrior, view_weights
@@ -22,7 +23,6 @@ from guidance.solver import step
 from toybox.captions import HELD_OUT, PAIRS, VIEW_WORDS, caption
 from toybox.judge import Judge, Verdict, load_judge, named_right
 from toybox.renders import collect, toys
-from toybox.runs import lean_config
 from toybox.train_judge import impostors
 from utils.media import contact_sheet, write_png
 
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path, help="file for a contact sheet of the prior's samples")
     arguments = parser.parse_args()
     logging.getLogger("config").setLevel(logging.ERROR)
-    config, judge = lean_config(arguments.opt, {}), load_judge()
+    config, judge = configuration.load(["--opt", arguments.opt]), load_judge()
     scores = evaluate_judge(config, judge)
     prior = guidance.load_prior(config, torch.device("cpu"))
     scores |= evaluate_prior(prior, judge, arguments.sheet)
