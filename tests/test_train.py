@@ -21,6 +21,7 @@ from tests.changed import changed
 from train import main, train, warn_of_unknown_words
 from utils.media import LABEL_HEIGHT
 from utils.report import TILE
+from utils.run_cost import RunCost
 
 ROOT = Path(__file__).parent.parent
 
@@ -48,6 +49,7 @@ def tiny_config(tiny_prior: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_run_leaves_every_file_that_users_look_for(tiny_config: Config) -> None:
     root = train(tiny_config).run.root
     expected = ["config.yaml", "cfg_args", "cameras.json", "start.png", "render_report.png", "save/asset.ply"]
+    expected += ["result.json"]
     expected += [f"point_cloud/iteration_{step}/point_cloud.ply" for step in (5, 10)]
     expected += [
         f"test_six_views/{step}_iteration/view_{a:03d}.png" for step in (5, 10) for a in range(0, 360, 60)
@@ -62,6 +64,33 @@ def test_a_run_leaves_every_file_that_users_look_for(tiny_config: Config) -> Non
     assert not missing
     assert list(root.glob("events.out.tfevents.*"))
     assert not list(root.rglob(".*tmp*"))
+
+
+def test_a_run_says_what_it_took_and_tells_every_iteration(tiny_config: Config, tmp_path: Path) -> None:
+    config = changed(tiny_config, guidance_type="sds", save_video=False)
+    told: list[int] = []
+    result = train(config, tmp_path / "elsewhere", told.append)
+    assert told == list(range(1, 11))
+    assert result.run.root.is_relative_to(tmp_path / "elsewhere" / "debug")
+    cost = RunCost.read(result.run.result)
+    assert cost == result.cost
+    # Classifier-free guidance takes two.
+    assert cost.evaluations == 2
+    assert cost.gaussians == len(GaussianModel.load_ply(result.run.asset))
+    assert cost.seconds > 0
+    assert 0 < cost.peak_memory < 1e3
+
+
+def test_a_run_that_breaks_off_is_not_finished(
+    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(step: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_config, tmp_path, stop)
+    assert list(tmp_path.rglob("config.yaml"))
+    assert not list(tmp_path.rglob("result.json"))
 
 
 def test_config_yaml_reproduces_the_run_byte_for_byte(tiny_config: Config) -> None:
