@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
@@ -52,27 +53,34 @@ def tiles(images: Tensor) -> Tensor:
 
 
 def suite_sheet(suite: Suite, scored: Sequence[ScoredRun], columns: Sequence[Column]) -> Tensor:
-    """Of the first seed: prompts down, methods across, before them the truth where it is known; `columns` stand above."""
+    """Of the first seed: prompts down, methods across, with `columns` above; of a single prompt the methods in rows."""
     assets = {(one.run.method, one.run.prompt): one for one in scored if one.run.seed == suite.seeds[0]}
-    methods = [method for method in suite.methods if method not in suite.absent]
-    with_truth = suite.config.guidance.model_key == "toybox"
-    width = min(len(methods) + with_truth, MOST_COLUMNS)
+    several = len(suite.prompts) > 1
+    methods = [method for method in suite.methods if not (several and method in suite.absent)]
+    width = min(several + len(methods), MOST_COLUMNS)
 
     def cells() -> Iterator[Cell]:
         for prompt in suite.prompts:
-            row: list[Cell] = [(truth(prompt), prompt, "the true toy")] if with_truth else []
+            if several:
+                yield _head(suite, prompt)
             for method in methods:
                 one = assets.get((method, prompt))
-                says = prompt if not with_truth else ""
                 if one is None:
-                    row.append((None, method, f"{says} not run".strip()))
+                    yield None, method, "left out" if method in suite.absent else "not run"
                 else:
                     gaussians = GaussianModel.load_ply(one.outcome.folder.asset)
-                    row.append((gaussians, method, short(one, columns) or says))
-            yield from row
-            yield from [(None, "", "")] * (-len(row) % width)
+                    yield gaussians, method, short(one, columns)
+            yield from [(None, "", "")] * (-(several + len(methods)) % width)
 
     return asset_sheet(cells(), width, suite.config)
+
+
+def _head(suite: Suite, prompt: str) -> Cell:
+    """What stands before a prompt's assets: its true toy, or no picture."""
+    if suite.config.guidance.model_key == "toybox":
+        return truth(prompt), prompt, "the true toy"
+    first, *rest = textwrap.wrap(prompt, 20)
+    return None, first, " ".join(rest)
 
 
 def truth(prompt: str) -> Gaussians | None:

@@ -53,7 +53,8 @@ class Run:
 @dataclass(frozen=True)
 class Suite:
     """runs: in the order in which they are made, one seed after the other, so that an interrupted table is even;
-    methods: all, in the order of the table; lead: the one that the others are compared with; absent: why a method has no runs; published: a method's figures elsewhere,
+    methods: all, in the order of the table; lead: the one that the others are compared with; varied: the keys whose
+    values follow the method's own name; absent: why a method has no runs; published: a method's figures elsewhere,
     by column, and `source`: where."""
 
     name: str
@@ -62,6 +63,7 @@ class Suite:
     seeds: tuple[int, ...]
     runs: tuple[Run, ...]
     lead: str
+    varied: tuple[str, ...] = ()
     absent: Mapping[str, str] = field(default_factory=dict)
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     source: str = ""
@@ -112,7 +114,18 @@ def load(path: Path) -> Suite:
             raise ConfigError(
                 f"{path}: {key} names {show(name)}, which is no method; the nearest is {nearest(str(name), methods)}."
             )
-    return Suite(path.stem, tuple(methods), prompts, seeds, tuple(runs), lead, absent, published, source)
+    return Suite(
+        path.stem,
+        tuple(methods),
+        prompts,
+        seeds,
+        tuple(runs),
+        lead,
+        varied=tuple(content.get("vary", {})),
+        absent=absent,
+        published=published,
+        source=source,
+    )
 
 
 def _read(path: Path) -> Any:
@@ -169,7 +182,7 @@ def _methods(content: Mapping[str, Any], path: Path) -> tuple[dict[str, Settings
     for method, settings in named.items():
         for values in product(*vary.values()):
             varied = dict(zip(vary, values))
-            name = ", ".join([str(method), *(f"{key} {_plain(value)}" for key, value in varied.items())])
+            name = " ".join([str(method), *map(_plain, values)])
             methods[name] = {**_mapping(settings, f"{path}: {method}"), **varied}
             for entry, reason in zip(left_out, reasons):
                 if entry.items() <= methods[name].items():

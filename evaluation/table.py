@@ -88,7 +88,13 @@ def compared(columns: Iterable[Column]) -> list[Column]:
 
 def main_table(suite: Suite, found: Sequence[Row], columns: Sequence[Column]) -> str:
     """Markdown, aligned: a line for each method, below it what is published of it."""
-    lines = [["method", "runs", *(column.heading + ARROWS[column.better] for column in columns)]]
+    lines = [
+        [
+            ", ".join(["method", *suite.varied]),
+            "runs",
+            *(column.heading + ARROWS[column.better] for column in columns),
+        ]
+    ]
     for row in found:
         if row.absent:
             lines.append([row.method, row.absent, *[""] * len(columns)])

@@ -77,8 +77,8 @@ def test_a_suite_becomes_a_table_once(suite: Path, capsys: pytest.CaptureFixture
     table = (out / "table.md").read_text()
     assert "| SDS, published |" in table
     assert table.strip() in capsys.readouterr().out
-    # The truth and three methods, from two sides.
-    assert Image.open(out / "sheet.jpg").size[0] == 4 * 2 * 130 - 2
+    # Three methods from two sides.
+    assert Image.open(out / "sheet.jpg").size[0] == 3 * 2 * 130 - 2
 
     folders = sorted(folder for folder in Path("outputs/runs").iterdir() if folder.name != "logs")
     assert main(["outputs/runs", "--fid_images", "96", "--out", "again"]) == 0

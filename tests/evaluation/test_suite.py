@@ -62,7 +62,8 @@ def test_what_is_varied_makes_methods_of_which_the_impossible_have_a_reason(tmp_
         leave_out=[{"phase_num": 1, "t_mode": "mono", "reason": "the same"}],
     )
     assert len(found.methods) == 8
-    assert found.methods[0] == "SCTD, phase_num 1, t_mode uniform, t_threshold 100"
+    assert found.varied == ("phase_num", "t_mode", "t_threshold")
+    assert found.methods[0] == "SCTD 1 uniform 100"
     impossible, *same = sorted(found.absent.values())
     assert same == ["the same", "the same"]
     assert "t_threshold must lie in (0, 200)" in impossible
