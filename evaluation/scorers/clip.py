@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -49,12 +49,13 @@ class ClipScorer:
         from transformers import CLIPModel, CLIPTokenizer
 
         try:
-            model, info = CLIPModel.from_pretrained(
+            loaded: Any = CLIPModel.from_pretrained(
                 options.clip, dtype=torch.float32, output_loading_info=True
             )
             tokenizer = CLIPTokenizer.from_pretrained(options.clip)
         except (OSError, ValueError, RuntimeError) as error:
             raise unavailable("clip", options.clip, reason(error)) from None
+        model, info = loaded
         if info["missing_keys"]:
             raise ScorerError(f"clip is {options.clip!r}, but it lacks {sorted(info['missing_keys'])[0]}.")
         return cls(model.to(device), tokenizer, prompts)

@@ -76,14 +76,14 @@ def write_clip(folder: Path, sizes: dict[str, object], dtype: torch.dtype = torc
 
 
 def write_inception(path: Path) -> Path:
-    """As pytorch-fid publishes it: with the classifier, in torch's older format."""
+    """As pytorch-fid publishes it: with the classifier."""
     torch.manual_seed(0)
     weights = Inception().state_dict()
     for name, value in weights.items():
         if name.endswith("running_var"):
             value.uniform_(0.5, 1.5)
     weights |= {"fc.weight": torch.randn(1008, 2048), "fc.bias": torch.randn(1008)}
-    torch.save(weights, path, _use_new_zipfile_serialization=False)
+    torch.save(weights, path)
     return path
 
 

@@ -48,7 +48,7 @@ def views() -> Tensor:
 
 
 def asset(prompt: str) -> Asset:
-    nothing = GaussianModel.from_points(torch.zeros(1, 3), torch.zeros(1, 3), 0)
+    nothing = GaussianModel.from_points(torch.eye(4, 3), torch.zeros(4, 3), 0)
     return Asset(nothing, prompt, Config())
 
 

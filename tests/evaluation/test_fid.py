@@ -54,7 +54,7 @@ def few_lines(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def scored(scorer: FidScorer, views: Tensor) -> ScoredAsset:
-    nothing = GaussianModel.from_points(torch.zeros(1, 3), torch.zeros(1, 3), 0)
+    nothing = GaussianModel.from_points(torch.eye(4, 3), torch.zeros(4, 3), 0)
     scores = scorer.score(Asset(nothing, "a mug", Config()), views)
     assert not scores.numbers
     assert scores.features is not None

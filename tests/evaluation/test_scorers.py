@@ -73,6 +73,7 @@ def test_an_address_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.Monke
         asked.append(address)
         Path(path).write_bytes(b"weights")
 
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
     for _ in range(2):
