@@ -48,12 +48,12 @@ class RayTasks:
         local = address == "local"
         environment = {} if local else {"working_dir": str(CHECKOUT), "excludes": LEFT_BEHIND}
         try:
-            ray.init(None if local else address, runtime_env=environment, log_to_driver=False)
+            self._ray.init(None if local else address, runtime_env=environment, log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ValueError(f"--ray {address} cannot be reached: {' '.join(str(error).split())}.") from None
-        needs = {"num_gpus": 1} if ray.cluster_resources().get("GPU") else {"num_cpus": 1}
+        needs = {"num_gpus": 1} if self._ray.cluster_resources().get("GPU") else {"num_cpus": 1}
         # A worker makes one run: its peak memory is the run's own.
-        self._remote = ray.remote(max_calls=1, max_retries=0, **needs)(_task)
+        self._remote = self._ray.remote(max_calls=1, max_retries=0, **needs)(_task)
         self._busy: dict[Any, Attempt] = {}
 
     free = True

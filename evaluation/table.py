@@ -183,6 +183,7 @@ def _cell(estimate: Estimate | None, form: str) -> str:
 def aligned(lines: Sequence[Sequence[str]]) -> str:
     """Markdown of a table whose first line is its head, with columns of even width, for terminals too."""
     widths = [max(map(len, column)) for column in zip(*lines)]
-    head, *body = ("| " + " | ".join(map(str.ljust, cells, widths)) + " |" for cells in lines)
+    padded = [[cell.ljust(width) for cell, width in zip(cells, widths)] for cells in lines]
+    head, *body = (f"| {' | '.join(cells)} |" for cells in padded)
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
     return "\n".join([head, rule, *body])
