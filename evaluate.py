@@ -73,7 +73,8 @@ def evaluate(given: argparse.Namespace) -> int:
         outcomes = [outcome for path in given.paths for outcome in finished_under(path)]
         suite, found = suites.of_outcomes(given.paths[0].name or "runs", outcomes)
     else:
-        suite, archive = suites.load(given.suite), Archive()
+        suite = suites.load(given.suite)
+        archive = Archive(suite.config.model.workspace)
         if not given.dry_run:
             failures = make(suite, archive, given)
         found = {run: outcome for run in suite.runs if (outcome := archive.find(run.config))}

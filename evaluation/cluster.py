@@ -14,7 +14,7 @@ from evaluation import work
 from evaluation.spread import Attempt, Event, Failed, Made
 from evaluation.work import Work
 from utils.files import write_bytes
-from utils.run_folder import OUTPUTS, RunFolder
+from utils.run_folder import OUTPUTS, RunFolder, slug
 
 CHECKOUT = Path(__file__).parents[1]
 LEFT_BEHIND = [".git", "benchmarks", "docs", "outputs", "submodules"]
@@ -101,7 +101,7 @@ def pack(root: Path) -> dict[str, bytes]:
 
 def unpack(parcel: Parcel, config: Config, outputs: Path) -> Path:
     """Write a parcel's files into a new run folder under `outputs`."""
-    root = RunFolder.unused(outputs / config.model.workspace / parcel.name).root
+    root = RunFolder.unused(outputs / slug(config.model.workspace) / parcel.name).root
     for path, content in parcel.files.items():
         write_bytes(root / path, content)
     return root
