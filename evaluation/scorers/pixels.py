@@ -19,8 +19,10 @@ def clip_pixels(images: Tensor, size: int) -> Tensor:
     height, width = images.shape[-2:]
     scaled = [size * side // min(height, width) for side in (height, width)]
     levels = (images.clamp(0, 1) * 255).round()
-    if scaled != [height, width]:
-        levels = F.interpolate(levels, size=scaled, mode="bicubic", antialias=True).round().clamp(0, 255)
+    # First the rows, then the columns, as Pillow does, which rounds and clips in between.
+    for shape in ([height, scaled[1]], scaled):
+        if shape != list(levels.shape[-2:]):
+            levels = F.interpolate(levels, size=shape, mode="bicubic", antialias=True).round().clamp(0, 255)
     top, left = ((side - size) // 2 for side in scaled)
     square = levels[:, :, top : top + size, left : left + size] / 255
     mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (MEAN, STD))

@@ -15,13 +15,15 @@ from tests.tiny_diffusers import write_tokenizer
 CLIP_PARAMETERS = 427_616_513
 """Of openai/clip-vit-large-patch14."""
 WORDS = ("a", "photo", "of", "red", "blue", "car", "mug", "house", "##s", ",", ".", "!")
-TINY_CLIP = {
+# With weights large enough that views and captions differ.
+TINY_CLIP: dict[str, object] = {
     "text_config": {
         "hidden_size": 16,
         "intermediate_size": 32,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
         "max_position_embeddings": 77,
+        "initializer_factor": 10.0,
     },
     "vision_config": {
         "hidden_size": 16,
@@ -30,10 +32,11 @@ TINY_CLIP = {
         "num_attention_heads": 2,
         "image_size": 32,
         "patch_size": 8,
+        "initializer_factor": 10.0,
     },
     "projection_dim": 12,
 }
-LARGE_CLIP = {
+LARGE_CLIP: dict[str, object] = {
     "text_config": {
         "hidden_size": 768,
         "intermediate_size": 3072,
