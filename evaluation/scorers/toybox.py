@@ -37,9 +37,9 @@ class ToyboxScorer:
     name = "toybox"
     columns: tuple[Column, ...] = (
         Column("recognised", "judge", ".0%", 1),
-        Column("janus", "Janus", ".1%", -1),
         Column("psnr", "PSNR", ".1f", 1),
         Column("chamfer", "Chamfer", ".1f", -1),
+        Column("janus", "Janus", ".1%", -1),
     )
     set_columns: tuple[Column, ...] = (
         Column("judge_fid", "FID (judge)", ".0f", -1),
