@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from config import Config, load
+from config import load
 from evaluation.assets import Asset, ScoredAsset
 from evaluation.scorers import ScorerError, ScorerOptions
 from evaluation.scorers.toybox import ToyboxScorer
-from evaluation.views import views_of
 from gaussian_renderer import Gaussians
+from gaussian_renderer.showcase import show
+from scene.cameras import turntable
 from tests.changed import changed
-from toybox.assess import assess
+from toybox.assess import NUM_VIEWS, assess
 from toybox.judge import load_judge
 from toybox.splats import canonical, worn
 from toybox.world import COLORS, KINDS
 
-CONFIG = changed(load(["--opt", "config/quickstart.yaml"]), image_w=64, image_h=64)
+CONFIG = changed(load(["--opt", "config/quickstart.yaml"]), image_w=32, image_h=32)
 HOST = torch.device("cpu")
 PROMPT = "a red house"
 
@@ -28,30 +30,29 @@ def scorer(folder: Path) -> ToyboxScorer:
     return ToyboxScorer(load_judge(), fid_images=len(KINDS) * len(COLORS), folder=folder)
 
 
-def scored(by: ToyboxScorer, gaussians: Gaussians, config: Config = CONFIG) -> ScoredAsset:
-    found = by.score(Asset(gaussians, PROMPT, config), views_of(gaussians, config, 2))
-    assert set(found.numbers) == {column.key for column in by.columns}
+def seen(gaussians: Gaussians) -> ScoredAsset:
+    images = show(gaussians, turntable(CONFIG.camera, NUM_VIEWS), white=True).rgb
+    return ScoredAsset(PROMPT, CONFIG, load_judge().features(images).numpy())
+
+
+def test_numbers_are_those_of_assess(tmp_path: Path) -> None:
+    by, shabby = scorer(tmp_path), worn(canonical("house", "red"), torch.Generator().manual_seed(0), 1.0)
+    found, expected = by.score(Asset(shabby, PROMPT, CONFIG), torch.empty(0)), assess(shabby, PROMPT, CONFIG)
+    assert found.numbers == {column.key: getattr(expected, column.key) for column in by.columns}
     assert found.features is not None
-    return ScoredAsset(PROMPT, config, found.features)
+    assert np.array_equal(found.features, seen(shabby).features)
 
 
-def test_numbers_are_those_of_assess_and_worse_toys_are_farther(tmp_path: Path) -> None:
+def test_worse_toys_are_farther_from_the_true_ones(tmp_path: Path) -> None:
     by, toy = scorer(tmp_path), canonical("house", "red")
-    shabby = worn(toy, torch.Generator().manual_seed(0), 1.0)
-    true, far = scored(by, toy), scored(by, shabby)
-    expected = assess(shabby, PROMPT, CONFIG)
-    numbers = by.score(Asset(shabby, PROMPT, CONFIG), torch.empty(0)).numbers
-    assert numbers == {column.key: getattr(expected, column.key) for column in by.columns}
-
-    near, away = by.score_set([true]), by.score_set([far])
-    assert near["judge_fid"] == pytest.approx(0, abs=1e-3)
-    assert away["judge_fid"] > 1
+    true, far = seen(toy), seen(worn(toy, torch.Generator().manual_seed(0), 1.0))
+    near, away = by.score_set([true, true]), by.score_set([far])
+    assert near["judge_fid"] == pytest.approx(0, abs=1e-3 * away["judge_fid"])
     # One toy is not all of them.
-    assert near["judge_fid_all_toys"] > 1
-    assert by.score_set([true, true])["judge_fid"] == pytest.approx(0, abs=1e-3)
+    assert near["judge_fid_all_toys"] > away["judge_fid"] / 100
     [kept] = tmp_path.glob("*.npz")
     stamp = kept.stat().st_mtime_ns
-    assert scorer(tmp_path).score_set([true]) == near
+    assert scorer(tmp_path).score_set([true, true]) == near
     assert kept.stat().st_mtime_ns == stamp
 
 
