@@ -57,7 +57,8 @@ class RewardNetwork(nn.Module):
         from transformers import BlipTextModel, BlipVisionModel
 
         super().__init__()
-        self.image_size = int(vision.image_size)
+        assert isinstance(vision.image_size, int)
+        self.image_size = vision.image_size
         self.vision = BlipVisionModel(vision)
         self.text = BlipTextModel(text, add_pooling_layer=False)
         self.reward = nn.Sequential(
