@@ -71,7 +71,7 @@ def test_a_run_says_what_it_took_and_tells_every_iteration(tiny_config: Config, 
     told: list[int] = []
     result = train(config, tmp_path / "elsewhere", told.append)
     assert told == list(range(1, 11))
-    assert result.run.root.is_relative_to(tmp_path / "elsewhere" / "debug")
+    assert result.run.root.is_relative_to(tmp_path / "elsewhere" / config.model.workspace)
     cost = RunCost.read(result.run.result)
     assert cost == result.cost
     # Classifier-free guidance takes two.
