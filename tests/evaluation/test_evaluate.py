@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,15 @@ from evaluation import suite as suites
 from tests.evaluation.fake_runs import finished
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _loggers_as_they_were() -> Iterator[None]:
+    """The command quietens the configuration's warnings, which other tests listen to."""
+    logger = logging.getLogger("config")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture
