@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +15,12 @@ from tqdm import tqdm
 
 from config import Config
 from config.camera_params import GenerateCamParams
+from config.model_params import PipelineParams
 from evaluation.assets import Asset, Features, ScoredAsset, Scores
 from evaluation.frechet import Moments, frechet_distance
 from evaluation.scorers.contract import Column, ScorerError, ScorerOptions
 from evaluation.scorers.weights import fingerprint
-from gaussian_renderer.showcase import show
-from scene.cameras import turntable
+from evaluation.views import NUM_VIEWS, views_of
 
 if TYPE_CHECKING:
     from toybox.judge import Judge
@@ -49,8 +48,8 @@ class ToyboxScorer:
     def __init__(self, judge: Judge, fid_images: int, folder: Path) -> None:
         self.judge, self._count, self._folder = judge, fid_images, folder
         self.identity = repr(("toybox", fingerprint(judge)))
-        self._features = cache(self._features_of_toy)
-        self._all_toys = cache(self._moments_of_all_toys)
+        self._features: dict[object, Features] = {}
+        self._moments: dict[object, Moments] = {}
 
     @classmethod
     def load(
@@ -72,43 +71,54 @@ class ToyboxScorer:
     def score(self, asset: Asset, views: Tensor) -> Scores:
         from toybox.assess import assess
 
-        found = assess(asset.gaussians, asset.prompt, asset.config, self.judge)
+        found = assess(asset.gaussians, asset.prompt, asset.config, self.judge, views)
         return Scores(
             {column.key: float(getattr(found, column.key)) for column in self.columns}, found.features
         )
 
     def score_set(self, assets: Sequence[ScoredAsset]) -> Mapping[str, float]:
         found = Moments.of(np.concatenate([asset.features for asset in assets]))
-        true = [self._features(asset.prompt, asset.config.camera) for asset in assets]
+        true = [self._features_of_toy(asset.prompt, asset.config) for asset in assets]
         return {
             "judge_fid": frechet_distance(found, Moments.of(np.concatenate(true))),
-            "judge_fid_all_toys": frechet_distance(found, self._all_toys(assets[0].config.camera)),
+            "judge_fid_all_toys": frechet_distance(found, self._moments_of_all_toys(assets[0].config)),
         }
 
-    def _features_of_toy(self, prompt: str, camera: GenerateCamParams) -> Features:
-        from toybox.assess import NUM_VIEWS
+    def _features_of_toy(self, prompt: str, config: Config) -> Features:
         from toybox.captions import parse
 
-        return self._around(parse(prompt), camera, NUM_VIEWS)
+        key = (prompt, *_seen_by(config))
+        if key not in self._features:
+            self._features[key] = self._around(parse(prompt), config, NUM_VIEWS)
+        return self._features[key]
 
-    def _moments_of_all_toys(self, camera: GenerateCamParams) -> Moments:
+    def _moments_of_all_toys(self, config: Config) -> Moments:
         from toybox.world import COLORS, KINDS
+
+        seen_by = _seen_by(config)
+        if seen_by in self._moments:
+            return self._moments[seen_by]
 
         toys = [(kind, color) for kind in KINDS for color in COLORS]
         each = math.ceil(self._count / len(toys))
 
         def make() -> Moments:
             seen = [
-                self._around(toy, camera, each) for toy in tqdm(toys, desc="renders of all toys", unit="toy")
+                self._around(toy, config, each) for toy in tqdm(toys, desc="renders of all toys", unit="toy")
             ]
             return Moments.of(np.concatenate(seen))
 
-        key = hashlib.sha256(repr((self.identity, camera, len(toys))).encode()).hexdigest()[:12]
-        return Moments.kept(self._folder / f"toys-{each * len(toys)}-{key}.npz", make)
+        key = hashlib.sha256(repr((self.identity, seen_by, len(toys))).encode()).hexdigest()[:12]
+        kept = Moments.kept(self._folder / f"toys-{each * len(toys)}-{key}.npz", make)
+        return self._moments.setdefault(seen_by, kept)
 
-    def _around(self, toy: tuple[Any, ...], camera: GenerateCamParams, count: int) -> Features:
-        """[count, D]: the judge's features of a true toy's views as `toybox.assess` has them of an asset."""
+    def _around(self, toy: tuple[Any, ...], config: Config, count: int) -> Features:
+        """[count, D]: the judge's features of a true toy's views."""
         from toybox.splats import canonical
 
-        images = show(canonical(*toy), turntable(camera, count), white=True).rgb
-        return self.judge.features(images).numpy()
+        return self.judge.features(views_of(canonical(*toy), config, count)).numpy()
+
+
+def _seen_by(config: Config) -> tuple[GenerateCamParams, PipelineParams]:
+    """All that a toy's views depend on."""
+    return config.camera, config.pipeline

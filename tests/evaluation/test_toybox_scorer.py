@@ -12,11 +12,12 @@ from config import load
 from evaluation.assets import Asset, ScoredAsset
 from evaluation.scorers import ScorerError, ScorerOptions
 from evaluation.scorers.toybox import ToyboxScorer
+from evaluation.views import NUM_VIEWS, views_of
 from gaussian_renderer import Gaussians
 from gaussian_renderer.showcase import show
 from scene.cameras import turntable
 from tests.changed import changed
-from toybox.assess import NUM_VIEWS, assess
+from toybox.assess import assess
 from toybox.judge import load_judge
 from toybox.splats import canonical, worn
 from toybox.world import COLORS, KINDS
@@ -37,10 +38,19 @@ def seen(gaussians: Gaussians) -> ScoredAsset:
 
 def test_numbers_are_those_of_assess(tmp_path: Path) -> None:
     by, shabby = scorer(tmp_path), worn(canonical("house", "red"), torch.Generator().manual_seed(0), 1.0)
-    found, expected = by.score(Asset(shabby, PROMPT, CONFIG), torch.empty(0)), assess(shabby, PROMPT, CONFIG)
+    views = views_of(shabby, CONFIG)
+    found, expected = by.score(Asset(shabby, PROMPT, CONFIG), views), assess(shabby, PROMPT, CONFIG)
     assert found.numbers == {column.key: getattr(expected, column.key) for column in by.columns}
     assert found.features is not None
     assert np.array_equal(found.features, seen(shabby).features)
+
+
+def test_the_views_that_are_given_are_judged(tmp_path: Path) -> None:
+    """They are not rendered a second time."""
+    house = canonical("house", "red")
+    white = torch.ones(NUM_VIEWS, 3, CONFIG.camera.image_h, CONFIG.camera.image_w)
+    assert assess(house, PROMPT, CONFIG).recognised == 1
+    assert scorer(tmp_path).score(Asset(house, PROMPT, CONFIG), white).numbers["recognised"] == 0
 
 
 def test_worse_toys_are_farther_from_the_true_ones(tmp_path: Path) -> None:

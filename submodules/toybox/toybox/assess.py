@@ -6,18 +6,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from config import Config
 from config.camera_params import GenerateCamParams
+from evaluation.views import NUM_VIEWS, views_of
 from gaussian_renderer import Gaussians
-from gaussian_renderer.showcase import show
 from scene.cameras import Cameras, orbit, turntable
 from toybox.captions import caption, parse
 from toybox.judge import Judge, load_judge, named_right
 from toybox.metrics import chamfer_distance, visible_surface
 from toybox.splats import canonical
 
-NUM_VIEWS = 120
 SURFACE_TURNS, SURFACE_POLARS = 12, 3
 """The surface is what is seen from so many sides, at so many heights within the training cameras'."""
 
@@ -57,13 +57,23 @@ def surface_cameras(params: GenerateCamParams) -> Cameras:
     return orbit(turn, polar, params.default_radius, params.default_fovy, params.image_w, params.image_h)
 
 
-def assess(gaussians: Gaussians, prompt: str, config: Config, judge: Judge | None = None) -> Assessment:
-    """Judge Gaussians against the toy that the prompt names. Raises ValueError if it names none."""
+def assess(
+    gaussians: Gaussians,
+    prompt: str,
+    config: Config,
+    judge: Judge | None = None,
+    views: Tensor | None = None,
+) -> Assessment:
+    """Judge Gaussians against the toy that the prompt names; views: theirs, if they are rendered already.
+
+    Raises ValueError if the prompt names no toy.
+    """
     kind, color = parse(prompt)
     judge = judge or load_judge()
     cameras, around = turntable(config.camera, NUM_VIEWS), surface_cameras(config.camera)
     toy = canonical(kind, color)
-    images, truth = (show(shape, cameras, white=True).rgb for shape in (gaussians, toy))
+    images = views_of(gaussians, config) if views is None else views
+    truth = views_of(toy, config)
     verdict = judge.judge(images)
     behind = cameras.azimuth.abs() > 120
     fronts = (verdict.azimuth.abs() < 60) & (verdict.kind >= 0)
