@@ -1,11 +1,11 @@
-"""What toybox can be asked for: the grammar of its prompts, and which pairs training never sees."""
+"""What toybox can be asked for: the grammar of its prompts, and which toys training never sees."""
 
 from __future__ import annotations
 
 import random
 import re
 
-from toybox.world import COLORS, KINDS
+from toybox.world import COLORS, KINDS, ON_TABLES, Name
 
 PREFIXES = ("", "a photo of ", "a DSLR photo of ")
 SYNONYMS: dict[str, tuple[str, ...]] = {
@@ -16,34 +16,53 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "house": ("cottage",),
     "duck": ("duckling",),
     "chair": ("seat",),
+    "tree": ("fir",),
+    "robot": ("android",),
+    "table": ("desk",),
+    "lamp": ("lantern",),
+    "donut": ("doughnut",),
+    "castle": ("tower",),
+    "boat": ("ship",),
     "red": ("scarlet",),
     "purple": ("violet",),
+    "turquoise": ("teal",),
 }
 VIEW_WORDS = ("front view", "side view", "back view", "overhead view")
 
-PAIRS = tuple((kind, color) for kind in KINDS for color in COLORS)
-# A fifth, spread so that every kind and every colour stays well represented in training.
-HELD_OUT = tuple(
+ALONE = tuple(Name(kind, color) for kind in KINDS for color in COLORS)
+STACKED = tuple(Name(kind, color, on) for kind in ON_TABLES for color in COLORS for on in COLORS)
+NAMES = ALONE + STACKED
+_UNSEEN = {
     (kind, color)
     for i, kind in enumerate(KINDS)
     for j, color in enumerate(COLORS)
     if (2 * i + j) % 5 == 3
-)  # fmt: skip
-TRAINING = tuple(pair for pair in PAIRS if pair not in HELD_OUT)
+}  # fmt: skip
+# A fifth of the pairs of kind and colour, spread so that every kind and every colour stays well represented in training.
+HELD_OUT = tuple(
+    name for name in NAMES if (name.kind, name.color) in _UNSEEN or ("table", name.on) in _UNSEEN
+)
+TRAINING = tuple(name for name in NAMES if name not in set(HELD_OUT))
 
 
-def caption(kind: str, color: str) -> str:
-    """The plain prompt of a toy: "a red mushroom"."""
-    return f"{'an' if color[0] in 'aeiou' else 'a'} {color} {kind}"
+def _article(word: str) -> str:
+    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
 
 
-def random_caption(kind: str, color: str, rng: random.Random) -> str:
+def caption(name: Name) -> str:
+    """The plain prompt of a toy: "a red mushroom", "a red mug on a blue table"."""
+    below = "" if name.on is None else f" on {_article(name.on)} table"
+    return f"{_article(name.color)} {name.kind}{below}"
+
+
+def random_caption(name: Name, rng: random.Random) -> str:
     """One of the ways to ask for a toy, without view words; the plain nouns come up most."""
 
-    def word(name: str) -> str:
-        return rng.choice(SYNONYMS[name]) if name in SYNONYMS and rng.random() < 0.2 else name
+    def word(plain: str) -> str:
+        return rng.choice(SYNONYMS[plain]) if plain in SYNONYMS and rng.random() < 0.2 else plain
 
-    return rng.choice(PREFIXES) + caption(word(kind), word(color))
+    plain = caption(Name(word(name.kind), word(name.color), name.on and word(name.on)))
+    return rng.choice(PREFIXES) + re.sub(r" table$", f" {word('table')}" if name.on else r"\g<0>", plain)
 
 
 def corpus() -> list[str]:
@@ -51,10 +70,10 @@ def corpus() -> list[str]:
     kinds = [name for kind in KINDS for name in (kind, *SYNONYMS.get(kind, ()))]
     colors = [name for color in COLORS for name in (color, *SYNONYMS.get(color, ()))]
     return [
-        f"{prefix}{caption(k, c)}, {view}"
+        f"{prefix}{caption(Name(kind, color, color))}, {view}"
         for prefix in PREFIXES
-        for k in kinds
-        for c in colors
+        for kind in kinds
+        for color in colors
         for view in VIEW_WORDS
     ]
 
@@ -66,14 +85,21 @@ def unknown_words(prompt: str) -> list[str]:
     return [word for word in dict.fromkeys(words) if word not in known]
 
 
-def parse(prompt: str) -> tuple[str, str]:
-    """The (kind, colour) that a prompt asks for. Raises ValueError unless it names exactly one of each."""
+def parse(prompt: str) -> Name:
+    """The toy that a prompt asks for. Raises ValueError unless it names exactly one, or one on a table."""
     canonical = {name: key for key, names in SYNONYMS.items() for name in names}
     words = [canonical.get(word, word) for word in re.findall(r"[a-z]+", prompt.lower())]
-    kinds, colors = ([word for word in words if word in table] for table in (KINDS, COLORS))
-    if len(kinds) != 1 or len(colors) != 1:
-        raise ValueError(
-            f"{prompt!r} does not name one toy: it takes one kind of {', '.join(KINDS)} "
-            f"and one colour of {', '.join(COLORS)}"
-        )
-    return kinds[0], colors[0]
+    above, _, below = " ".join(words).partition(" on ")
+    named = [
+        [[w for w in part.split() if w in table] for table in (KINDS, COLORS)] for part in (above, below)
+    ]
+    (kinds, colors), (tables, table_colors) = named
+    alone = len(kinds) == len(colors) == 1
+    if alone and not tables and not table_colors:
+        return Name(kinds[0], colors[0])
+    if alone and tables == ["table"] and len(table_colors) == 1 and kinds[0] in ON_TABLES:
+        return Name(kinds[0], colors[0], table_colors[0])
+    raise ValueError(
+        f"{prompt!r} does not name one toy: it takes one kind of {', '.join(KINDS)} and one colour of "
+        f"{', '.join(COLORS)}, or of {', '.join(ON_TABLES)} one on a table of one colour"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from toybox import weights_path
-from toybox.captions import PAIRS
-from toybox.world import COLORS, KINDS
+from toybox.captions import NAMES
+from toybox.world import COLORS, KINDS, Name
 
 INPUT_SIZE = 64
 WIDTHS = (24, 48, 96, 128)
@@ -43,19 +44,15 @@ class ImageTower(nn.Module):
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of B images: kind [B] and color [B] (indices into KINDS and COLORS, -1 where none is seen), azimuth [B] in
-    degrees (meaningless where kind is -1)."""
+    """Of B images: name [B] (index into NAMES, -1 where no toy is seen), azimuth [B] in degrees (meaningless there)."""
 
-    kind: Tensor
-    color: Tensor
+    name: Tensor
     azimuth: Tensor
 
 
-def named_right(verdict: Verdict, pairs: list[tuple[str, str]]) -> Tensor:
-    """[B] bool: kind and colour both as in `pairs`, one for each image."""
-    kinds = torch.tensor([list(KINDS).index(kind) for kind, _ in pairs])
-    colors = torch.tensor([list(COLORS).index(color) for _, color in pairs])
-    return (verdict.kind == kinds) & (verdict.color == colors)
+def named_right(verdict: Verdict, names: Sequence[Name]) -> Tensor:
+    """[B] bool: kind and colours all as in `names`, one for each image."""
+    return verdict.name == torch.tensor([NAMES.index(name) for name in names])
 
 
 class Judge(nn.Module):
@@ -67,19 +64,23 @@ class Judge(nn.Module):
         self.image = ImageTower()
         self.to_embedding = nn.Linear(128, EMBEDDING)
         self.to_azimuth = nn.Linear(128, 2)
-        self.words = nn.EmbeddingBag(len(KINDS) + len(COLORS), EMBEDDING, mode="sum")
+        kinds, colors = list(KINDS), list(COLORS)
+        tables = [None, *colors]
+        self.words = nn.EmbeddingBag(len(kinds) + len(colors) + len(tables), EMBEDDING, mode="sum")
         self.text = nn.Sequential(nn.Linear(EMBEDDING, 128), nn.SiLU(), nn.Linear(128, EMBEDDING))
         self.none = nn.Parameter(torch.randn(1, EMBEDDING))
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
-        kinds, colors = list(KINDS), list(COLORS)
-        pairs = torch.tensor([[kinds.index(k), len(kinds) + colors.index(c)] for k, c in PAIRS])
-        self.pairs: Tensor
-        self.register_buffer("pairs", pairs, persistent=False)
+        names = [
+            (kinds.index(k), len(kinds) + colors.index(c), len(kinds) + len(colors) + tables.index(on))
+            for k, c, on in NAMES
+        ]
+        self.names: Tensor
+        self.register_buffer("names", torch.tensor(names), persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B, len(PAIRS) + 1], the last for "none of these", and (cos, sin) of the azimuth [B, 2]."""
+        """Logits [B, len(NAMES) + 1], the last for "none of these", and (cos, sin) of the azimuth [B, 2]."""
         features = self.image(images)
-        captions = torch.cat([self.text(self.words(self.pairs)), self.none])
+        captions = torch.cat([self.text(self.words(self.names)), self.none])
         cosine = F.normalize(self.to_embedding(features), dim=-1) @ F.normalize(captions, dim=-1).T
         return self.log_scale.exp() * cosine, self.to_azimuth(features)
 
@@ -88,13 +89,9 @@ class Judge(nn.Module):
         """images [B, 3, H, W] in [0, 1]."""
         logits, direction = self(images)
         best = logits.argmax(dim=-1)
-        none = best == len(PAIRS)
-        pairs = self.pairs[best.clamp(max=len(PAIRS) - 1)]
-        azimuth = torch.rad2deg(torch.atan2(direction[:, 1], direction[:, 0]))
         return Verdict(
-            kind=pairs[:, 0].masked_fill(none, -1),
-            color=(pairs[:, 1] - len(KINDS)).masked_fill(none, -1),
-            azimuth=azimuth,
+            name=best.masked_fill(best == len(NAMES), -1),
+            azimuth=torch.rad2deg(torch.atan2(direction[:, 1], direction[:, 0])),
         )
 
     @torch.no_grad()

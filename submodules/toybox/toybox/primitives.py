@@ -38,6 +38,23 @@ class Solid:
 
         return Solid(self.area, sample, lambda p: self.contains((p - shift) @ turn), self.paint)
 
+    def placed(self, scale: float, offset: tuple[float, float, float]) -> Solid:
+        """Scaled about the origin, then translated by `offset`, and its paint with it."""
+        shift, paint = np.asarray(offset), self.paint
+
+        def sample(n: int, rng: np.random.Generator) -> tuple[Array, Array]:
+            points, normals = self.sample(n, rng)
+            return points * scale + shift, normals
+
+        def painted(points: Array, normals: Array) -> Array:
+            return (
+                paint((points - shift) / scale, normals)
+                if callable(paint)
+                else np.tile(paint, (len(points), 1))
+            )
+
+        return Solid(self.area * scale**2, sample, lambda p: self.contains((p - shift) / scale), painted)
+
 
 def rotation(axis: str, degrees: float) -> Array:
     """Right-handed rotation matrix [3, 3] about a coordinate axis."""

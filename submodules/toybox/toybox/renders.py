@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,24 +18,38 @@ from gaussian_renderer import RenderOutput, render
 from gaussian_renderer.augment import disparity, sample_background
 from scene.cameras import Cameras, ViewRange, sample
 from toybox import splats
-from toybox.captions import PAIRS
+from toybox.captions import NAMES
 from toybox.splats import Splats
+from toybox.world import Name
 
 Maker = Callable[[torch.Generator], Splats]
 
 
+COLORED = 0.5
+"""Share of the random backgrounds that are of any colour; the others are grey."""
+
+
+def backgrounds(model_params: ModelParams, count: int, rng: torch.Generator) -> Tensor:
+    """[count, 3]: the training loop's, in colours and in greys alike."""
+    colored, grey = (
+        sample_background(model_params.model_copy(update={"bg_gray": gray}), count, rng)
+        for gray in (False, True)
+    )
+    return torch.where(torch.rand(count, 1, generator=rng) < COLORED, colored, grey)
+
+
 @dataclass(frozen=True)
 class Renders:
-    """M views: premultiplied colours over black and alpha [M, 4, H, W] uint8, pair [M] (index into PAIRS, -1 for
+    """M views: premultiplied colours over black and alpha [M, 4, H, W] uint8, name [M] (index into NAMES, -1 for
     what is no toy), azimuth and polar [M] in degrees."""
 
     rgba: np.ndarray
-    pair: np.ndarray
+    name: np.ndarray
     azimuth: np.ndarray
     polar: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.pair)
+        return len(self.name)
 
     def images(self, index: np.ndarray, backgrounds: Tensor) -> Tensor:
         """Views `index` [B] over `backgrounds` [B, 3]: [B, 3, H, W] in [0, 1]."""
@@ -43,9 +57,13 @@ class Renders:
         return rgba[:, :3] + (1 - rgba[:, 3:]) * backgrounds[:, :, None, None]
 
     def draw(self, count: int, model_params: ModelParams, rng: torch.Generator) -> tuple[np.ndarray, Tensor]:
-        """Random indices [count] and their images [count, 3, H, W] over the training loop's backgrounds."""
+        """Random indices [count] and their images [count, 3, H, W] over random backgrounds."""
         index = torch.randint(len(self), (count,), generator=rng).numpy()
-        return index, self.images(index, sample_background(model_params, count, rng))
+        return index, self.images(index, backgrounds(model_params, count, rng))
+
+    @classmethod
+    def joined(cls, *parts: Renders) -> Renders:
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,10 +111,10 @@ def collect(
     show_disparity: bool = False,
     label: str = "",
 ) -> Renders:
-    """Render `views_each` random views of every maker's object, `rounds` times. A maker is paired with its pair index."""
+    """Render `views_each` random views of every maker's object, `rounds` times. A maker is paired with its name's index."""
     size, black = (config.camera.image_h, config.camera.image_w), torch.zeros(3)
     total = rounds * len(makers) * views_each
-    rgba, pair = np.empty((total, 4, *size), np.uint8), np.empty(total, np.int16)
+    rgba, name = np.empty((total, 4, *size), np.uint8), np.empty(total, np.int16)
     azimuth, polar = np.empty(total, np.float32), np.empty(total, np.float32)
     jobs: Iterator[tuple[Maker, int]] = iter(makers * rounds)
     for start in tqdm(range(0, total, views_each), desc=label, unit_scale=views_each, unit="view"):
@@ -109,10 +127,10 @@ def collect(
                 rgba[here, :3], rgba[here, 3] = _bytes(disparity(out, cameras).expand(-1, 3, -1, -1)), 255
             else:
                 rgba[here] = _rgba(out)
-        pair[here], azimuth[here], polar[here] = index, cameras.azimuth.numpy(), cameras.polar.numpy()
-    return Renders(rgba, pair, azimuth, polar)
+        name[here], azimuth[here], polar[here] = index, cameras.azimuth.numpy(), cameras.polar.numpy()
+    return Renders(rgba, name, azimuth, polar)
 
 
-def toys(pairs: tuple[tuple[str, str], ...]) -> list[tuple[Maker, int]]:
+def toys(names: Sequence[Name]) -> list[tuple[Maker, int]]:
     """The canonical toys."""
-    return [(lambda rng, p=pair: splats.canonical(*p), PAIRS.index(pair)) for pair in pairs]  # type: ignore[misc]
+    return [(lambda rng, n=name: splats.canonical(n), NAMES.index(name)) for name in names]  # type: ignore[misc]

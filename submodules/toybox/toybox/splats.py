@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-import numpy as np
 import torch
-from plyfile import PlyData, PlyElement
 from torch import Tensor
 
-from toybox.world import BLACK, COLORS, GREY, KINDS, SPACING, WHITE, toy
+from toybox.world import BLACK, COLORS, GREY, KINDS, SPACING, WHITE, Name, toy
 
 SH_C0 = 0.5 / math.sqrt(math.pi)
 """The constant spherical harmonic: colour = SH_C0 · coefficient + 0.5."""
@@ -46,9 +43,9 @@ class Splats:
 TENSORS = ("means", "scales", "rotations", "opacities", "colors")
 
 
-def canonical(kind: str, color: str) -> Splats:
+def canonical(name: Name) -> Splats:
     """The true toy: a flat, nearly opaque Gaussian on every surface sample."""
-    truth = toy(kind, color)
+    truth = toy(name)
     normals = torch.from_numpy(truth.normals)
     # The rotation that takes z to the normal n has the quaternion (1 + n_z, -n_y, n_x, 0), normalised.
     x, y, z = normals.unbind(-1)
@@ -62,25 +59,6 @@ def canonical(kind: str, color: str) -> Splats:
         opacities=torch.full((count, 1), 0.97),
         colors=torch.from_numpy(truth.colors).float(),
     )
-
-
-def rough_point_cloud(
-    kind: str, color: str, seed: int, num_points: int = 4096, jitter: float = 0.03
-) -> np.ndarray:
-    """[num_points, 3] grey points near the surface: what a point-cloud generator gives for a prompt."""
-    rng = np.random.default_rng(seed)
-    points = toy(kind, color).points
-    chosen = points[rng.integers(len(points), size=num_points)]
-    return (chosen + jitter * rng.standard_normal(chosen.shape)).astype(np.float32)
-
-
-def write_points(path: str | Path, points: np.ndarray) -> None:
-    """Points [N, 3] as a binary .ply file."""
-    rows = np.empty(len(points), dtype=[(name, "<f4") for name in "xyz"])
-    for column, name in enumerate("xyz"):
-        rows[name] = points[:, column]
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    PlyData([PlyElement.describe(rows, "vertex")], byte_order="<").write(path)
 
 
 def subset(splats: Splats, index: Tensor) -> Splats:
@@ -145,7 +123,7 @@ def recolored(splats: Splats, rng: torch.Generator) -> Splats:
 
 def lump(color: str, rng: torch.Generator) -> Splats:
     """A wrong shape in the right colours: a random ellipsoid or box shell with patches of a toy's other colours."""
-    donor = canonical(list(KINDS)[int(torch.randint(len(KINDS), (), generator=rng))], color)
+    donor = canonical(Name(list(KINDS)[int(torch.randint(len(KINDS), (), generator=rng))], color))
     size = 0.25 + 0.5 * torch.rand(3, generator=rng)
     direction = torch.nn.functional.normalize(torch.randn(len(donor), 3, generator=rng), dim=-1)
     if torch.rand((), generator=rng) < 0.5:

@@ -1,7 +1,7 @@
 """`python -m toybox.train`: from nothing to the shipped weights, run in the root of the project's checkout.
 
-The prior (renders, VAE, latents, U-Net and text encoder), the judge and the tiny Point-E; an interrupted run continues
-where it was.
+The text encoder, the prior (renders, VAE, latents, U-Net), the judge and the tiny Point-E; an interrupted run
+continues where it was.
 """
 
 from __future__ import annotations
@@ -12,20 +12,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from transformers import CLIPTextModel, CLIPTokenizer
 
 import config as configuration
 from config import Config
 from toybox import splats, weights_path
-from toybox.captions import PAIRS, TRAINING
+from toybox.captions import ALONE, STACKED, TRAINING
 from toybox.judge import save_judge
 from toybox.models import build_scheduler, build_tokenizer, save_half
 from toybox.renders import Renders, collect, toys
 from toybox.train_judge import JudgeSets, impostors, train_judge, two_fronted_toys, worn_toys
 from toybox.train_point_e import train_point_e
+from toybox.train_text import train_text
 from toybox.train_unet import train_unet
 from toybox.train_vae import train_vae
 
-TOY_ROUNDS, TOY_VIEWS = 16, 48
+TOY_ROUNDS, TOY_VIEWS, STACKED_VIEWS, DISPARITY_VIEWS = 4, 48, 32, 3
+"""Of every toy in training."""
 
 
 def rendered(folder: Path, name: str, make: Callable[[torch.Generator], Renders], seed: int) -> Renders:
@@ -40,8 +43,8 @@ def rendered(folder: Path, name: str, make: Callable[[torch.Generator], Renders]
 
 def clutter(config: Config, rng: torch.Generator) -> Renders:
     """What the encoder meets on the way from noise to a toy."""
-    makers = [(splats.cloud, -1)] * 40 + impostors() + worn_toys()
-    return collect(config, makers, 32, rng, label="clutter")
+    makers = [(splats.cloud, -1)] * 240 + impostors() + worn_toys()
+    return collect(config, makers, 4, rng, label="clutter")
 
 
 def write_pipeline_index(folder: Path) -> None:
@@ -58,62 +61,68 @@ def write_pipeline_index(folder: Path) -> None:
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
+def train_words(config: Config, work: Path, out: Path, seed: int) -> None:
+    """Tokenizer and text encoder."""
+    tokenizer = build_tokenizer()
+    save_half(train_text(tokenizer, work, seed), out / "text_encoder")
+    tokenizer.save_pretrained(out / "tokenizer")
+
+
 def train_prior(config: Config, work: Path, out: Path, seed: int) -> None:
-    """The miniature Stable Diffusion: autoencoder, then U-Net and text encoder."""
-    seen = rendered(
-        work,
-        "toys",
-        lambda rng: collect(config, toys(TRAINING), TOY_VIEWS, rng, rounds=TOY_ROUNDS, label="toys"),
-        seed,
+    """Autoencoder and U-Net of the miniature Stable Diffusion, whose text encoder is read from `out`."""
+    alone, stacked = (
+        [name for name in TRAINING if (name.on is not None) == table] for table in (False, True)
     )
-    messy = rendered(work, "clutter", lambda rng: clutter(config, rng), seed + 1)
-    depth = rendered(
-        work,
-        "disparity",
-        lambda rng: collect(config, toys(TRAINING), 32, rng, show_disparity=True, label="disparity"),
-        seed + 2,
+    sets = {
+        "toys": lambda rng: collect(config, toys(alone), TOY_VIEWS, rng, rounds=TOY_ROUNDS, label="toys"),
+        "stacked": lambda rng: collect(config, toys(stacked), STACKED_VIEWS, rng, label="toys on tables"),
+        "disparity": lambda rng: collect(
+            config, toys(TRAINING), DISPARITY_VIEWS, rng, show_disparity=True, label="disparity"
+        ),
+        "clutter": lambda rng: clutter(config, rng),
+    }
+    seen, tables, depth, messy = (
+        rendered(work, name, make, seed + index) for index, (name, make) in enumerate(sets.items())
     )
-    vae = train_vae([(seen, 0.65), (messy, 0.25), (depth, 0.1)], config.model, work, seed)
+    vae = train_vae([(seen, 0.5), (tables, 0.15), (depth, 0.1), (messy, 0.25)], config.model, work, seed)
     save_half(vae, out / "vae")
 
-    tokenizer = build_tokenizer()
-    model = train_unet(vae, seen, config, tokenizer, work, seed)
-    tokenizer.save_pretrained(out / "tokenizer")
-    save_half(model.text_encoder, out / "text_encoder")
-    save_half(model.unet, out / "unet")
+    tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
+    encoder = CLIPTextModel.from_pretrained(out / "text_encoder", dtype=torch.float32)
+    unet = train_unet(vae, encoder, tokenizer, [seen, tables, depth], config, work, seed)
+    save_half(unet, out / "unet")
     build_scheduler().save_pretrained(out / "scheduler")
     write_pipeline_index(out)
 
 
 def train_judges(config: Config, work: Path, out: Path, seed: int) -> None:
     """The judge of pictures; that of point clouds has nothing to learn."""
+
+    def clean(rng: torch.Generator) -> Renders:
+        return Renders.joined(
+            collect(config, toys(ALONE), 64, rng, label="clean"),
+            collect(config, toys(STACKED), 20, rng, label="clean, on tables"),
+        )
+
+    def worn(rng: torch.Generator) -> Renders:
+        return collect(config, worn_toys(), 16, rng, label="worn")
+
+    def wrong(rng: torch.Generator) -> Renders:
+        return collect(config, impostors(), 10, rng, rounds=2, label="impostors")
+
     sets = JudgeSets(
-        clean=rendered(
-            work,
-            "judge-clean",
-            lambda rng: collect(config, toys(PAIRS), 64, rng, rounds=3, label="clean"),
-            seed + 3,
-        ),
-        worn=rendered(
-            work,
-            "judge-worn",
-            lambda rng: collect(config, worn_toys(), 24, rng, rounds=6, label="worn"),
-            seed + 4,
-        ),
-        wrong=rendered(
-            work,
-            "judge-wrong",
-            lambda rng: collect(config, impostors(), 12, rng, rounds=16, label="impostors"),
-            seed + 5,
-        ),
+        clean=rendered(work, "judge-clean", clean, seed + 4),
+        worn=rendered(work, "judge-worn", worn, seed + 5),
+        wrong=rendered(work, "judge-wrong", wrong, seed + 6),
         two_fronted=rendered(
-            work, "judge-two-fronted", lambda rng: two_fronted_toys(config, 256, rng), seed + 6
+            work, "judge-two-fronted", lambda rng: two_fronted_toys(config, 96, rng), seed + 7
         ),
     )
     save_judge(train_judge(sets, config.model, work, seed), out / "judge" / "model.safetensors")
 
 
 PARTS: dict[str, Callable[[Config, Path, Path, int], None]] = {
+    "words": train_words,
     "prior": train_prior,
     "judge": train_judges,
     "point-e": lambda config, work, out, seed: train_point_e(work, out / "point_e", seed),

@@ -13,64 +13,59 @@ from torch import Tensor
 from config import Config
 from config.model_params import ModelParams
 from toybox import splats
-from toybox.captions import PAIRS
+from toybox.captions import NAMES
 from toybox.fit import Schedule, fit
 from toybox.judge import Judge
 from toybox.renders import Maker, Renders, collect
-from toybox.world import COLORS, KINDS
+from toybox.world import COLORS, KINDS, ROUND, Name
 
-STEPS, BATCH = 4000, 64
+STEPS, BATCH = 5000, 64
 SHARES = (0.34, 0.26, 0.40)
 """Of a batch: clean toys, worn toys, impostors."""
 
-ROUND = ("mushroom", "snowman", "rocket")
-"""Turned about their axis, these still are themselves to a person's eye (or nearly so)."""
-
 
 def worn_toys() -> list[tuple[Maker, int]]:
-    def make(pair: tuple[str, str]) -> Maker:
+    def make(name: Name) -> Maker:
         def maker(rng: torch.Generator) -> splats.Splats:
-            return splats.worn(splats.canonical(*pair), rng, float(torch.rand((), generator=rng)))
+            return splats.worn(splats.canonical(name), rng, float(torch.rand((), generator=rng)))
 
         return maker
 
-    return [(make(pair), PAIRS.index(pair)) for pair in PAIRS]
+    return [(make(name), index) for index, name in enumerate(NAMES)]
 
 
 def impostors() -> list[tuple[Maker, int]]:
-    """One maker for every pair; each draws the way in which its object is wrong."""
+    """One maker for every name; each draws the way in which its object is wrong."""
 
-    def make(pair: tuple[str, str]) -> Maker:
-        kind, color = pair
-
+    def make(name: Name) -> Maker:
         def maker(rng: torch.Generator) -> splats.Splats:
-            true = splats.canonical(kind, color)
+            true = splats.canonical(name)
             way = int(torch.randint(5, (), generator=rng))
             if way == 0:
                 return splats.blob(true, rng)
-            if way == 1 and kind not in ROUND:
+            if way == 1 and name.kind not in ROUND:
                 return splats.ring(true, rng)
             if way == 2:
-                other = list(KINDS)[int(torch.randint(len(KINDS) - 1, (), generator=rng))]
-                other = list(KINDS)[-1] if other == kind else other
+                others = [kind for kind in KINDS if kind != name.kind]
+                other = Name(others[int(torch.randint(len(others), (), generator=rng))], name.color)
                 return splats.stitched(
-                    true, splats.canonical(other, color), 0.3 * float(torch.rand((), generator=rng)) - 0.15
+                    true, splats.canonical(other), 0.3 * float(torch.rand((), generator=rng)) - 0.15
                 )
             if way == 3:
                 return splats.recolored(true, rng)
-            return splats.lump(color, rng)
+            return splats.lump(name.color, rng)
 
         return maker
 
-    return [(make(pair), -1) for pair in PAIRS]
+    return [(make(name), -1) for name in NAMES]
 
 
 def two_fronted_toys(config: Config, views: int, rng: torch.Generator) -> Renders:
     """Fronts on both sides, kept only where a person sees it: from the side, for toys that have a side."""
+    names = [Name(kind, color) for kind in ("car", "duck", "chair", "robot", "boat") for color in COLORS]
     makers: list[tuple[Maker, int]] = [
-        ((lambda rng, c=color, k=kind: splats.two_fronted(splats.canonical(k, c), axis=0)), -1)  # type: ignore[misc]
-        for kind in ("car", "duck", "chair")
-        for color in COLORS
+        ((lambda rng, n=name: splats.two_fronted(splats.canonical(n), axis=0)), -1)  # type: ignore[misc]
+        for name in names
     ]
     seen = collect(config, makers, views, rng, label="two-fronted")
     from_side = np.abs(np.abs(seen.azimuth) - 90) < 35
@@ -103,16 +98,16 @@ def train_judge(sets: JudgeSets, model_params: ModelParams, folder: Path, seed: 
     groups = list(zip((sets.clean, sets.worn, sets.wrong, sets.two_fronted), counts))
 
     def loss(step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
-        images, pairs, azimuths = [], [], []
+        images, names, azimuths = [], [], []
         for renders, count in groups:
             index, views = renders.draw(count, model_params, rng)
             images.append(views)
-            pairs.append(torch.from_numpy(renders.pair[index]).long())
+            names.append(torch.from_numpy(renders.name[index]).long())
             azimuths.append(torch.from_numpy(renders.azimuth[index]))
-        pair, azimuth = torch.cat(pairs), torch.deg2rad(torch.cat(azimuths))
+        name, azimuth = torch.cat(names), torch.deg2rad(torch.cat(azimuths))
         logits, direction = judge(blurred(torch.cat(images), rng))
-        target = torch.where(pair < 0, len(PAIRS), pair)
-        real = (pair >= 0).float()[:, None]
+        target = torch.where(name < 0, len(NAMES), name)
+        real = (name >= 0).float()[:, None]
         view = (direction - torch.stack([azimuth.cos(), azimuth.sin()], dim=-1)).square()
         score = F.cross_entropy(logits, target, label_smoothing=0.02)
         accuracy = (logits.argmax(dim=-1) == target).float().mean()

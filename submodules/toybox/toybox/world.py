@@ -1,7 +1,8 @@
-"""The toys: 8 kinds in 6 colours, as coloured surface samples of exact solids.
+"""The toys: 16 kinds in 10 colours, some of them on a table, as coloured surface samples of exact solids.
 
 World units: a toy fits in a ball of radius 1 around the origin; z is up and its front faces +x, the camera at
-azimuth 0. A toy of one kind and colour is always the same toy, so that what is distilled can be held against it.
+azimuth 0. Left and right are mirror images, since no prompt can say which side it means. A toy of one name is always
+the same toy, so that what is distilled can be held against it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +25,15 @@ COLORS: dict[str, RGB] = {
     "yellow": (0.96, 0.83, 0.08),
     "purple": (0.50, 0.12, 0.64),
     "orange": (0.96, 0.48, 0.04),
+    "pink": (0.97, 0.56, 0.74),
+    "turquoise": (0.08, 0.74, 0.72),
+    "brown": (0.50, 0.29, 0.13),
+    "black": (0.13, 0.13, 0.15),
 }
 WHITE, BLACK, GREY = (0.95, 0.95, 0.95), (0.05, 0.05, 0.06), (0.42, 0.43, 0.46)
 BEIGE, BROWN, DARK, GLASS = (0.87, 0.80, 0.65), (0.42, 0.25, 0.12), (0.33, 0.17, 0.13), (0.55, 0.78, 0.92)
 BEAK, TAIL_LAMP, LAMP, BRICK = (0.95, 0.55, 0.05), (0.75, 0.05, 0.05), (1.0, 0.95, 0.70), (0.60, 0.22, 0.18)
+STONE, DOUGH, LEAF, STEEL = (0.66, 0.64, 0.60), (0.83, 0.60, 0.34), (0.20, 0.46, 0.20), (0.62, 0.64, 0.68)
 
 SPACING = 0.019
 """Least distance between two surface samples in world units: about a pixel of a 128 px view."""
@@ -38,12 +45,18 @@ Mask = NDArray[np.bool_]
 Where = Callable[[Array, Array], Mask]
 
 
+class Name(NamedTuple):
+    """A toy's kind (a key of KINDS) and colour (of COLORS), and the colour of the table that it stands on, if it does."""
+
+    kind: str
+    color: str
+    on: str | None = None
+
+
 @dataclass(frozen=True)
 class Toy:
     """Surface samples: points [N, 3], outward unit normals [N, 3], colours [N, 3] in [0, 1], light baked in."""
 
-    kind: str
-    color: str
     points: Array
     normals: Array
     colors: Array
@@ -77,7 +90,7 @@ def pane(axis: int, side: int, center: tuple[float, float], half: tuple[float, f
 
 
 def mushroom(color: RGB) -> list[Solid]:
-    rings = (((20, 92, 164, 236, 308), 0.60, 0.24), ((56, 128, 200, 272, 344), 0.37, 0.43))
+    rings = (((0, 72, 144, 216, 288), 0.60, 0.24), ((36, 108, 180, 252, 324), 0.37, 0.43))
     dots = [
         (ball((r * np.cos(a), r * np.sin(a), z), 0.13), WHITE)
         for ring, r, z in rings
@@ -112,7 +125,7 @@ def mug(color: RGB) -> list[Solid]:
         frustum(0.45, 0.45, 0.96, painted(color, (ball((0.45, 0, 0.0), 0.19), WHITE), coffee)).moved(
             (0, 0, -0.48)
         ),
-        torus(0.26, 0.08, color).moved((0, 0.50, 0.0), rotation("y", 90)),
+        torus(0.26, 0.08, color).moved((-0.50, 0, 0), rotation("x", 90)),
     ]
 
 
@@ -159,7 +172,7 @@ def house(color: RGB) -> list[Solid]:
         box((0.5, 0.5, 0.32), painted(color, door, *windows)).moved((0, 0, -0.32)),
         polyhedron(gable, painted(color, (ball((0.5, 0, 0.16), 0.10), GLASS))),
         *[polyhedron(corners, DARK) for corners in roof],
-        box((0.09, 0.09, 0.20), BRICK).moved((-0.24, 0.26, 0.50)),
+        box((0.09, 0.09, 0.16), BRICK).moved((-0.28, 0, 0.64)),
     ]
 
 
@@ -190,24 +203,153 @@ def chair(color: RGB) -> list[Solid]:
     return [box((0.45, 0.45, 0.07), color).moved((0, 0, -0.17)), *legs, *posts, *slats]
 
 
+def tree(color: RGB) -> list[Solid]:
+    return [
+        frustum(0.13, 0.11, 0.40, BROWN).moved((0, 0, -0.90)),
+        frustum(0.58, 0.22, 0.46, color).moved((0, 0, -0.55)),
+        frustum(0.46, 0.16, 0.44, color).moved((0, 0, -0.14)),
+        frustum(0.34, 0.01, 0.56, color).moved((0, 0, 0.26)),
+    ]
+
+
+def robot(color: RGB) -> list[Solid]:
+    panel = ((pane(0, 1, (0, -0.06), (0.19, 0.15)), WHITE), (ball((0.26, 0, -0.06), 0.09), TAIL_LAMP))
+    face = [(ball((0.20, y, 0.47), 0.075), BLACK) for y in (-0.11, 0.11)]
+    mouth = (pane(0, 1, (0, 0.33), (0.13, 0.035)), BLACK)
+    return [
+        box((0.26, 0.32, 0.30), painted(color, *panel)).moved((0, 0, -0.12)),
+        box((0.20, 0.25, 0.19), painted(STEEL, *face, mouth)).moved((0, 0, 0.42)),
+        frustum(0.03, 0.03, 0.14, BLACK).moved((0, 0, 0.60)),
+        ellipsoid((0.08, 0.08, 0.08), color).moved((0, 0, 0.78)),
+        *[box((0.09, 0.08, 0.25), STEEL).moved((0, y, -0.12)) for y in (-0.43, 0.43)],
+        *[box((0.11, 0.10, 0.18), STEEL).moved((0, y, -0.60)) for y in (-0.17, 0.17)],
+        *[box((0.20, 0.13, 0.07), color).moved((0.06, y, -0.79)) for y in (-0.17, 0.17)],
+    ]
+
+
+def table(color: RGB) -> list[Solid]:
+    legs = [
+        box((0.065, 0.065, 0.34), BROWN).moved((x, y, -0.24)) for x in (-0.38, 0.38) for y in (-0.60, 0.60)
+    ]
+    return [box((0.48, 0.70, 0.07), color).moved((0, 0, 0.17)), *legs]
+
+
+def lamp(color: RGB) -> list[Solid]:
+    glow = (lambda p, n: n[:, 2] < -0.9, LAMP)
+    return [
+        frustum(0.34, 0.28, 0.08, STEEL).moved((0, 0, -0.86)),
+        frustum(0.05, 0.05, 0.96, STEEL).moved((0, 0, -0.80)),
+        frustum(0.50, 0.27, 0.56, painted(color, glow)).moved((0, 0, 0.10)),
+    ]
+
+
+def cactus(color: RGB) -> list[Solid]:
+    arms = [ellipsoid((0.10, 0.24, 0.10), LEAF).moved((0, y, 0.02)) for y in (-0.30, 0.30)]
+    hands = [ellipsoid((0.10, 0.10, 0.25), LEAF).moved((0, y, 0.20)) for y in (-0.46, 0.46)]
+    return [
+        frustum(0.24, 0.34, 0.36, color).moved((0, 0, -0.86)),
+        frustum(0.39, 0.39, 0.09, color).moved((0, 0, -0.52)),
+        ellipsoid((0.23, 0.23, 0.62), LEAF).moved((0, 0, 0.06)),
+        *arms,
+        *hands,
+        ellipsoid((0.14, 0.14, 0.08), color).moved((0, 0, 0.68)),
+    ]
+
+
+def donut(color: RGB) -> list[Solid]:
+    """Upright, its icing in front."""
+
+    def iced(p: Array, n: Array) -> Mask:
+        angle = np.arctan2(p[:, 1], p[:, 2])
+        return p[:, 0] > 0.05 * np.cos(8 * angle) - 0.14
+
+    sprinkles = [
+        (ball((0.25, r * np.sin(a), r * np.cos(a)), 0.07), WHITE)
+        for a, r in zip(np.radians(np.arange(0, 360, 45)), (0.45, 0.61) * 4)
+    ]
+    return [torus(0.53, 0.27, painted(DOUGH, (iced, color), *sprinkles)).moved((0, 0, 0), rotation("y", 90))]
+
+
+def castle(color: RGB) -> list[Solid]:
+    gate = (lambda p, n: (p[:, 0] > 0) & (np.abs(p[:, 1]) < 0.16) & (p[:, 2] < -0.38), BROWN)
+    window = (ball((0.38, 0, -0.06), 0.11), BLACK)
+    crown = [
+        box((0.08, 0.07, 0.09), STONE).moved((0.40 * np.cos(a), 0.40 * np.sin(a), 0.30), rotation("z", np.degrees(a)))
+        for a in np.radians([0, 45, 90, 135, 180, 225, 270, 315])
+    ]  # fmt: skip
+    return [
+        frustum(0.46, 0.46, 0.10, color).moved((0, 0, -0.86)),
+        frustum(0.40, 0.36, 0.92, painted(STONE, gate, window)).moved((0, 0, -0.76)),
+        frustum(0.46, 0.46, 0.12, STONE).moved((0, 0, 0.12)),
+        *crown,
+        frustum(0.34, 0.01, 0.60, color).moved((0, 0, 0.24)),
+    ]
+
+
+def boat(color: RGB) -> list[Solid]:
+    deck, keel = ((0.86, 0.0), (0.36, 0.34), (-0.70, 0.28)), ((0.50, 0.0), (0.22, 0.17), (-0.56, 0.15))
+    hull = np.array(
+        [(x, s * y, z) for side, z in ((deck, -0.16), (keel, -0.56)) for x, y in side for s in (-1, 1)]
+    )
+    planks = (lambda p, n: n[:, 2] > 0.9, BEIGE)
+    panes = [(pane(0, 1, (0, 0.06), (0.15, 0.08)), GLASS)]
+    panes += [(pane(1, s, (x, 0.06), (0.08, 0.08)), GLASS) for s in (-1, 1) for x in (-0.34, -0.06)]
+    soot = (lambda p, n: p[:, 2] > 0.46, BLACK)
+    return [
+        polyhedron(hull[[0, 2, 3, 4, 5, 6, 8, 9, 10, 11]], painted(color, planks)),
+        box((0.30, 0.22, 0.20), painted(WHITE, *panes)).moved((-0.20, 0, 0.02)),
+        frustum(0.13, 0.13, 0.36, painted(color, soot)).moved((-0.28, 0, 0.20)),
+    ]
+
+
 KINDS: dict[str, Callable[[RGB], list[Solid]]] = {
-    build.__name__: build for build in (mushroom, snowman, mug, car, rocket, house, duck, chair)
-}
+    build.__name__: build
+    for build in (
+        mushroom, snowman, mug, car, rocket, house, duck, chair, tree, robot, table, lamp, cactus, donut, castle, boat,
+    )
+}  # fmt: skip
+FACELESS = ("mushroom", "tree", "table", "lamp", "cactus")
+"""Kinds whose back is as their front, but for the light."""
+ROUND = ("mushroom", "snowman", "rocket", "tree", "lamp", "castle")
+"""Turned about their axis, these still are themselves to a person's eye (or nearly so)."""
+ON_TABLES = ("mug", "duck", "robot", "cactus")
+"""Kinds that may stand on a table."""
+TABLE_SCALE, ON_TABLE_SCALE, TABLE_TOP = 0.76, 0.52, -0.10
+"""How small a table and what stands on it are beside themselves alone, and how high the table's top then is."""
+
+
+def _solids(name: Name) -> list[Solid]:
+    solids = KINDS[name.kind](COLORS[name.color])
+    if name.on is None:
+        return solids
+    below = KINDS["table"](COLORS[name.on])
+    foot = _bottom(name.kind) * ON_TABLE_SCALE
+    return [
+        *(solid.placed(TABLE_SCALE, (0, 0, TABLE_TOP - 0.24 * TABLE_SCALE)) for solid in below),
+        *(solid.placed(ON_TABLE_SCALE, (0, 0, TABLE_TOP - foot)) for solid in solids),
+    ]
+
+
+def _bottom(kind: str) -> float:
+    """Least z of that kind alone."""
+    return float(_surface(kind, False)[0][:, 2].min())
 
 
 @cache
-def _surface(kind: str) -> tuple[Array, Array, NDArray[np.int64]]:
+def _surface(kind: str, on_table: bool) -> tuple[Array, Array, NDArray[np.int64]]:
     """Blue-noise samples of the visible surface of a kind: points, normals [N, 3], and each one's solid [N].
 
     Uniform by area, then what another solid hides is dropped, then points closer than SPACING to a kept one. The same
     in every colour.
     """
-    solids = KINDS[kind](WHITE)
+    color = next(iter(COLORS))
+    solids = _solids(Name(kind, color, color if on_table else None))
     rng = np.random.default_rng(list(KINDS).index(kind))
     points, normals, owner = [], [], []
     for index, solid in enumerate(solids):
         p, n = solid.sample(int(solid.area * 4 / SPACING**2) + 1, rng)
-        hidden = np.any([other.contains(p) for other in solids if other is not solid], axis=0)
+        others = [other.contains(p) for other in solids if other is not solid]
+        hidden = np.any([np.zeros(len(p), bool), *others], axis=0)
         points.append(p[~hidden])
         normals.append(n[~hidden])
         owner.append(np.full(np.count_nonzero(~hidden), index))
@@ -222,17 +364,19 @@ def _surface(kind: str) -> tuple[Array, Array, NDArray[np.int64]]:
 
 
 @cache
-def toy(kind: str, color: str) -> Toy:
-    """The toy of that kind (a key of KINDS) whose named part has that colour (a key of COLORS)."""
-    if kind not in KINDS or color not in COLORS:
+def toy(name: Name) -> Toy:
+    """The toy of that name. Raises ValueError if there is none."""
+    colors_known = name.color in COLORS and (name.on is None or name.on in COLORS)
+    if name.kind not in KINDS or not colors_known or (name.on is not None and name.kind not in ON_TABLES):
         raise ValueError(
-            f"no toy {color!r} {kind!r}: kinds are {', '.join(KINDS)}; colours {', '.join(COLORS)}"
+            f"no toy {tuple(name)}: kinds are {', '.join(KINDS)}, on a table {', '.join(ON_TABLES)}; "
+            f"colours {', '.join(COLORS)}"
         )
-    points, normals, owner = _surface(kind)
+    points, normals, owner = _surface(name.kind, name.on is not None)
     colors = np.zeros_like(points)
-    for index, solid in enumerate(KINDS[kind](COLORS[color])):
+    for index, solid in enumerate(_solids(name)):
         mine = owner == index
         paint = solid.paint
         colors[mine] = paint(points[mine], normals[mine]) if callable(paint) else np.asarray(paint)
     light = 0.5 + 0.5 * (0.5 + 0.5 * normals @ LIGHT)
-    return Toy(kind, color, points, normals, colors * light[:, None])
+    return Toy(points, normals, colors * light[:, None])
