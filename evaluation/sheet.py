@@ -89,6 +89,6 @@ def truth(prompt: str) -> Gaussians | None:
     from toybox.splats import canonical
 
     try:
-        return canonical(*parse(prompt))
+        return canonical(parse(prompt))
     except ValueError:
         return None

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from evaluation.views import NUM_VIEWS, views_of
 
 if TYPE_CHECKING:
     from toybox.judge import Judge
+    from toybox.world import Name
 
 
 class ToyboxScorer:
@@ -93,30 +94,29 @@ class ToyboxScorer:
         return self._features[key]
 
     def _moments_of_all_toys(self, config: Config) -> Moments:
-        from toybox.world import COLORS, KINDS
+        from toybox.captions import ALONE
 
         seen_by = _seen_by(config)
         if seen_by in self._moments:
             return self._moments[seen_by]
 
-        toys = [(kind, color) for kind in KINDS for color in COLORS]
-        each = math.ceil(self._count / len(toys))
+        each = math.ceil(self._count / len(ALONE))
 
         def make() -> Moments:
             seen = [
-                self._around(toy, config, each) for toy in tqdm(toys, desc="renders of all toys", unit="toy")
+                self._around(toy, config, each) for toy in tqdm(ALONE, desc="renders of all toys", unit="toy")
             ]
             return Moments.of(np.concatenate(seen))
 
-        key = hashlib.sha256(repr((self.identity, seen_by, len(toys))).encode()).hexdigest()[:12]
-        kept = Moments.kept(self._folder / f"toys-{each * len(toys)}-{key}.npz", make)
+        key = hashlib.sha256(repr((self.identity, seen_by, len(ALONE))).encode()).hexdigest()[:12]
+        kept = Moments.kept(self._folder / f"toys-{each * len(ALONE)}-{key}.npz", make)
         return self._moments.setdefault(seen_by, kept)
 
-    def _around(self, toy: tuple[Any, ...], config: Config, count: int) -> Features:
+    def _around(self, toy: Name, config: Config, count: int) -> Features:
         """[count, D]: the judge's features of a true toy's views."""
         from toybox.splats import canonical
 
-        return self.judge.features(views_of(canonical(*toy), config, count)).numpy()
+        return self.judge.features(views_of(canonical(toy), config, count)).numpy()
 
 
 def _seen_by(config: Config) -> tuple[GenerateCamParams, PipelineParams]:

@@ -18,9 +18,10 @@ from gaussian_renderer.showcase import show
 from scene.cameras import turntable
 from tests.changed import changed
 from toybox.assess import assess
+from toybox.captions import ALONE
 from toybox.judge import load_judge
 from toybox.splats import canonical, worn
-from toybox.world import COLORS, KINDS
+from toybox.world import Name
 
 CONFIG = changed(load(["--opt", "config/quickstart.yaml"]), image_w=32, image_h=32)
 HOST = torch.device("cpu")
@@ -28,7 +29,7 @@ PROMPT = "a red house"
 
 
 def scorer(folder: Path) -> ToyboxScorer:
-    return ToyboxScorer(load_judge(), fid_images=len(KINDS) * len(COLORS), folder=folder)
+    return ToyboxScorer(load_judge(), fid_images=len(ALONE), folder=folder)
 
 
 def seen(gaussians: Gaussians) -> ScoredAsset:
@@ -37,7 +38,10 @@ def seen(gaussians: Gaussians) -> ScoredAsset:
 
 
 def test_numbers_are_those_of_assess(tmp_path: Path) -> None:
-    by, shabby = scorer(tmp_path), worn(canonical("house", "red"), torch.Generator().manual_seed(0), 1.0)
+    by, shabby = (
+        scorer(tmp_path),
+        worn(canonical(Name("house", "red")), torch.Generator().manual_seed(0), 1.0),
+    )
     views = views_of(shabby, CONFIG)
     found, expected = by.score(Asset(shabby, PROMPT, CONFIG), views), assess(shabby, PROMPT, CONFIG)
     assert found.numbers == {column.key: getattr(expected, column.key) for column in by.columns}
@@ -47,14 +51,14 @@ def test_numbers_are_those_of_assess(tmp_path: Path) -> None:
 
 def test_the_views_that_are_given_are_judged(tmp_path: Path) -> None:
     """They are not rendered a second time."""
-    house = canonical("house", "red")
+    house = canonical(Name("house", "red"))
     white = torch.ones(NUM_VIEWS, 3, CONFIG.camera.image_h, CONFIG.camera.image_w)
     assert assess(house, PROMPT, CONFIG).recognised == 1
     assert scorer(tmp_path).score(Asset(house, PROMPT, CONFIG), white).numbers["recognised"] == 0
 
 
 def test_worse_toys_are_farther_from_the_true_ones(tmp_path: Path) -> None:
-    by, toy = scorer(tmp_path), canonical("house", "red")
+    by, toy = scorer(tmp_path), canonical(Name("house", "red"))
     true, far = seen(toy), seen(worn(toy, torch.Generator().manual_seed(0), 1.0))
     near, away = by.score_set([true, true]), by.score_set([far])
     assert near["judge_fid"] == pytest.approx(0, abs=1e-3 * away["judge_fid"])

@@ -6,20 +6,21 @@ import random
 
 import pytest
 
-from toybox.captions import PAIRS, VIEW_WORDS, caption, corpus, parse, random_caption, unknown_words
+from toybox.captions import NAMES, VIEW_WORDS, caption, corpus, parse, random_caption, unknown_words
 from toybox.models import MAX_TOKENS, build_tokenizer
+from toybox.world import Name
 
 
-def test_every_random_caption_parses_to_its_pair() -> None:
+def test_every_random_caption_parses_to_its_toy() -> None:
     rng = random.Random(0)
-    for pair in PAIRS:
+    for name in NAMES:
         for _ in range(20):
-            assert parse(random_caption(*pair, rng)) == pair
+            assert parse(random_caption(name, rng)) == name
 
 
 def test_articles() -> None:
-    assert caption("mug", "orange") == "an orange mug"
-    assert caption("mug", "red") == "a red mug"
+    assert caption(Name("mug", "orange")) == "an orange mug"
+    assert caption(Name("mug", "red", "orange")) == "a red mug on an orange table"
 
 
 def test_view_words_are_those_of_the_prompts() -> None:
@@ -28,7 +29,17 @@ def test_view_words_are_those_of_the_prompts() -> None:
     assert tuple(", " + words for words in VIEW_WORDS) == prompts.VIEW_WORDS
 
 
-@pytest.mark.parametrize("prompt", ["a red dragon", "a mug", "a red mug on a blue car", ""])
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a red dragon",
+        "a mug",
+        "a red mug on a blue car",
+        "a red car on a blue table",
+        "a red mug on a table",
+        "",
+    ],
+)
 def test_a_prompt_that_names_no_single_toy_is_refused(prompt: str) -> None:
     with pytest.raises(ValueError, match="does not name one toy"):
         parse(prompt)

@@ -15,7 +15,7 @@ from toybox import splats
 from toybox.assess import assess, surface_cameras
 from toybox.metrics import chamfer_distance, visible_surface
 from toybox.splats import Splats
-from toybox.world import SPACING, toy
+from toybox.world import SPACING, Name, toy
 
 CONFIG = load(["--opt", "config/quickstart.yaml"])
 
@@ -35,15 +35,15 @@ def test_chamfer_distance_equals_all_pairs(rng: np.random.Generator) -> None:
 
 
 def test_the_visible_surface_is_the_toys_own() -> None:
-    seen = visible_surface(splats.canonical("house", "blue"), surface_cameras(CONFIG.camera))
-    distance = cKDTree(toy("house", "blue").points).query(seen)[0]
+    seen = visible_surface(splats.canonical(Name("house", "blue")), surface_cameras(CONFIG.camera))
+    distance = cKDTree(toy(Name("house", "blue")).points).query(seen)[0]
     # Only where a silhouette mixes two depths in one pixel is it elsewhere.
     assert np.quantile(distance, 0.9) < 2 * SPACING
     assert distance.mean() < SPACING
 
 
 def test_what_is_hidden_inside_is_no_part_of_the_surface() -> None:
-    cameras, house = surface_cameras(CONFIG.camera), splats.canonical("house", "blue")
+    cameras, house = surface_cameras(CONFIG.camera), splats.canonical(Name("house", "blue"))
     inside = Splats(*(torch.cat([x, x]) for x in vars(house).values()))
     filled = replace(inside, means=torch.cat([house.means, 0.5 * house.means]))
     hollow, full = visible_surface(house, cameras), visible_surface(filled, cameras)
@@ -54,7 +54,7 @@ def test_what_is_hidden_inside_is_no_part_of_the_surface() -> None:
 
 def test_the_worse_the_asset_the_worse_its_numbers() -> None:
     rng = torch.Generator().manual_seed(0)
-    true = splats.canonical("car", "yellow")
+    true = splats.canonical(Name("car", "yellow"))
     exact, worn, ring = (
         assess(gaussians, "a yellow car", CONFIG)
         for gaussians in (true, splats.worn(true, rng, 0.5), splats.ring(true, rng))
@@ -68,3 +68,13 @@ def test_the_worse_the_asset_the_worse_its_numbers() -> None:
         for other in (exact, worn, ring)
     ]
     assert distances == sorted(distances)
+
+
+def test_a_kind_whose_back_is_as_its_front_has_no_janus() -> None:
+    assert assess(splats.canonical(Name("table", "red")), "a red table", CONFIG).janus == 0
+
+
+def test_a_toy_with_fronts_on_both_sides_has_one() -> None:
+    robot = splats.canonical(Name("robot", "red"))
+    assert assess(robot, "a red robot", CONFIG).janus == 0
+    assert assess(splats.two_fronted(robot, axis=0), "a red robot", CONFIG).janus > 0.3

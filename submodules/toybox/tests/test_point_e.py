@@ -14,6 +14,7 @@ from point_e.models import stage_from_json
 from toybox import train_point_e, weights_path
 from toybox.captions import HELD_OUT, caption
 from toybox.point_judge import judge_points
+from toybox.world import Name
 
 FOLDER = weights_path() / "point_e"
 
@@ -25,21 +26,22 @@ def test_it_is_small_and_what_the_trainer_describes() -> None:
     assert stage_from_json(described["base"]) == train_point_e.BASE
 
 
-@pytest.mark.parametrize(("kind", "color"), [("car", "yellow"), HELD_OUT[0]])
-def test_it_makes_the_toy_that_the_prompt_names(kind: str, color: str) -> None:
+@pytest.mark.parametrize(
+    "name", [Name("car", "yellow"), HELD_OUT[0], Name("duck", "red", "blue")], ids=caption
+)
+def test_it_makes_the_toy_that_the_prompt_names(name: Name) -> None:
     pipeline = point_e.load(FOLDER)
-    cloud = pipeline.from_text(f"a photo of {caption(kind, color)}", seed=3, progress=False)
+    cloud = pipeline.from_text(f"a photo of {caption(name)}", seed=3, progress=False)
     assert cloud.points.shape == (1024, 3)
     verdict = judge_points(cloud.points.double().numpy(), cloud.colors.double().numpy())
-    assert (verdict.kind, verdict.color) == (kind, color)
+    assert verdict.name == name
 
 
 def test_the_trainer_writes_a_folder_that_point_e_loads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_point_e, "BASE_STEPS", 2)
-    monkeypatch.setattr(train_point_e, "BASE_POINTS", 512)
-    monkeypatch.setattr(train_point_e, "COMPOSE_STEPS", 2)
+    monkeypatch.setattr(train_point_e, "STEPS", 2)
+    monkeypatch.setattr(train_point_e, "POINTS", 512)
     prior = tmp_path / "weights"
     for part in ("tokenizer", "text_encoder"):
         shutil.copytree(weights_path() / part, prior / part)

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
-from scipy.spatial import cKDTree
 
-from scene.ply import read_points
 from toybox import splats
-from toybox.world import toy
+from toybox.world import Name, toy
 from utils.rotation import quaternion_to_matrix
 
 
@@ -21,27 +16,15 @@ def rng() -> torch.Generator:
 
 
 def test_canonical_gaussians_are_flat_along_the_surface_normal() -> None:
-    truth, gaussians = toy("duck", "red"), splats.canonical("duck", "red")
+    truth, gaussians = toy(Name("duck", "red")), splats.canonical(Name("duck", "red"))
     axes = quaternion_to_matrix(gaussians.rotations)
     assert torch.allclose(axes[:, :, 2], torch.from_numpy(truth.normals).float(), atol=1e-5)
     assert bool((gaussians.scales[:, 2] < gaussians.scales[:, :2].amin(dim=1)).all())
 
 
-def test_rough_points_are_near_the_surface_and_seeded(tmp_path: Path) -> None:
-    points = splats.rough_point_cloud("car", "blue", seed=3)
-    distance = cKDTree(toy("car", "blue").points).query(points)[0]
-    assert 0.01 < np.median(distance) < 0.06
-    assert np.array_equal(points, splats.rough_point_cloud("car", "blue", seed=3))
-    assert not np.array_equal(points, splats.rough_point_cloud("car", "blue", seed=4))
-    splats.write_points(tmp_path / "rough.ply", points)
-    read = read_points(tmp_path / "rough.ply")
-    assert np.allclose(read.points.numpy(), points)
-    assert read.colors is None
-
-
 @pytest.mark.parametrize("axis", [0, 1])
 def test_two_fronted_toys_are_their_own_mirror_image(axis: int) -> None:
-    double = splats.two_fronted(splats.canonical("car", "red"), axis)
+    double = splats.two_fronted(splats.canonical(Name("car", "red")), axis)
     flip = torch.ones(3)
     flip[axis] = -1
     normals = quaternion_to_matrix(double.rotations)[:, :, 2]
@@ -55,14 +38,14 @@ def test_two_fronted_toys_are_their_own_mirror_image(axis: int) -> None:
 
 
 def test_ring_keeps_height_and_distance_from_the_axis(rng: torch.Generator) -> None:
-    true = splats.canonical("house", "blue")
+    true = splats.canonical(Name("house", "blue"))
     turned = splats.ring(true, rng)
     assert torch.equal(turned.means[:, 2], true.means[:, 2])
     assert torch.allclose(turned.means[:, :2].norm(dim=1), true.means[:, :2].norm(dim=1), atol=1e-5)
 
 
 def test_look_alikes_differ_from_the_toy_and_stay_renderable(rng: torch.Generator) -> None:
-    true, other = splats.canonical("chair", "red"), splats.canonical("duck", "red")
+    true, other = splats.canonical(Name("chair", "red")), splats.canonical(Name("duck", "red"))
     made = [
         splats.worn(true, rng, 1.0), splats.blob(true, rng), splats.ring(true, rng), splats.stitched(true, other, 0.0),
         splats.recolored(true, rng), splats.lump("red", rng), splats.cloud(rng),
@@ -82,5 +65,5 @@ def test_look_alikes_differ_from_the_toy_and_stay_renderable(rng: torch.Generato
 
 
 def test_colours_survive_the_harmonics() -> None:
-    gaussians = splats.canonical("mug", "green")
+    gaussians = splats.canonical(Name("mug", "green"))
     assert torch.allclose(gaussians.shs[:, 0] * splats.SH_C0 + 0.5, gaussians.colors, atol=1e-6)

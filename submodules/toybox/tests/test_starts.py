@@ -13,8 +13,8 @@ from evaluation import suite as suites
 from evaluation.runs import Archive
 from point_e import PointCloud
 from toybox import starts
-from toybox.captions import HELD_OUT, TRAINING, parse
-from toybox.world import toy
+from toybox.captions import parse
+from toybox.world import COLORS, Name, toy
 
 ROOT = Path(__file__).parents[3]
 
@@ -23,7 +23,7 @@ def exact_point_e(turned: bool) -> SimpleNamespace:
     """A Point-E that knows the toys' surfaces, as they stand or turned by 90°."""
 
     def from_text(prompt: str, *, seed: int, progress: bool) -> PointCloud:
-        truth = toy(*parse(prompt))
+        truth = toy(parse(prompt))
         chosen = np.random.default_rng(seed).integers(len(truth.points), size=1024)
         x, y, z = truth.points[chosen].T
         points = np.stack([y, -x, z], axis=1) if turned else truth.points[chosen]
@@ -35,16 +35,16 @@ def exact_point_e(turned: bool) -> SimpleNamespace:
 @pytest.mark.parametrize("turned", [False, True])
 def test_clouds_are_judged_as_toys_stand(turned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(starts, "_pipeline", lambda: exact_point_e(turned))
-    sided = [(kind, color) for kind, color in (*TRAINING[-4:], *HELD_OUT[-2:])]
-    monkeypatch.setattr(starts, "PAIRS", sided)
+    boats = [Name("boat", color) for color in COLORS]
+    ducks = [Name("duck", "red", color) for color in COLORS]
+    monkeypatch.setattr(starts, "ALONE", boats)
+    monkeypatch.setattr(starts, "STACKED", ducks)
     lines = [
-        [cell.strip() for cell in text.split("|")[1:6]] for text in starts.table((0, 1)).splitlines()[2:]
+        [cell.strip() for cell in text.split("|")[1:5]] for text in starts.table((0, 1)).splitlines()[2:]
     ]
     share = "0%" if turned else "100%"
-    assert lines == [
-        [name, str(count), share, share, share]
-        for name, count in (("trained", 8), ("held out", 4), ("all", 12))
-    ]
+    counts = {"alone, trained": 16, "alone, held out": 4, "on a table, trained": 4, "on a table, held out": 2}
+    assert lines == [[title, str(count), share, share] for title, count in counts.items()]
 
 
 def test_a_sheet_has_a_row_for_every_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from toybox.captions import caption, parse
 from toybox.judge import Judge, load_judge, named_right
 from toybox.metrics import chamfer_distance, visible_surface
 from toybox.splats import canonical
+from toybox.world import FACELESS
 
 SURFACE_TURNS, SURFACE_POLARS = 12, 3
 """The surface is what is seen from so many sides, at so many heights within the training cameras'."""
@@ -24,9 +25,9 @@ SURFACE_TURNS, SURFACE_POLARS = 12, 3
 
 @dataclass(frozen=True)
 class Assessment:
-    """recognised: share of the views whose kind and colour the judge names right (R-Precision over all toys and
+    """recognised: share of the views whose kind and colours the judge names right (R-Precision over all toys and
     "none of these"); janus: share of the views from behind (azimuth beyond ±120°) that it takes for a front (within
-    ±60°); psnr: to the true toy's renders on white, in dB; chamfer: between the surfaces that the training cameras
+    ±60°), 0 for kinds whose back is as their front; psnr: to the true toy's renders on white, in dB; chamfer: between the surfaces that the training cameras
     can see of the asset and of the true toy, in percent of the radius of the ball that toys fit in; features
     [NUM_VIEWS, 128]: the views in the space of the Fréchet distance."""
 
@@ -68,20 +69,20 @@ def assess(
 
     Raises ValueError if the prompt names no toy.
     """
-    kind, color = parse(prompt)
+    name = parse(prompt)
     judge = judge or load_judge()
     cameras, around = turntable(config.camera, NUM_VIEWS), surface_cameras(config.camera)
-    toy = canonical(kind, color)
+    toy = canonical(name)
     images = views_of(gaussians, config) if views is None else views
     truth = views_of(toy, config)
     verdict = judge.judge(images)
     behind = cameras.azimuth.abs() > 120
-    fronts = (verdict.azimuth.abs() < 60) & (verdict.kind >= 0)
+    fronts = (verdict.azimuth.abs() < 60) & (verdict.name >= 0)
     mse = (images - truth).square().mean(dim=(1, 2, 3))
     return Assessment(
-        prompt=caption(kind, color),
-        recognised=float(named_right(verdict, [(kind, color)] * NUM_VIEWS).float().mean()),
-        janus=float(fronts[behind].float().mean()),
+        prompt=caption(name),
+        recognised=float(named_right(verdict, [name] * NUM_VIEWS).float().mean()),
+        janus=0.0 if name.kind in FACELESS else float(fronts[behind].float().mean()),
         psnr=float((-10 * mse.log10()).mean()),
         chamfer=100 * chamfer_distance(visible_surface(gaussians, around), visible_surface(toy, around)),
         features=judge.features(images).numpy(),

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,79 +22,108 @@ from config import Config
 from guidance import Conditioning, Denoiser, StableDiffusionPrior, view_weights
 from guidance.schedule import CLEAN, Schedule
 from guidance.solver import step
-from toybox.captions import HELD_OUT, PAIRS, VIEW_WORDS, caption
+from toybox.captions import ALONE, HELD_OUT, NAMES, STACKED, VIEW_WORDS, caption
 from toybox.judge import Judge, Verdict, load_judge, named_right
 from toybox.renders import collect, toys
 from toybox.train_judge import impostors
-from utils.media import contact_sheet, write_png
+from toybox.world import FACELESS, Name
+from utils.media import contact_sheet, write_jpeg
 
 VIEWS = (0.0, 90.0, 180.0)
 
 
+STACKED_EVERY = 7
+"""Of the toys on tables, so few are sampled."""
+
+
 def view_right(verdict: Verdict, azimuth: Tensor) -> Tensor:
     """[B] bool: front, side or back as asked; which side does not count, for prompts cannot say it."""
-    return ((verdict.azimuth.abs() - azimuth.abs()).abs() < 45) & (verdict.kind >= 0)
+    return ((verdict.azimuth.abs() - azimuth.abs()).abs() < 45) & (verdict.name >= 0)
 
 
 def evaluate_judge(config: Config, judge: Judge, seed: int = 99) -> dict[str, float]:
     rng = torch.Generator().manual_seed(seed)
-    fresh = collect(config, toys(PAIRS), 16, rng, label="fresh renders")
-    wrong = collect(config, impostors(), 8, rng, label="impostors")
-    _, clutter = wrong.draw(384, config.model, rng)
-    index, images = fresh.draw(768, config.model, rng)
+    fresh = collect(config, toys(NAMES), 4, rng, label="fresh renders")
+    wrong = collect(config, impostors(), 2, rng, label="impostors")
+    _, lures = wrong.draw(768, config.model, rng)
+    index, images = fresh.draw(1536, config.model, rng)
     verdict = judge.judge(images)
-    pairs = [PAIRS[i] for i in fresh.pair[index]]
-    # A mushroom looks the same from all sides.
-    sided = torch.tensor([kind != "mushroom" for kind, _ in pairs])
+    names = [NAMES[i] for i in fresh.name[index]]
+    sided = torch.tensor([name.kind not in FACELESS for name in names])
     seen_right = view_right(verdict, torch.from_numpy(fresh.azimuth[index]))
     return {
-        "kind and colour of fresh renders": float(named_right(verdict, pairs).float().mean()),
-        "view of fresh renders": float(seen_right[sided].float().mean()),
-        "impostors seen through": float((judge.judge(clutter).kind < 0).float().mean()),
+        "judge, fresh renders: kind and colour": float(named_right(verdict, names).float().mean()),
+        "judge, fresh renders: view": float(seen_right[sided].float().mean()),
+        "judge: impostors seen through": float((judge.judge(lures).name < 0).float().mean()),
     }
 
 
 @torch.no_grad()
-def samples(
-    prior: StableDiffusionPrior, pairs: list[tuple[str, str]], azimuth: Tensor, seed: int = 0
-) -> Tensor:
+def samples(prior: StableDiffusionPrior, names: Sequence[Name], azimuth: Tensor, seed: int = 0) -> Tensor:
     """Images [B, 3, H, W] of toys seen from azimuth [B]: DDIM with 50 steps, guidance scale 5."""
     schedule = Schedule(prior.alphas_cumprod)
-    texts = [caption(*pair) + ", " + words for pair in pairs for words in VIEW_WORDS]
-    by_view = prior.embed(texts).unflatten(0, (len(pairs), len(VIEW_WORDS)))
+    texts = [caption(name) + ", " + words for name in names for words in VIEW_WORDS]
+    by_view = prior.embed(texts).unflatten(0, (len(names), len(VIEW_WORDS)))
     cond = torch.einsum("bk,bkld->bld", view_weights(azimuth), by_view)
-    empty = prior.embed([""]).expand(len(pairs), -1, -1)
+    empty = prior.embed([""]).expand(len(names), -1, -1)
     conditioning, denoiser = Conditioning(cond, empty, empty), Denoiser(prior)
     size = prior.image_size // 8
-    z = torch.randn(len(pairs), 4, size, size, generator=torch.Generator().manual_seed(seed))
+    z = torch.randn(len(names), 4, size, size, generator=torch.Generator().manual_seed(seed))
     times = [*range(981, 0, -20), CLEAN]
     for start, end in pairwise(times):
-        t, u = torch.full((len(pairs),), start), torch.full((len(pairs),), end)
+        t, u = torch.full((len(names),), start), torch.full((len(names),), end)
         z = step(z, denoiser.guided(z, t, conditioning, 5.0).eps, t, u, schedule)
     return prior.decode(z)
 
 
-def evaluate_prior(prior: StableDiffusionPrior, judge: Judge, sheet: Path | None) -> dict[str, float]:
-    named, seen, held, sided = [], [], [], []
-    pictures = []
-    for pair in tqdm(PAIRS, desc="samples", unit="pair"):
-        azimuth = torch.tensor(VIEWS * 2)
-        images = samples(prior, [pair] * len(azimuth), azimuth, seed=PAIRS.index(pair))
+@dataclass(frozen=True)
+class Found:
+    """A toy's samples from each of VIEWS, [views, 3, H, W], and for each whether toy and view are right."""
+
+    name: Name
+    images: Tensor
+    named: Tensor
+    seen: Tensor
+
+
+def sample_toys(prior: StableDiffusionPrior, judge: Judge, names: Sequence[Name]) -> list[Found]:
+    found = []
+    azimuth = torch.tensor(VIEWS)
+    for seed, name in enumerate(tqdm(names, desc="samples", unit="toy")):
+        asked = [name] * len(VIEWS)
+        images = samples(prior, asked, azimuth, seed)
         verdict = judge.judge(images)
-        named.append(named_right(verdict, [pair] * len(azimuth)).float())
-        seen.append(view_right(verdict, azimuth).float())
-        held.append(torch.full((len(azimuth),), pair in HELD_OUT))
-        sided.append(torch.full((len(azimuth),), pair[0] != "mushroom"))
-        pictures.append(images[: len(VIEWS)])
-    if sheet is not None:
-        labels = [f"{caption(*pair)}{' *' if pair in HELD_OUT else ''}" for pair in PAIRS for _ in VIEWS]
-        write_png(sheet, contact_sheet(torch.cat(pictures), columns=6 * len(VIEWS), labels=labels))
-    names, views, unseen = torch.cat(named), torch.cat(seen), torch.cat(held)
+        found.append(Found(name, images, named_right(verdict, asked), view_right(verdict, azimuth)))
+    return found
+
+
+def prior_scores(found: Sequence[Found]) -> dict[str, float]:
+    def named(table: bool, held_out: bool) -> float:
+        chosen = [
+            toy.named
+            for toy in found
+            if (toy.name.on is not None) == table and (toy.name in HELD_OUT) == held_out
+        ]
+        return float(torch.cat(chosen).float().mean())
+
+    sided = [toy.seen for toy in found if toy.name.on is None and toy.name.kind not in FACELESS]
     return {
-        "samples of trained pairs: kind and colour": float(names[~unseen].mean()),
-        "samples of held-out pairs: kind and colour": float(names[unseen].mean()),
-        "samples: view": float(views[torch.cat(sided)].mean()),
+        "samples, trained toys: kind and colour": named(False, False),
+        "samples, held-out toys: kind and colour": named(False, True),
+        "samples, trained toys on tables: kind and colours": named(True, False),
+        "samples, held-out toys on tables: kind and colours": named(True, True),
+        "samples: view": float(torch.cat(sided).float().mean()),
     }
+
+
+def sheet(found: Sequence[Found]) -> Tensor:
+    """Of each kind, alone and on a table, a trained toy and a held-out one (marked `*`), from VIEWS."""
+    shown: dict[tuple[str, bool, bool], Found] = {}
+    for toy in found:
+        shown.setdefault((toy.name.kind, toy.name.on is not None, toy.name in HELD_OUT), toy)
+    picked = sorted(shown.values(), key=found.index)
+    labels = [f"{caption(toy.name)}{' *' if toy.name in HELD_OUT else ''}" for toy in picked for _ in VIEWS]
+    return contact_sheet(torch.cat([toy.images for toy in picked]), columns=4 * len(VIEWS), labels=labels)
 
 
 def main() -> None:
@@ -106,9 +137,11 @@ def main() -> None:
     config, judge = configuration.load(["--opt", arguments.opt]), load_judge()
     scores = evaluate_judge(config, judge)
     prior = guidance.load_prior(config, torch.device("cpu"))
-    scores |= evaluate_prior(prior, judge, arguments.sheet)
+    found = sample_toys(prior, judge, [*ALONE, *STACKED[::STACKED_EVERY]])
+    if arguments.sheet is not None:
+        write_jpeg(arguments.sheet, sheet(found))
     print("| what | share |\n|---|---|")
-    print("\n".join(f"| {name} | {value:.1%} |" for name, value in scores.items()))
+    print("\n".join(f"| {name} | {value:.1%} |" for name, value in (scores | prior_scores(found)).items()))
 
 
 if __name__ == "__main__":

@@ -9,40 +9,42 @@ import torch
 from torch import Tensor
 
 from toybox import splats
-from toybox.captions import PAIRS
+from toybox.captions import ALONE, STACKED
 from toybox.point_judge import JUDGED_POINTS, judge_points
 from toybox.splats import Splats, canonical
-from toybox.train_judge import ROUND
-from toybox.world import KINDS
+from toybox.world import FACELESS, KINDS, ROUND, Name
 
 Rng = torch.Generator
-Make = Callable[[str, str, Rng], Splats]
+Make = Callable[[Name, Rng], Splats]
 ROUGH_JITTER = 0.03
+STACKED_EVERY = 7
+"""Of the toys on tables, so few are judged."""
 
 
 def _uniform(rng: Rng) -> float:
     return float(torch.rand((), generator=rng))
 
 
-def _other(kind: str, rng: Rng) -> str:
-    others = [other for other in KINDS if other != kind]
-    return others[int(torch.randint(len(others), (), generator=rng))]
+def _other(name: Name, rng: Rng) -> Splats:
+    """Another kind of the same colour."""
+    others = [kind for kind in KINDS if kind != name.kind]
+    return canonical(Name(others[int(torch.randint(len(others), (), generator=rng))], name.color))
 
 
 def _moved(toy: Splats, move: Callable[[Tensor], Tensor]) -> Splats:
     return replace(toy, means=move(toy.means))
 
 
-def _half(kind: str, color: str, rng: Rng) -> Splats:
+def _half(name: Name, rng: Rng) -> Splats:
     """What lies beyond the median along a random axis."""
-    toy = canonical(kind, color)
+    toy = canonical(name)
     along = toy.means[:, int(torch.randint(3, (), generator=rng))]
     return splats.subset(toy, along >= along.median())
 
 
-def _mixed(kind: str, color: str, rng: Rng) -> Splats:
+def _mixed(name: Name, rng: Rng) -> Splats:
     """As many points of one toy as of another, in one place."""
-    parts = [canonical(kind, color), canonical(_other(kind, rng), color)]
+    parts = [canonical(name), _other(name, rng)]
     count = min(map(len, parts))
     return splats.joined(
         *(splats.subset(part, torch.randperm(len(part), generator=rng)[:count]) for part in parts)
@@ -50,30 +52,31 @@ def _mixed(kind: str, color: str, rng: Rng) -> Splats:
 
 
 TOYS: dict[str, Make] = {
-    "true surface": lambda kind, color, rng: canonical(kind, color),
-    "astray by 0.03": lambda kind, color, rng: _moved(
-        canonical(kind, color), lambda x: x + ROUGH_JITTER * torch.randn(x.shape, generator=rng)
+    "true surface": lambda name, rng: canonical(name),
+    "astray by 0.03": lambda name, rng: _moved(
+        canonical(name), lambda x: x + ROUGH_JITTER * torch.randn(x.shape, generator=rng)
     ),
-    "worn": lambda kind, color, rng: splats.worn(canonical(kind, color), rng, _uniform(rng)),
+    "worn": lambda name, rng: splats.worn(canonical(name), rng, _uniform(rng)),
 }
 IMPOSTORS: dict[str, Make] = {
-    "blob": lambda kind, color, rng: splats.blob(canonical(kind, color), rng),
-    "ring": lambda kind, color, rng: splats.ring(canonical(kind, color), rng),
-    "turned by 90°": lambda kind, color, rng: _moved(
-        canonical(kind, color), lambda x: torch.stack([-x[:, 1], x[:, 0], x[:, 2]], dim=1)
+    "blob": lambda name, rng: splats.blob(canonical(name), rng),
+    "ring": lambda name, rng: splats.ring(canonical(name), rng),
+    "turned by 90°": lambda name, rng: _moved(
+        canonical(name), lambda x: torch.stack([-x[:, 1], x[:, 0], x[:, 2]], dim=1)
     ),
-    "two-fronted": lambda kind, color, rng: splats.two_fronted(canonical(kind, color), axis=0),
+    "two-fronted": lambda name, rng: splats.two_fronted(canonical(name), axis=0),
     "half a toy": _half,
-    "stitched of two": lambda kind, color, rng: splats.stitched(
-        canonical(kind, color), canonical(_other(kind, rng), color), 0.3 * _uniform(rng) - 0.15
+    "stitched of two": lambda name, rng: splats.stitched(
+        canonical(name), _other(name, rng), 0.3 * _uniform(rng) - 0.15
     ),
     "mixture of two": _mixed,
-    "lump": lambda kind, color, rng: splats.lump(color, rng),
-    "cloud": lambda kind, color, rng: splats.cloud(rng),
-    "recolored": lambda kind, color, rng: splats.recolored(canonical(kind, color), rng),
+    "lump": lambda name, rng: splats.lump(name.color, rng),
+    "cloud": lambda name, rng: splats.cloud(rng),
+    "recolored": lambda name, rng: splats.recolored(canonical(name), rng),
 }
 SIDED = ("ring", "turned by 90°", "two-fronted")
-"""Impostors only of kinds that are not round; a round toy remains itself."""
+"""Impostors only of kinds that are neither round nor faceless; those remain themselves."""
+UNTURNED = {*ROUND, *FACELESS}
 
 
 @dataclass(frozen=True)
@@ -85,26 +88,26 @@ class Shares:
     refused: float
 
 
-def shares(sort: str, pairs: Sequence[tuple[str, str]] = PAIRS, seed: int = 0) -> Shares:
-    """Judge JUDGED_POINTS points, drawn at random, of a cloud of that sort for each of the pairs."""
+def shares(sort: str, names: Sequence[Name], seed: int = 0) -> Shares:
+    """Judge JUDGED_POINTS points, drawn at random, of a cloud of that sort for each of the names."""
     make = (TOYS | IMPOSTORS)[sort]
     rng = torch.Generator().manual_seed(seed)
-    pairs = [pair for pair in pairs if sort not in SIDED or pair[0] not in ROUND]
+    names = [name for name in names if sort not in SIDED or name.kind not in UNTURNED]
     right = refused = 0
-    for pair in pairs:
-        cloud = make(*pair, rng)
+    for name in names:
+        cloud = make(name, rng)
         chosen = torch.randint(len(cloud), (JUDGED_POINTS,), generator=rng)
         verdict = judge_points(cloud.means[chosen].numpy(), cloud.colors[chosen].numpy())
-        right += (verdict.kind, verdict.color) == pair
-        refused += verdict.kind is None or verdict.color is None
-    return Shares(len(pairs), right / len(pairs), refused / len(pairs))
+        right += verdict.name == name
+        refused += verdict.name is None
+    return Shares(len(names), right / len(names), refused / len(names))
 
 
 def table() -> str:
     """Markdown: a line for each sort."""
     lines = ["| cloud | clouds | named right | refused |", "|---|---|---|---|"]
     for sort in (*TOYS, *IMPOSTORS):
-        found = shares(sort)
+        found = shares(sort, [*ALONE, *STACKED[::STACKED_EVERY]])
         lines.append(f"| {sort} | {found.count} | {found.right:.0%} | {found.refused:.0%} |")
     return "\n".join(lines)
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from toybox.world import COLORS, KINDS, toy
+from toybox.captions import NAMES
+from toybox.world import Name, toy
 
 Array = NDArray[np.float64]
 
@@ -23,53 +24,65 @@ FARTHEST_COLOR = 0.4
 """Colours that are further than this from every toy's, as a root mean square of |Δ(r, g, b)|, are no toy's."""
 
 
+Shape = tuple[str, bool]
+"""A kind, and whether it stands on a table."""
+
+
 @dataclass(frozen=True)
 class PointVerdict:
-    """kind and color: keys of KINDS and COLORS, or None for none of them; distance: to the nearest kind, in world
-    units; color_error: from the nearest colour of that kind."""
+    """shape: the nearest, or None for none of them; name: the toy, or None for none in shape or in colours; distance: to
+    the nearest shape, in world units; color_error: from the nearest colours of that shape."""
 
-    kind: str | None
-    color: str | None
+    shape: Shape | None
+    name: Name | None
     distance: float
     color_error: float
+
+
+def shape_of(name: Name) -> Shape:
+    return name.kind, name.on is not None
+
+
+NAMED: dict[Shape, list[Name]] = {}
+for _name in NAMES:
+    NAMED.setdefault(shape_of(_name), []).append(_name)
 
 
 def judge_points(points: Array, colors: Array) -> PointVerdict:
     """Judge a cloud: points [N, 3] in world units and as toys stand, colours [N, 3] in [0, 1]; N of at least 1,024.
 
-    The kind is that of the nearest surface, whatever its colours: the greater of the two directed distances, from the
+    The shape is that of the nearest surface, whatever its colours: the greater of the two directed distances, from the
     cloud to the surface and back, as in the modified Hausdorff distance (Dubuisson & Jain, 1994), but root mean squares,
-    which parts that are missing or too many raise more than points astray. The colour is that whose toy of this kind
-    has the nearest colours where it is nearest to the points.
+    which parts that are missing or too many raise more than points astray. The colours are those of the toy of this
+    shape whose colours are nearest where it is nearest to the points.
     """
     if len(points) > JUDGED_POINTS:
         chosen = np.random.default_rng(0).permutation(len(points))[:JUDGED_POINTS]
         points, colors = points[chosen], colors[chosen]
     tree = cKDTree(points)
     distances, places = {}, {}
-    for kind in KINDS:
-        surface, samples = _surface(kind)
-        to_toy, places[kind] = surface.query(points)
-        distances[kind] = max(_rms(to_toy), _rms(tree.query(samples)[0]))
-    kind = min(distances, key=distances.__getitem__)
+    for shape in NAMED:
+        surface, samples = _surface(shape)
+        to_toy, places[shape] = surface.query(points)
+        distances[shape] = max(_rms(to_toy), _rms(tree.query(samples)[0]))
+    shape = min(distances, key=distances.__getitem__)
     errors = {
-        color: _rms(np.linalg.norm(colors - toy(kind, color).colors[places[kind]], axis=1))
-        for color in COLORS
+        name: _rms(np.linalg.norm(colors - toy(name).colors[places[shape]], axis=1)) for name in NAMED[shape]
     }
-    color = min(errors, key=errors.__getitem__)
-    is_toy = distances[kind] < FARTHEST
+    name = min(errors, key=errors.__getitem__)
+    is_toy = distances[shape] < FARTHEST
     return PointVerdict(
-        kind=kind if is_toy else None,
-        color=color if is_toy and errors[color] < FARTHEST_COLOR else None,
-        distance=distances[kind],
-        color_error=errors[color],
+        shape=shape if is_toy else None,
+        name=name if is_toy and errors[name] < FARTHEST_COLOR else None,
+        distance=distances[shape],
+        color_error=errors[name],
     )
 
 
 @cache
-def _surface(kind: str) -> tuple[cKDTree, Array]:
-    """All samples of a kind's surface, and SURFACE_POINTS of them, which are in random order."""
-    points = toy(kind, next(iter(COLORS))).points
+def _surface(shape: Shape) -> tuple[cKDTree, Array]:
+    """All samples of a shape's surface, and SURFACE_POINTS of them, which are in random order."""
+    points = toy(NAMED[shape][0]).points
     return cKDTree(points), points[:SURFACE_POINTS]
 
 

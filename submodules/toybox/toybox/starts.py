@@ -31,8 +31,8 @@ from scene.gaussian_model import GaussianModel
 from scene.point_cloud import upright
 from scene.pointe import TOYBOX_AXES
 from toybox import weights_path
-from toybox.captions import HELD_OUT, PAIRS, TRAINING, caption, parse
-from toybox.point_judge import PointVerdict, judge_points
+from toybox.captions import ALONE, HELD_OUT, STACKED, TRAINING, caption, parse
+from toybox.point_judge import PointVerdict, judge_points, shape_of
 from toybox.splats import Splats
 from utils.device import resolve_device
 from utils.media import write_jpeg
@@ -71,24 +71,29 @@ def as_splats(cloud: PointCloud) -> Splats:
 
 
 def table(seeds: Sequence[int]) -> str:
-    """Markdown: how many of Point-E's clouds of all pairs the point judge names right."""
-    verdicts = {
-        (pair, seed): verdict_on(point_e_cloud(caption(*pair), seed))
-        for pair in tqdm(PAIRS, desc="clouds", unit="pair")
-        for seed in seeds
+    """Markdown: how many of Point-E's clouds the point judge names right: all toys alone, and a quarter of those on tables."""
+    groups = {
+        "alone, trained": [name for name in ALONE if name in TRAINING],
+        "alone, held out": [name for name in ALONE if name in HELD_OUT],
+        "on a table, trained": [name for name in STACKED if name in TRAINING][::4],
+        "on a table, held out": [name for name in STACKED if name in HELD_OUT][::4],
     }
-    lines = [["pairs", "clouds", "kind", "colour", "both", "median distance"]]
-    for name, pairs in (("trained", TRAINING), ("held out", HELD_OUT), ("all", PAIRS)):
-        found = [(pair, verdict) for (pair, _), verdict in verdicts.items() if pair in pairs]
-        right = np.array([(v.kind == kind, v.color == color) for (kind, color), v in found])
-        shares = [*right.mean(axis=0), right.all(axis=1).mean()]
-        distance = np.median([v.distance for _, v in found])
-        lines.append([name, str(len(found)), *(f"{share:.0%}" for share in shares), f"{distance:.3f}"])
+    lines = [["toys", "clouds", "shape", "and colours", "median distance"]]
+    for title, names in groups.items():
+        found = [
+            (name, verdict_on(point_e_cloud(caption(name), seed)))
+            for name in tqdm(names, desc=title, unit="toy")
+            for seed in seeds
+        ]
+        shapes = np.mean([verdict.shape == shape_of(name) for name, verdict in found])
+        both = np.mean([verdict.name == name for name, verdict in found])
+        distance = np.median([verdict.distance for _, verdict in found])
+        lines.append([title, str(len(found)), f"{shapes:.0%}", f"{both:.0%}", f"{distance:.3f}"])
     return aligned(lines)
 
 
 def sheet(suite: Suite, archive: Archive) -> Tensor:
-    """For each prompt a row: Point-E's cloud, then each method's asset, of the first seed; a `*` marks held-out pairs."""
+    """For each prompt a row: Point-E's cloud, then each method's asset, of the first seed; a `*` marks held-out toys."""
     runs = {(run.method, run.prompt): run for run in suite.runs if run.seed == suite.seeds[0]}
     scorer = ToyboxScorer.load(ScorerOptions(), suite.prompts, suite.config, resolve_device(None))
 
@@ -96,9 +101,8 @@ def sheet(suite: Suite, archive: Archive) -> Tensor:
         for prompt in suite.prompts:
             cloud = point_e_cloud(prompt, suite.seeds[0])
             verdict = verdict_on(cloud)
-            named = " ".join(word for word in (verdict.color, verdict.kind) if word)
             marked = prompt + (" *" if parse(prompt) in HELD_OUT else "")
-            yield as_splats(cloud), marked, f"named: {named or 'none'}"
+            yield as_splats(cloud), marked, f"named: {caption(verdict.name) if verdict.name else 'none'}"
             for method in suite.methods:
                 run = runs[method, prompt]
                 outcome = archive.find(run.config)
@@ -114,7 +118,7 @@ def sheet(suite: Suite, archive: Archive) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m toybox.starts", description=__doc__)
     parser.add_argument(
-        "--seeds", type=int, default=2, choices=range(1, 11), metavar="N", help="for each pair"
+        "--seeds", type=int, default=2, choices=range(1, 11), metavar="N", help="for each toy"
     )
     parser.add_argument("--sheet", type=Path, help="file for the picture; without it the table is made")
     arguments = parser.parse_args()

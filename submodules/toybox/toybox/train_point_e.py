@@ -33,7 +33,7 @@ BASE = StageConfig(
     guidance_scale=2.0,
     channel_scales=CHANNEL_SCALES,
 )
-STEPS, POINTS = 4000, 8192
+STEPS, POINTS = 3000, 8192
 """Steps, and points in each: few points of many clouds rather than all of few, so that a step sees many toys and times."""
 CLOUD_SIZES = (32, 64, 64, 256)
 """In turn. A toy's points are independent of each other, so that it makes four times as many as well."""
