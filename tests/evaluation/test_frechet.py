@@ -52,7 +52,8 @@ def test_frechet_distance_agrees_with_the_matrix_square_root(rng: np.random.Gene
 
 def test_frechet_distance_bears_fewer_samples_than_features(rng: np.random.Generator) -> None:
     few = rng.standard_normal((7, 30))
-    assert distance(few, few) == pytest.approx(0, abs=1e-6)
+    # The square roots of eigenvalues that are 0 but for rounding, which differs from one machine to another.
+    assert distance(few, few) == pytest.approx(0, abs=1e-5)
     assert distance(few, few + 2) == pytest.approx(4 * 30, rel=1e-6)
 
 

@@ -139,7 +139,7 @@ def main() -> None:
     prior = guidance.load_prior(config, torch.device("cpu"))
     found = sample_toys(prior, judge, [*ALONE, *STACKED[::STACKED_EVERY]])
     if arguments.sheet is not None:
-        write_jpeg(arguments.sheet, sheet(found))
+        write_jpeg(arguments.sheet, sheet(found), quality=70)
     print("| what | share |\n|---|---|")
     print("\n".join(f"| {name} | {value:.1%} |" for name, value in (scores | prior_scores(found)).items()))
 

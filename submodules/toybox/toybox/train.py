@@ -1,7 +1,7 @@
 """`python -m toybox.train`: from nothing to the shipped weights, run in the root of the project's checkout.
 
-The text encoder, the prior (renders, VAE, latents, U-Net), the judge and the tiny Point-E; an interrupted run
-continues where it was.
+Text encoder, autoencoder, U-Net, the judge and the tiny Point-E, each a part that can be trained alone once those before
+it are there; an interrupted run continues where it was.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKL
 from transformers import CLIPTextModel, CLIPTokenizer
 
 import config as configuration
@@ -29,6 +30,8 @@ from toybox.train_vae import train_vae
 
 TOY_ROUNDS, TOY_VIEWS, STACKED_VIEWS, DISPARITY_VIEWS = 4, 48, 32, 3
 """Of every toy in training."""
+VAE_SHARES = (0.5, 0.15, 0.1, 0.25)
+"""Of a batch: toys alone, on tables, disparity images, clutter."""
 
 
 def rendered(folder: Path, name: str, make: Callable[[torch.Generator], Renders], seed: int) -> Renders:
@@ -68,28 +71,33 @@ def train_words(config: Config, work: Path, out: Path, seed: int) -> None:
     tokenizer.save_pretrained(out / "tokenizer")
 
 
-def train_prior(config: Config, work: Path, out: Path, seed: int) -> None:
-    """Autoencoder and U-Net of the miniature Stable Diffusion, whose text encoder is read from `out`."""
+def seen_toys(config: Config, work: Path, seed: int) -> list[Renders]:
+    """What autoencoder and U-Net see alike: toys alone, toys on tables, and disparity images of both."""
     alone, stacked = (
         [name for name in TRAINING if (name.on is not None) == table] for table in (False, True)
     )
-    sets = {
+    sets: dict[str, Callable[[torch.Generator], Renders]] = {
         "toys": lambda rng: collect(config, toys(alone), TOY_VIEWS, rng, rounds=TOY_ROUNDS, label="toys"),
         "stacked": lambda rng: collect(config, toys(stacked), STACKED_VIEWS, rng, label="toys on tables"),
         "disparity": lambda rng: collect(
             config, toys(TRAINING), DISPARITY_VIEWS, rng, show_disparity=True, label="disparity"
         ),
-        "clutter": lambda rng: clutter(config, rng),
     }
-    seen, tables, depth, messy = (
-        rendered(work, name, make, seed + index) for index, (name, make) in enumerate(sets.items())
-    )
-    vae = train_vae([(seen, 0.5), (tables, 0.15), (depth, 0.1), (messy, 0.25)], config.model, work, seed)
-    save_half(vae, out / "vae")
+    return [rendered(work, name, make, seed + index) for index, (name, make) in enumerate(sets.items())]
 
+
+def train_autoencoder(config: Config, work: Path, out: Path, seed: int) -> None:
+    messy = rendered(work, "clutter", lambda rng: clutter(config, rng), seed + 3)
+    sets = [*seen_toys(config, work, seed), messy]
+    save_half(train_vae(list(zip(sets, VAE_SHARES)), config.model, work, seed), out / "vae")
+
+
+def train_denoiser(config: Config, work: Path, out: Path, seed: int) -> None:
+    """The U-Net, whose text encoder and autoencoder are read from `out`; with it the prior is whole."""
+    vae = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32)
     tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
     encoder = CLIPTextModel.from_pretrained(out / "text_encoder", dtype=torch.float32)
-    unet = train_unet(vae, encoder, tokenizer, [seen, tables, depth], config, work, seed)
+    unet = train_unet(vae, encoder, tokenizer, seen_toys(config, work, seed), config, work, seed)
     save_half(unet, out / "unet")
     build_scheduler().save_pretrained(out / "scheduler")
     write_pipeline_index(out)
@@ -123,7 +131,8 @@ def train_judges(config: Config, work: Path, out: Path, seed: int) -> None:
 
 PARTS: dict[str, Callable[[Config, Path, Path, int], None]] = {
     "words": train_words,
-    "prior": train_prior,
+    "vae": train_autoencoder,
+    "unet": train_denoiser,
     "judge": train_judges,
     "point-e": lambda config, work, out, seed: train_point_e(work, out / "point_e", seed),
 }

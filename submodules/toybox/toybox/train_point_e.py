@@ -23,6 +23,7 @@ from point_e.transformer import PointTransformer
 from toybox.captions import TRAINING, random_caption
 from toybox.fit import Schedule, fit
 from toybox.models import TEXT_WIDTH, save_half
+from toybox.point_judge import shape_of
 from toybox.train_text import tokens
 from toybox.world import toy
 
@@ -107,11 +108,14 @@ def train_point_e(folder: Path, out: Path, seed: int) -> None:
     captions = [random_caption(name, words) for name in TRAINING for _ in range(PHRASINGS)]
     embeddings = F.normalize(encoder(tokens(tokenizer, captions)).text_embeds, dim=-1)
     told = embeddings.unflatten(0, (len(TRAINING), PHRASINGS))
+    # As often each shape: of those on tables there are many names.
+    shapes = [shape_of(name) for name in TRAINING]
+    evenly = torch.tensor([1 / shapes.count(shape) for shape in shapes])
 
     def loss(step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
         size = CLOUD_SIZES[step % len(CLOUD_SIZES)]
         count = POINTS // size
-        chosen = torch.randint(len(TRAINING), (count,), generator=rng)
+        chosen = torch.multinomial(evenly, count, replacement=True, generator=rng)
         clip = told[chosen, torch.randint(PHRASINGS, (count,), generator=rng)]
         clip = clip * (torch.rand(count, 1, generator=rng) >= EMPTY_SHARE)
         return noise_loss(model, BASE, clouds.draw(chosen.tolist(), size, rng), rng, clip=clip)

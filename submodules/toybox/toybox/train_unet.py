@@ -20,8 +20,9 @@ from toybox.fit import Schedule, fit
 from toybox.models import build_scheduler, build_unet
 from toybox.renders import Renders, backgrounds
 from toybox.train_text import tokens
+from utils.files import atomic_path
 
-STEPS, BATCH = 9000, 48
+STEPS, BATCH = 8000, 48
 PHRASINGS = 4
 """Captions of a toy that are encoded, once, before training."""
 EMPTY_SHARE = 0.15
@@ -29,15 +30,21 @@ SNR_LIMIT = 5.0
 
 
 @torch.no_grad()
-def cache_latents(
-    vae: AutoencoderKL, renders: Renders, model_params: ModelParams, rng: torch.Generator
+def cached_latents(
+    vae: AutoencoderKL, sets: list[Renders], model_params: ModelParams, cache: Path, seed: int
 ) -> Tensor:
-    """Scaled latents [M, 4, H/8, W/8] of all views, each over one random background."""
+    """Scaled latents [M, 4, H/8, W/8] of all views, each over one random background; from `cache` if they are there."""
+    if cache.exists():
+        return torch.load(cache, weights_only=True)
+    rng = torch.Generator().manual_seed(seed)
     latents = []
-    for start in tqdm(range(0, len(renders), 16), desc="latents", unit_scale=16, unit="view"):
-        index = np.arange(start, min(start + 16, len(renders)))
-        images = renders.images(index, backgrounds(model_params, len(index), rng))
-        latents.append(vae.encode(images * 2 - 1).latent_dist.mean * vae.config.scaling_factor)
+    for renders in sets:
+        for start in tqdm(range(0, len(renders), 16), desc="latents", unit_scale=16, unit="view"):
+            index = np.arange(start, min(start + 16, len(renders)))
+            images = renders.images(index, backgrounds(model_params, len(index), rng))
+            latents.append(vae.encode(images * 2 - 1).latent_dist.mean * vae.config.scaling_factor)
+    with atomic_path(cache) as temporary:
+        torch.save(torch.cat(latents), temporary)
     return torch.cat(latents)
 
 
@@ -67,8 +74,7 @@ def train_unet(
     as `guidance.prompts` does: the prior then knows every azimuth, and not only three."""
     torch.manual_seed(seed)
     unet: UNet2DConditionModel = build_unet().to(memory_format=torch.channels_last)
-    drawn = torch.Generator().manual_seed(seed)
-    latents = torch.cat([cache_latents(vae, renders, config.model, drawn) for renders in sets])
+    latents = cached_latents(vae, sets, config.model, folder / "latents.pt", seed)
     name, azimuth, polar = (
         torch.from_numpy(np.concatenate([getattr(renders, part) for renders in sets]))
         for part in ("name", "azimuth", "polar")
