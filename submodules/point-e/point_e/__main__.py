@@ -11,7 +11,7 @@ import torch
 from point_e.cloud import check_target
 from point_e.errors import PointEError, reason_of
 from point_e.models import BASE_MODELS
-from point_e.pipeline import STEPS, load, open_image
+from point_e.pipeline import load, open_image
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
         "--model", help=f"{names}, the path of one's checkpoint, or a folder (openai, base40M with --image)"
     )
     it.add_argument("--clip", help="a folder with CLIP or an id on the hub (the model's own)")
-    it.add_argument("--steps", type=int, default=STEPS, help=f"of each of the two samplers ({STEPS})")
+    it.add_argument("--steps", type=int, help="of each of the two samplers (its own, 64)")
     it.add_argument("--guidance-scale", type=float, metavar="S", help="of the base model (its own)")
     it.add_argument("--seed", type=int, default=0, help="the same seed, the same points (0)")
     it.add_argument("--device", help="such as cpu or cuda (an accelerator if there is one)")

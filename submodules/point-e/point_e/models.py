@@ -36,7 +36,7 @@ class StageConfig:
     schedule: of the betas over `timesteps`. A cloud's channels (x, y, z, red, green, blue; colours from 0 to 255) are
     scaled and then shifted for the model by channel_scales and channel_biases, so that they lie in [-1, 1]. sigma_min,
     sigma_max: the ends of the Karras schedule; s_churn: noise that its sampler adds (Karras et al., 2022, Algorithm 2).
-    guidance_scale: 1 takes the condition as it is, 0 none.
+    steps: of that sampler. guidance_scale: 1 takes the condition as it is, 0 none.
     """
 
     model: ModelConfig
@@ -45,6 +45,7 @@ class StageConfig:
     sigma_min: float = 1e-3
     sigma_max: float = 120.0
     s_churn: float = 3.0
+    steps: int = 64
     guidance_scale: float = 3.0
     channel_scales: tuple[float, ...] = (2.0, 2.0, 2.0, 0.007843137255, 0.007843137255, 0.007843137255)
     channel_biases: tuple[float, ...] = (0.0, 0.0, 0.0, -1.0, -1.0, -1.0)

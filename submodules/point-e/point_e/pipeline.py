@@ -22,9 +22,6 @@ from point_e.models import StageConfig
 from point_e.sampler import Condition, sample
 from point_e.transformer import PointTransformer
 
-STEPS = 64
-"""Of each stage's sampler, as OpenAI's examples have it."""
-
 
 def load(
     model: str | os.PathLike[str] = "openai",
@@ -58,8 +55,8 @@ class PointE:
     """Two stages, each a configuration and its model; what the first makes points from; and CLIP's folder.
 
     The three methods take a seed of all noise, which means the same on every device up to rounding; the steps of each
-    stage's sampler; and the guidance scale of the base model, by default its own (3 for the published ones). They raise
-    PointEError, one sentence.
+    stage's sampler and the guidance scale of the base model, by default their own (64 and 3 for the published ones). They
+    raise PointEError, one sentence.
     """
 
     stages: tuple[StageConfig, ...]
@@ -73,7 +70,7 @@ class PointE:
         prompt: str,
         *,
         seed: int = 0,
-        steps: int = STEPS,
+        steps: int | None = None,
         guidance_scale: float | None = None,
         progress: bool = True,
     ) -> PointCloud:
@@ -90,7 +87,7 @@ class PointE:
         image: Image.Image | str | os.PathLike[str],
         *,
         seed: int = 0,
-        steps: int = STEPS,
+        steps: int | None = None,
         guidance_scale: float | None = None,
         progress: bool = True,
     ) -> PointCloud:
@@ -106,7 +103,7 @@ class PointE:
         self,
         *,
         seed: int = 0,
-        steps: int = STEPS,
+        steps: int | None = None,
         progress: bool = True,
     ) -> PointCloud:
         """A point cloud of anything, by base40M-uncond."""
@@ -124,18 +121,24 @@ class PointE:
         return self.clip
 
     def _sample(
-        self, told: dict[str, Tensor], seed: int, steps: int, guidance_scale: float | None, progress: bool
+        self,
+        told: dict[str, Tensor],
+        seed: int,
+        steps: int | None,
+        guidance_scale: float | None,
+        progress: bool,
     ) -> PointCloud:
         """told: CLIP's "vector" [1, D] and "grid" [1, L, W], as far as they are known."""
         conditions = [condition_of(stage, told) for stage in self.stages]
         scales = [stage.guidance_scale for stage in self.stages]
         if guidance_scale is not None:
             scales[0] = guidance_scale
+        counts = [stage.steps if steps is None else steps for stage in self.stages]
         rng = torch.Generator().manual_seed(seed)
         cloud: Tensor | None = None
-        with tqdm(total=steps * len(self.stages), unit="step", disable=not progress) as bar:
-            for stage, network, clip, scale, name in zip(
-                self.stages, self.networks, conditions, scales, ("base", "upsample")
+        with tqdm(total=sum(counts), unit="step", disable=not progress) as bar:
+            for stage, network, clip, count, scale, name in zip(
+                self.stages, self.networks, conditions, counts, scales, ("base", "upsample")
             ):
                 bar.set_description(name)
                 cloud = sample(
@@ -144,7 +147,7 @@ class PointE:
                     Condition(clip, cloud),
                     1,
                     rng,
-                    steps=steps,
+                    steps=count,
                     # Without an image an upsampler has nothing to be guided to.
                     scale=scale if clip is not None and bool(clip.any()) else 1.0,
                     on_step=bar.update,
@@ -183,10 +186,10 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
         raise PointEError(f"the image {os.fspath(path)!r} cannot be read: {reason_of(error)}.") from error
 
 
-def _check(seed: int, steps: int, guidance_scale: float | None) -> None:
+def _check(seed: int, steps: int | None, guidance_scale: float | None) -> None:
     if not 0 <= seed < 2**63:
         raise PointEError(f"seed is {seed}, but it must be from 0 to 2^63 - 1.")
-    if steps < 1:
+    if steps is not None and steps < 1:
         raise PointEError(f"steps is {steps}, but it must be at least 1.")
     if guidance_scale is not None and not math.isfinite(guidance_scale):
         raise PointEError(f"guidance_scale is {guidance_scale}, but it must be a finite number.")

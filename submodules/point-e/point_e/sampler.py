@@ -125,7 +125,7 @@ def sample(
     batch: int,
     rng: torch.Generator,
     *,
-    steps: int = 64,
+    steps: int | None = None,
     scale: float | None = None,
     clip: Clip = "static",
     on_step: Callable[[], object] = lambda: None,
@@ -133,7 +133,7 @@ def sample(
     """`batch` clouds of model.config.n_ctx points [B, N, 6]: positions, and colours from 0 to 255.
 
     An upsampler's clouds begin with the coarser points that it was told. All noise is drawn on the generator's device, so
-    that a seed means the same everywhere. scale: of the guidance, the stage's own by default. on_step: called after each.
+    that a seed means the same everywhere. steps, and scale of the guidance: the stage's own by default. on_step: called after each.
     """
     parameter = next(model.parameters())
     shape = (batch, model.config.n_ctx, CHANNELS)
@@ -141,7 +141,7 @@ def sample(
     def noise() -> Tensor:
         return torch.randn(shape, generator=rng, device=rng.device).to(parameter)
 
-    sigmas = karras_sigmas(steps, stage.sigma_min, stage.sigma_max)
+    sigmas = karras_sigmas(stage.steps if steps is None else steps, stage.sigma_min, stage.sigma_max)
     denoise = Denoiser(model, stage, condition, stage.guidance_scale if scale is None else scale, clip)
     x = heun(denoise, sigmas[0] * noise(), sigmas, stage.s_churn, noise, on_step)
     biases, scales = (x.new_tensor(v) for v in (stage.channel_biases, stage.channel_scales))

@@ -73,6 +73,12 @@ def test_prompt_guidance_and_steps_matter(folders: dict[str, Path]) -> None:
     assert not equal(pipeline.from_text("a corgi", steps=STEPS + 1, progress=False), usual)
 
 
+def test_each_stage_is_sampled_in_its_own_number_of_steps(folders: dict[str, Path]) -> None:
+    pipeline = point_e.load(folders["text"])
+    quick = replace(pipeline, stages=tuple(replace(stage, steps=STEPS) for stage in pipeline.stages))
+    assert equal(quick.from_text("a corgi", progress=False), corgi(pipeline))
+
+
 def test_without_guidance_the_prompt_counts_for_nothing(folders: dict[str, Path]) -> None:
     pipeline = point_e.load(folders["text"])
     assert equal(corgi(pipeline, guidance_scale=0.0), corgi(pipeline, "a cat", guidance_scale=0.0))

@@ -31,10 +31,11 @@ from toybox.world import toy
 CHANNEL_SCALES = (1.0, 1.0, 1.0, 0.007843137255, 0.007843137255, 0.007843137255)
 BASE = StageConfig(
     ModelConfig(width=128, layers=6, heads=4, clip="vector", clip_width=TEXT_WIDTH),
+    steps=24,  # 64 make no better toys
     guidance_scale=2.0,
     channel_scales=CHANNEL_SCALES,
 )
-STEPS, POINTS = 3000, 8192
+STEPS, POINTS = 5000, 8192
 """Steps, and points in each: few points of many clouds rather than all of few, so that a step sees many toys and times."""
 CLOUD_SIZES = (32, 64, 64, 256)
 """In turn. A toy's points are independent of each other, so that it makes four times as many as well."""
