@@ -32,7 +32,7 @@ CHANNEL_SCALES = (1.0, 1.0, 1.0, 0.007843137255, 0.007843137255, 0.007843137255)
 BASE = StageConfig(
     ModelConfig(width=128, layers=6, heads=4, clip="vector", clip_width=TEXT_WIDTH),
     steps=24,  # 64 make no better toys
-    guidance_scale=2.0,
+    guidance_scale=1.0,  # more pushes points outwards
     channel_scales=CHANNEL_SCALES,
 )
 STEPS, POINTS = 5000, 8192
