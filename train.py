@@ -28,47 +28,27 @@ if __name__ == "__main__":
 
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
-import guidance
+import config as configuration
 from gaussian_renderer.recorder import Recorder
-from gaussian_renderer.regularize import binary_alpha, mean_alpha, mean_scale, tv
-from gaussian_renderer.training_views import training_views
-from guidance import Guidance, PriorError, PromptEmbeddings
-from scene.brightness import equalize_brightness
-from scene.cameras import sample, view_range_at
-from scene.densify import DensificationStats, cap_scales, refine
+from guidance import PriorError
 from scene.gaussian_model import GaussianModel
-from scene.initialize import initialize
-from scene.optimizer import GaussianOptimizer
-from utils.device import machine, peak_memory, resolve_device
-from utils.rng import Generators
+from training.keeper import Keeper, checkpoint_to_resume
+from training.state import Training, assemble
+from training.step import training_step
+from utils.checkpoints import Checkpoint
+from utils.device import machine, peak_memory
+from utils.interruption import Interruption
 from utils.run_cost import RunCost
 from utils.run_folder import OUTPUTS, RunFolder
 
 LOG_INTERVAL = 10
-
-
-@dataclass
-class Training:
-    """What one iteration reads and changes."""
-
-    config: Config
-    gaussians: GaussianModel
-    optimizer: GaussianOptimizer
-    stats: DensificationStats
-    prompts: PromptEmbeddings
-    guide: Guidance
-    rng: Generators
-    device: torch.device
-    dimmed: int = 0
-    """How often Brightness-Equalised Generation has dimmed the colours."""
 
 
 @dataclass(frozen=True)
@@ -80,120 +60,109 @@ class Result:
     cost: RunCost
 
 
-def assemble(config: Config) -> Training:
-    """Everything a run needs, from its configuration. Raises PriorError and ValueError, one sentence each."""
-    device = resolve_device(config.device)
-    torch.autograd.set_detect_anomaly(config.detect_anomaly)
-    warn_of_unknown_words(config)
-    rng = Generators(config.seed)
-    gaussians = initialize(config, rng["init"], device)
-    prior = guidance.load_prior(config, device)
-    return Training(
-        config=config,
-        gaussians=gaussians,
-        optimizer=GaussianOptimizer(gaussians, config.optimization, extent=config.camera.default_radius),
-        stats=DensificationStats.zeros(len(gaussians), device),
-        prompts=guidance.embed_prompts(config, prior),
-        guide=guidance.build(config, prior),
-        rng=rng,
-        device=device,
-    )
+class Interrupted(Exception):
+    """A signal has stopped the run. The message is one sentence."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.number = number
 
 
-def training_step(state: Training, step: int, recorder: Recorder) -> dict[str, float | Tensor]:
-    """One iteration, numbered from 1: cameras, render, guidance, gradient, update. Returns what to log."""
-    config, gaussians, rng = state.config, state.gaussians, state.rng
-    params, camera = config.optimization, config.camera
-    cameras = sample(
-        camera, view_range_at(camera, params, step), config.guidance.C_batch_size, rng["cameras"]
-    )
-    # Prompts depend on the cameras: taken while these are on the host, so that nothing waits for the device.
-    conditioning = state.prompts.at(cameras.azimuth, cameras.polar)
-    seen = training_views(gaussians, cameras.to(state.device), config, step, rng)
-    out = seen.out
-
-    guided = state.guide(seen.images, conditioning, step - 1, rng["timesteps"])
-    penalties = {
-        "tv": params.lambda_tv * (tv(out.rgb) + tv(seen.disparity)),
-        "scale": params.lambda_scale * mean_scale(gaussians.scales),
-        "alpha": params.lambda_alpha * mean_alpha(out.alpha),
-        "alpha_binary": params.lambda_alpha_binary * binary_alpha(out.alpha),
-    }
-    (guided.loss + sum(penalties.values())).backward()
-
-    assert out.means2d.grad is not None
-    state.stats.accumulate(out.means2d.grad, out.radii, cameras.width, cameras.height)
-    norms = state.optimizer.step(step)
-    recorder.picture(step, seen, guided.predictions, guided.gradient)
-    refine(state.optimizer, state.stats, params, step, rng["densify"])
-    if config.guidance.BEG:
-        state.dimmed += equalize_brightness(state.optimizer, out.rgb, out.alpha, params, step)
-    if params.max_scale is not None:
-        cap_scales(gaussians, params.max_scale)
-    return {
-        "loss/guidance": guided.loss.detach(),
-        **{f"loss/{name}": value.detach() for name, value in penalties.items()},
-        **{f"guidance/{name}": value for name, value in guided.diagnostics.items()},
-        **{f"grad_norm/{name}": value for name, value in norms.items()},
-    }
+@contextmanager
+def run_folder_of(config: Config, outputs: Path) -> Iterator[tuple[RunFolder, Checkpoint | None]]:
+    """The run's folder, which nobody else may use meanwhile: that of the run that is resumed, with the checkpoint to go
+    on from if there is one yet, or a new one under `outputs`, which goes again if the run leaves nothing in it."""
+    resumed = configuration.run_to_resume(config.resume, config.start_checkpoint)
+    if resumed is None:
+        label = f"{config.guidance.text}-{config.guidance_type}"
+        run = RunFolder.create(config.model.workspace, label, outputs)
+    else:
+        run = RunFolder(resumed)
+    try:
+        with run.lock():
+            yield run, None if resumed is None else checkpoint_to_resume(run, config.start_checkpoint)
+    finally:
+        run.remove_if_empty()
 
 
 def train(
     config: Config, outputs: Path = OUTPUTS, on_step: Callable[[int], None] = lambda step: None
 ) -> Result:
-    """Run a configuration from its start to its files, in a new folder under `outputs`; `on_step` is told each iteration."""
-    state = assemble(config)
-    run = RunFolder.create(config.model.workspace, f"{config.guidance.text}-{config.guidance_type}", outputs)
-    iterations, evaluations = config.optimization.iterations, 0.0
-    start = time.perf_counter()
-    with Recorder(config, run, state.guide.denoiser.prior.decode) as recorder:
-        bar = tqdm(
-            range(1, iterations + 1), desc="train", unit="it", disable=config.quiet, dynamic_ncols=True
+    """Run a configuration to its files; `on_step` is told each iteration.
+
+    Raises PriorError, ValueError, FloatingPointError and OSError, one sentence each, and Interrupted after SIGTERM or
+    SIGINT, when the last iteration is in a checkpoint.
+    """
+    with run_folder_of(config, outputs) as (run, checkpoint), Interruption() as interruption:
+        warn_of_unknown_words(config)
+        state = assemble(configuration.of_new_run(config), checkpoint, force=config.force)
+        counts, iterations = state.counts, config.optimization.iterations
+        with Recorder(state.config, run, state.prior.decode, counts.step) as recorder:
+            keeper = Keeper(config, run)
+            if checkpoint is None:
+                recorder.start(state.gaussians)
+            steps = range(counts.step + 1, iterations + 1)
+            bar = tqdm(
+                steps,
+                "train",
+                iterations,
+                initial=counts.step,
+                unit="it",
+                disable=config.quiet,
+                dynamic_ncols=True,
+            )
+            start = time.perf_counter() - counts.seconds
+            for step in bar:
+                try:
+                    logged = training_step(state, step, recorder)
+                except FloatingPointError as error:
+                    raise FloatingPointError(f"{error} {keeper.last_words(state)}") from None
+                counts.step, counts.seconds = step, time.perf_counter() - start
+                counts.evaluations += float(logged["guidance/unet_evals_per_view"])
+                bar.set_postfix(gaussians=len(state.gaussians), refresh=False)
+                if step % LOG_INTERVAL == 0 or step == iterations:
+                    recorder.scalars(step, {**logged, **machine_state(state)})
+                recorder.after_step(step, state.gaussians)
+                keeper.after_step(state)
+                on_step(step)
+                if interruption.signal is not None and step < iterations:
+                    raise Interrupted(interruption.signal, f"stopped. {keeper.last_words(state)}")
+            recorder.finish(state.gaussians, summary(state))
+        cost = RunCost(
+            seconds=counts.seconds,
+            peak_memory=peak_memory(state.device),
+            gaussians=len(state.gaussians),
+            evaluations=counts.evaluations / iterations,
+            machine=machine(state.device),
         )
-        recorder.start(state.gaussians)
-        for step in bar:
-            logged = training_step(state, step, recorder)
-            bar.set_postfix(gaussians=len(state.gaussians), refresh=False)
-            if step % LOG_INTERVAL == 0 or step == iterations:
-                recorder.scalars(step, {**logged, **machine_state(state, step, start)})
-            recorder.after_step(step, state.gaussians)
-            evaluations += float(logged["guidance/unet_evals_per_view"])
-            on_step(step)
-        seconds = time.perf_counter() - start
-        recorder.finish(state.gaussians, summary(state, seconds))
-    cost = RunCost(
-        seconds=seconds,
-        peak_memory=peak_memory(state.device),
-        gaussians=len(state.gaussians),
-        evaluations=evaluations / iterations,
-        machine=machine(state.device),
-    )
-    cost.write(run.result)
+        cost.write(run.result)
     return Result(state.gaussians, run, cost)
 
 
-def machine_state(state: Training, step: int, start: float) -> dict[str, float]:
+def machine_state(state: Training) -> dict[str, float]:
     """How the run is going, for the logs."""
-    rates = {f"lr/{name}": rate for name, rate in state.optimizer.rates(step).items()}
-    dimmed = {"run/times_dimmed": state.dimmed} if state.config.guidance.BEG else {}
+    counts = state.counts
+    rates = {f"lr/{name}": rate for name, rate in state.optimizer.rates(counts.step).items()}
+    dimmed = {"run/times_dimmed": counts.dimmed} if state.config.guidance.BEG else {}
     return {
         **rates,
         **dimmed,
+        "run/bad_steps": counts.bad_steps,
         "run/gaussians": len(state.gaussians),
-        "run/iterations_per_second": step / (time.perf_counter() - start),
+        "run/iterations_per_second": counts.step / counts.seconds,
         "run/memory_GB": peak_memory(state.device),
     }
 
 
-def summary(state: Training, seconds: float) -> list[str]:
+def summary(state: Training) -> list[str]:
     """The run in a few lines, and the settings that differ from the defaults."""
-    config, iterations = state.config, state.config.optimization.iterations
+    config, counts = state.config, state.counts
     lines = [
-        f"{config.guidance_type}, prior {config.guidance.model_key}, seed {config.seed}: {iterations} iterations in "
-        f"{seconds:.0f} s ({iterations / seconds:.1f} it/s), {len(state.gaussians)} Gaussians"
+        f"{config.guidance_type}, prior {config.guidance.model_key}, seed {config.seed}: {counts.step} iterations in "
+        f"{counts.seconds:.0f} s ({counts.step / counts.seconds:.1f} it/s), {len(state.gaussians)} Gaussians"
     ]
     if config.guidance.BEG:
-        lines.append(f"Brightness-Equalised Generation dimmed the colours {state.dimmed} times")
+        lines.append(f"Brightness-Equalised Generation dimmed the colours {counts.dimmed} times")
     settings = textwrap.wrap(", ".join(differences(config)), 110)
     return [*lines, "Settings that differ from the defaults:", *settings]
 
@@ -230,6 +199,9 @@ def main(config: Config) -> int:
     except (PriorError, ValueError, FloatingPointError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
+    except Interrupted as interrupted:
+        print(f"train.py: {interrupted}", file=sys.stderr)
+        return 128 + interrupted.number
     verdict = judged(result, config)
     if verdict is not None:
         print(verdict)

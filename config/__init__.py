@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -21,9 +22,33 @@ from config.keys import extra
 from config.schema import GUIDANCE_NAMES, SECTIONS, Config, keys_of, section_of
 from config.yaml_file import PRESET_FOLDER, Values, read
 
-__all__ = ["GUIDANCE_NAMES", "Config", "ConfigError", "differences", "dump", "load", "of_file"]
+__all__ = [
+    "CONFIG_FILE",
+    "GUIDANCE_NAMES",
+    "Config",
+    "ConfigError",
+    "changes",
+    "differences",
+    "dump",
+    "load",
+    "of_file",
+    "of_new_run",
+    "run_to_resume",
+]
 
 DEFAULT_FILE = "config/quickstart.yaml"
+CONFIG_FILE = "config.yaml"
+"""A run's own, in its folder."""
+ABOUT_NO_RUN = {
+    "resume",
+    "start_checkpoint",
+    "force",
+    "quiet",
+    "checkpoint_iterations",
+    "checkpoint_minutes",
+    "opt_path",
+}
+"""Keys that change no result."""
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +56,8 @@ logger = logging.getLogger(__name__)
 def load(argv: Sequence[str]) -> Config:
     """The configuration that the command line ``argv`` (without the program's name) asks for.
 
-    ``--opt FILE`` names a YAML file, by default the quickstart's; every other flag wins over the file.
+    ``--opt FILE`` names a YAML file, by default that of the run that is resumed, or else the quickstart's; every other
+    flag wins over the file.
     ``--help`` prints the flags and exits. Keys without effect here are named in one warning of the logger
     ``config``. Raises ``ConfigError`` with one sentence for whatever does not fit.
     """
@@ -42,8 +68,9 @@ def load(argv: Sequence[str]) -> Config:
         print(help_text())
         raise SystemExit(0)
     path, flags = parse(argv)
-    values = read(path if path is not None else PRESET_FOLDER / "quickstart.yaml")
-    values["ModelParams"].setdefault("opt_path", path if path is not None else DEFAULT_FILE)
+    resumed = _file_of_resumed(flags[""]) if path is None else None
+    values = read(path or resumed or PRESET_FOLDER / "quickstart.yaml")
+    values["ModelParams"].setdefault("opt_path", path or DEFAULT_FILE)
     for section, given in flags.items():
         values[section].update(given)
     config = _validate(values)
@@ -54,6 +81,34 @@ def load(argv: Sequence[str]) -> Config:
     check(config)
     _warn_of_unused(config)
     return config
+
+
+def _file_of_resumed(flags: dict[str, Any]) -> Path | None:
+    """config.yaml of the run that the flags continue."""
+    folder = run_to_resume(flags.get("resume"), flags.get("start_checkpoint"))
+    if folder is None:
+        return None
+    file = folder / CONFIG_FILE
+    if not file.is_file():
+        raise ConfigError(
+            f"{folder} holds no {CONFIG_FILE}, but what is resumed must be a run's folder, such as outputs/quickstart/a-car."
+        )
+    return file
+
+
+def run_to_resume(resume: str | None, start_checkpoint: str | None) -> Path | None:
+    """The folder of the run that these two keys of a ``Config`` name, None if it is a new one.
+
+    Raises ``ConfigError`` if they contradict each other.
+    """
+    if start_checkpoint is None:
+        return None if resume is None else Path(resume)
+    folder = Path(start_checkpoint).absolute().parent.parent
+    if resume is not None and folder != Path(resume).absolute():
+        raise ConfigError(
+            f"start_checkpoint is {show(start_checkpoint)}, but it must be a checkpoint in {resume}, which is resumed."
+        )
+    return folder
 
 
 def of_file(path: str | os.PathLike[str]) -> Config:
@@ -111,6 +166,24 @@ def differences(config: Config) -> list[str]:
             if getattr(held, key) != fields[key].default
         ]
     return changed
+
+
+def changes(before: Config, after: Config) -> list[str]:
+    """The keys that make ``after`` another run than ``before``, as ``Section.key value (was value)``."""
+    changed = []
+    for name in ("", *SECTIONS):
+        old, new = (getattr(config, SECTIONS[name]) if name else config for config in (before, after))
+        changed += [
+            f"{name + '.' if name else ''}{key} {show(getattr(new, key))} (was {show(getattr(old, key))})"
+            for key in keys_of(name)
+            if key not in ABOUT_NO_RUN and getattr(old, key) != getattr(new, key)
+        ]
+    return changed
+
+
+def of_new_run(config: Config) -> Config:
+    """Without what makes it go on with another run."""
+    return config.model_copy(update={"resume": None, "start_checkpoint": None, "force": False})
 
 
 class _Dumper(yaml.SafeDumper):

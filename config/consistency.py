@@ -24,6 +24,8 @@ def check(config: Config) -> None:
 
 
 def _check_start(config: Config) -> None:
+    if config.resume is not None or config.start_checkpoint is not None:
+        return
     label, path = "GenerateCamParams.init_shape", config.camera.init_shape
     if config.model.pretrained_model_path is not None:
         label, path = "ModelParams.pretrained_model_path", config.model.pretrained_model_path

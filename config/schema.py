@@ -13,7 +13,7 @@ from pydantic import Field
 
 from config.camera_params import GenerateCamParams
 from config.guidance_params import GuidanceParams
-from config.keys import Flag, OptionalText, Section, Text, Whole, key, one_of, whole_numbers
+from config.keys import Flag, OptionalText, Real, Section, Text, Whole, key, one_of, whole_numbers
 from config.model_params import ModelParams, PipelineParams
 from config.optimization_params import OptimizationParams
 
@@ -46,9 +46,14 @@ class Config(Section):
     quiet: Flag = key(False, "no progress bar")
     detect_anomaly: Flag = key(False, "let autograd name the operation that made a NaN (slow)")
     checkpoint_iterations: Annotated[tuple[int, ...], whole_numbers(1)] = key(
-        (), "iterations at which a checkpoint is written", unused=True
+        (), "iterations after which a checkpoint is written, besides those by time"
     )
-    start_checkpoint: OptionalText = key(None, "a checkpoint to continue from", unused=True)
+    checkpoint_minutes: Real = key(5.0, "minutes between checkpoints; the last two are kept", gt=0)
+    resume: OptionalText = key(None, "folder of a run to continue from its last checkpoint")
+    start_checkpoint: OptionalText = key(
+        None, "one of a run's checkpoints (a file), to continue it from there"
+    )
+    force: Flag = key(False, "continue although settings or the prior are other than the checkpoint's")
     debug_from: Whole = key(-1, "iteration from which the CUDA rasterizer dumps", unused=True, ge=-1)
     ip: Text = key("127.0.0.1", "address of the old viewer's server", unused=True)
     port: Whole = key(2355, "port of the old viewer's server", unused=True, ge=0, le=65535)

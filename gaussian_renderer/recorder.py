@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from types import TracebackType
 
 import torch
@@ -20,7 +20,7 @@ from scene.cameras import Cameras, six_views, turntable
 from scene.cameras_json import cameras_json, cfg_args
 from scene.gaussian_model import GaussianModel
 from utils.files import write_text
-from utils.media import Row, contact_sheet, open_video, rows_sheet, write_png, write_video
+from utils.media import Row, contact_sheet, read_image, rows_sheet, write_png, write_video
 from utils.report import report_sheet, tiles
 from utils.run_folder import RunFolder
 
@@ -35,12 +35,15 @@ def evenly(iterations: int, times: int) -> set[int]:
 
 
 class Recorder:
-    """Writes a run's files as it goes. A context manager: the process video appears when the block ends.
+    """Writes a run's files as it goes. A context manager, which closes the log.
 
-    `decode` makes images [V, 3, H, W] of clean latents [V, ...].
+    `decode` makes images [V, 3, H, W] of clean latents [V, ...]; `done`: iterations that are done already, from a
+    checkpoint.
     """
 
-    def __init__(self, config: Config, run: RunFolder, decode: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self, config: Config, run: RunFolder, decode: Callable[[Tensor], Tensor], done: int = 0
+    ) -> None:
         self.config, self.run, self._decode = config, run, decode
         iterations = config.optimization.iterations
         self._test_steps = evenly(iterations, config.test_ratio)
@@ -54,11 +57,8 @@ class Recorder:
         self._process_cameras = turntable(
             config.camera.model_copy(update={"default_polar": polar}), max(frames, 1)
         )
-        self._strip_steps = evenly(iterations, STRIP)
-        self._strip: list[Tensor] = []
-        self._resources = ExitStack()
-        self._write_frame = self._resources.enter_context(open_video(run.process_video)) if frames else None
-        self._writer = SummaryWriter(str(run.root))
+        # What was logged after the checkpoint is logged again.
+        self._writer = SummaryWriter(str(run.root), purge_step=done + 1 if done else None)
         write_text(run.config, configuration.dump(config))
         write_text(run.cfg_args, cfg_args(config.model.sh_degree, str(run.root), white_background=self.white))
         write_text(run.cameras, cameras_json(six_views(config.camera)))
@@ -112,12 +112,10 @@ class Recorder:
             gaussians.save_ply(self.run.point_cloud(step))
 
     def _process_frame(self, step: int, gaussians: GaussianModel) -> None:
-        assert self._write_frame is not None
+        """A file of its own until the end, so that a run that stops here can go on."""
         index = self._process[step]
         frame = self._show(gaussians, self._process_cameras[index : index + 1]).rgb[0]
-        self._write_frame(frame)
-        if step in self._strip_steps:
-            self._strip.append(frame)
+        write_png(self.run.process_frame(index), frame)
 
     def _test(self, step: int, gaussians: GaussianModel) -> None:
         cameras = six_views(self.config.camera)
@@ -134,12 +132,17 @@ class Recorder:
             write_video(self.run.video(step, "depth"), frames.depth)
 
     def finish(self, gaussians: GaussianModel, lines: list[str]) -> None:
-        """The final asset and the report, with `lines` of text under its pictures."""
+        """The final asset, the process video, and the report, with `lines` of text under its pictures."""
         gaussians.save_ply(self.run.asset)
+        frames = [self.run.process_frame(index) for index in sorted(self._process.values())]
+        frames = [frame for frame in frames if frame.exists()]
         shown = self._show(gaussians, six_views(self.config.camera))
         rows = [Row("Six views, 60° apart", shown.rgb), Row("Their depth", shown.depth)]
-        if self._strip:
-            rows.append(Row("As it formed", torch.stack(self._strip)))
+        if frames:
+            strip = sorted({round((len(frames) - 1) * (k + 1) / STRIP) for k in range(STRIP)})
+            rows.append(Row("As it formed", torch.stack([read_image(frames[index]) for index in strip])))
+            write_video(self.run.process_video, map(read_image, frames))
+            shutil.rmtree(self.run.process_frames)
         write_png(self.run.report, report_sheet(self.config.guidance.text, lines, rows))
 
     def __enter__(self) -> Recorder:
@@ -149,4 +152,3 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._writer.close()
-        self._resources.__exit__(kind, error, trace)

@@ -78,12 +78,14 @@ class GuidanceOutput:
 
     Attributes:
         loss: the scalar.
+        times: by name, the mean over views of the timesteps that the method looked at.
         diagnostics: what to log: numbers, and detached scalars left on their device.
         gradient: [V, ...] with respect to the latents, scaled.
         predictions: by name, the clean latents [V, ...] that the method's branches predict.
     """
 
     loss: torch.Tensor
+    times: dict[str, float]
     diagnostics: dict[str, torch.Tensor | float]
     gradient: torch.Tensor
     predictions: Mapping[str, torch.Tensor]
@@ -113,8 +115,8 @@ class Guidance:
             gradient = sum(wanted.parts.values(), torch.zeros_like(z0))
             scale = self._scale(gradient)
             gradient = scale * gradient
+            times = {name: float(t.double().mean()) for name, t in wanted.times.items()}
             diagnostics = {
-                **{name: float(t.double().mean()) for name, t in wanted.times.items()},
                 "unet_evals_per_view": self.denoiser.evaluations / len(z0),
                 **{f"grad_norm_{name}": (scale * part).norm() for name, part in wanted.parts.items()},
                 "grad_norm": gradient.norm(),
@@ -125,7 +127,7 @@ class Guidance:
                 in_pixels = scale * self._pixel_gradient(wanted.pixels, images)
                 diagnostics["grad_norm_pixels"] = in_pixels.norm()
             loss = loss + surrogate_loss(images, in_pixels)
-        return GuidanceOutput(loss, diagnostics, gradient, wanted.predictions)
+        return GuidanceOutput(loss, times, diagnostics, gradient, wanted.predictions)
 
     def _scale(self, gradient: torch.Tensor) -> torch.Tensor | float:
         """lambda, divided by the RMS of each view if wanted (and if it is not 0): a number or [V, 1, ...]."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from utils.files import digest_of_file
 
 logger = logging.getLogger(__name__)
 
@@ -160,3 +163,21 @@ def _download(repo: str, half: bool) -> Path:
         cause = error.__cause__ if isinstance(error, DryRunError) and error.__cause__ else error
         reason = f"{type(cause).__name__}: {cause}".splitlines()[0].rstrip(".")
         raise PriorError(f"{looked} and could not be fetched from the hub ({reason}); {WAYS_OUT}.") from None
+
+
+def fingerprint(folder: ModelFolder) -> str:
+    """SHA-256 over the names and contents of the files that a run depends on."""
+    paths = [weights.path for weights in folder.weights.values()]
+    paths += [
+        path for path in _files(folder.path) if path.startswith("tokenizer/") or path.endswith("config.json")
+    ]
+    found = hashlib.sha256()
+    for path in sorted(paths):
+        found.update(f"{path} {_digest(folder.path / path)}\n".encode())
+    return found.hexdigest()
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file, by which the hub's cache calls large ones already."""
+    name = path.resolve().name
+    return name if re.fullmatch(r"[0-9a-f]{64}", name) else digest_of_file(path)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 
-from guidance.model_files import ModelFolder, PriorError, find_model
+from guidance.model_files import ModelFolder, PriorError, find_model, fingerprint
 from guidance.schedule import Schedule
 from guidance.solver import eps_of_v
 
@@ -30,6 +31,7 @@ class StableDiffusionPrior:
 
     Args:
         vae, unet: diffusers' AutoencoderKL and UNet2DConditionModel (which type checkers cannot see into).
+        folder: where they come from.
 
     Attributes:
         alphas_cumprod: [T] abar_t.
@@ -45,6 +47,7 @@ class StableDiffusionPrior:
         tokenizer: CLIPTokenizer,
         alphas_cumprod: torch.Tensor,
         prediction_type: str,
+        folder: ModelFolder | None = None,
     ) -> None:
         if prediction_type not in ("epsilon", "v_prediction"):
             raise PriorError(
@@ -63,6 +66,7 @@ class StableDiffusionPrior:
         self.device, self.dtype = unet.device, unet.dtype
         self.image_size = int(unet.config.sample_size) * 2 ** (len(vae.config.block_out_channels) - 1)
         self._schedule = Schedule(alphas_cumprod)
+        self._folder = folder
         self._predicts_v = prediction_type == "v_prediction"
 
     @classmethod
@@ -105,7 +109,13 @@ class StableDiffusionPrior:
             tokenizer=tokenizer,
             alphas_cumprod=scheduler.alphas_cumprod,
             prediction_type=scheduler.config.prediction_type,
+            folder=folder,
         )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What its files are known by: another fingerprint, other weights. Blank for networks that come from none."""
+        return "" if self._folder is None else fingerprint(self._folder)
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> torch.Tensor:

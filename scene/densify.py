@@ -254,6 +254,14 @@ class Refinement:
     opacity_reset: bool = False
 
 
+def grows(params: OptimizationParams, step: int) -> bool:
+    """Whether `refine` may add Gaussians after iteration `step`."""
+    return (
+        params.densify_from_iter < step < params.densify_until_iter
+        and step % params.densification_interval == 0
+    )
+
+
 def refine(
     optimizer: GaussianOptimizer,
     stats: DensificationStats,
@@ -269,7 +277,7 @@ def refine(
     """
     cloned = parted = pruned = relocated = 0
     densifying = step < params.densify_until_iter
-    if densifying and step > params.densify_from_iter and step % params.densification_interval == 0:
+    if grows(params, step):
         cloned = clone(optimizer, stats, params)
         parted = split(optimizer, stats, params, rng)
         pruned = prune(optimizer, stats, large_too=step > params.opacity_reset_interval)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     from config.schema import OptimizationParams
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a step found. norms: of the gradients before clipping, by group; bad_gradients, bad_parameters: the groups
+    where one is not finite, for which the step was left out."""
+
+    norms: dict[str, float]
+    bad_gradients: list[str]
+    bad_parameters: list[str]
 
 
 class GaussianOptimizer:
@@ -51,34 +61,38 @@ class GaussianOptimizer:
         for group in self.adam.param_groups:
             group["lr"] = rates[group["name"]]
 
-    def clip_gradients(self, step: int) -> dict[str, float]:
-        """Limit the gradient norm of each group by `grad_clip`; returns the norms from before."""
-        limit = float("inf")
-        if self.params.grad_clip:
-            first, last, duration = self.params.grad_clip
-            limit = linear(step, first, last, duration)
-        norms = {}
-        for name, parameter in self.model.raw().items():
-            if parameter.grad is not None and parameter.numel() > 0:
-                norms[name] = float(nn.utils.clip_grad_norm_(parameter, limit))
-        return norms
+    def step(self, step: int) -> Update:
+        """Set the rates, clip each group's gradient by `grad_clip`, update, and forget the gradients.
 
-    def step(self, step: int) -> dict[str, float]:
-        """Set the rates, clip, update and forget the gradients; returns the norms before clipping.
-
-        Raises FloatingPointError, and changes nothing, if a gradient is not finite.
+        Where a gradient or a parameter is not finite, nothing changes but that the gradients are forgotten.
         """
         self.set_rates(step)
-        norms = self.clip_gradients(step)
-        bad = [name for name, norm in norms.items() if not math.isfinite(norm)]
-        if bad:
-            raise FloatingPointError(
-                f"The gradient of {', '.join(bad)} is not finite at iteration {step}; a lower guidance_scale "
-                "or learning rate may help, and --detect_anomaly names the operation that made it."
-            )
-        self.adam.step()
+        update = self._measure()
+        if not (update.bad_gradients or update.bad_parameters):
+            self._clip(update.norms, step)
+            self.adam.step()
         self.adam.zero_grad(set_to_none=True)
-        return norms
+        return update
+
+    def _measure(self) -> Update:
+        """Norms of all gradients and parameters, for which the device is waited for once."""
+        raw = {name: parameter for name, parameter in self.model.raw().items() if parameter.numel() > 0}
+        graded = {name: parameter.grad for name, parameter in raw.items() if parameter.grad is not None}
+        measured = [*graded.values(), *(parameter.detach() for parameter in raw.values())]
+        found = torch.stack([nn.utils.get_total_norm([tensor]) for tensor in measured]).tolist()
+        norms = dict(zip(graded, found))
+        sizes = dict(zip(raw, found[len(graded) :]))
+        return Update(norms, _not_finite(norms), _not_finite(sizes))
+
+    def _clip(self, norms: Mapping[str, float], step: int) -> None:
+        if not self.params.grad_clip:
+            return
+        first, last, duration = self.params.grad_clip
+        limit = linear(step, first, last, duration)
+        for name, norm in norms.items():
+            gradient = self.model.raw()[name].grad
+            if gradient is not None and norm > limit:
+                gradient.mul_(limit / norm)
 
     def append(self, rows: Mapping[str, Tensor]) -> None:
         """Add M Gaussians: raw rows [M, ...] of every group, at the end, with zero moments."""
@@ -122,21 +136,31 @@ class GaussianOptimizer:
             group["params"][0] = parameter
             self.model.set_raw({name: parameter})
 
-    def state_dict(self) -> dict[str, Any]:
-        """A copy of Adam's state; with the model's own, an exact checkpoint."""
-        return copy.deepcopy(self.adam.state_dict())
+    def moments(self) -> dict[str, dict[str, Tensor]]:
+        """Adam's own state of each group: MOMENTS, shaped as the parameter, and its count "step"; {} before the first step."""
+        return {
+            name: dict(self.adam.state[parameter])
+            for name, parameter in self.model.raw().items()
+            if self.adam.state.get(parameter)
+        }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state`, taken from an optimizer of a model with as many Gaussians.
+    def set_moments(self, moments: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Continue from what `moments` gave, copied.
 
-        Raises ValueError if the numbers of rows differ.
+        Raises ValueError for another number of rows, KeyError for a missing tensor.
         """
-        for index, (name, parameter) in enumerate(self.model.raw().items()):
-            moments = state["state"].get(index)
-            if moments and moments["exp_avg"].shape != parameter.shape:
-                raise ValueError(
-                    f"The optimizer state of {name} has shape {list(moments['exp_avg'].shape)}, "
-                    f"but the model's has {list(parameter.shape)}."
-                )
-        # Adam would go on to write into the tensors of `state` itself.
-        self.adam.load_state_dict(copy.deepcopy(state))
+        for name, state in moments.items():
+            parameter = self.model.raw()[name]
+            for key in MOMENTS:
+                if state[key].shape != parameter.shape:
+                    raise ValueError(
+                        f"Adam's {key} of {name} has shape {list(state[key].shape)}, "
+                        f"but the parameter has {list(parameter.shape)}."
+                    )
+            self.adam.state[parameter] = {
+                key: state[key].to(parameter.device, copy=True) for key in (*MOMENTS, "step")
+            }
+
+
+def _not_finite(values: Mapping[str, float]) -> list[str]:
+    return [name for name, value in values.items() if not math.isfinite(value)]

@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "scene": {"utils", "config"},
     "gaussian_renderer": {"utils", "config", "scene"},
     "guidance": {"utils", "config"},
+    "training": {"utils", "config", "scene", "gaussian_renderer", "guidance"},
     "evaluation": {"utils", "config", "scene", "gaussian_renderer", "guidance", "train"},
 }
 FILES = [path for package in MAY_IMPORT for path in sorted((ROOT / package).rglob("*.py"))]

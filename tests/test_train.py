@@ -26,26 +26,6 @@ from utils.run_cost import RunCost
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="session")
-def tiny_prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tests.tiny_diffusers import write_tiny_folder
-
-    folder = tmp_path_factory.mktemp("prior")
-    write_tiny_folder(folder)
-    return folder
-
-
-@pytest.fixture
-def tiny_config(tiny_prior: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
-    """Ten iterations at 64²; runs go to a temporary folder."""
-    monkeypatch.chdir(tmp_path)
-    flags = "--quiet --iterations 10 --init_shape sphere --init_num_pts 300 --image_w 64 --image_h 64 --vis_interval 5 --test_ratio 2"
-    flags += (
-        " --text mug --save_video --densify_from_iter 0 --densify_until_iter 8 --densification_interval 4"
-    )
-    return configuration.load([*flags.split(), "--model_key", str(tiny_prior)])
-
-
 def test_a_run_leaves_every_file_that_users_look_for(tiny_config: Config) -> None:
     root = train(tiny_config).run.root
     expected = ["config.yaml", "cfg_args", "cameras.json", "start.png", "render_report.png", "save/asset.ply"]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 OUTPUTS = Path("outputs")
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,25 @@ class RunFolder:
             return cls(root)
         raise FileExistsError(f"{base} and 999 names like it exist already; choose another workspace.")
 
+    def remove_if_empty(self) -> None:
+        """Remove the folder if it holds nothing but its lock."""
+        names = {path.name for path in self.root.iterdir()} if self.root.is_dir() else {"gone"}
+        if names <= {LOCK}:
+            (self.root / LOCK).unlink(missing_ok=True)
+            self.root.rmdir()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes out. Raises BlockingIOError, one sentence, if one is at work in this folder."""
+        with open(self.root / LOCK, "w", encoding="ascii") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BlockingIOError(
+                    f"{self.root} belongs to a run that is still going: wait for it, or stop it."
+                ) from None
+            yield
+
     @property
     def config(self) -> Path:
         return self.root / "config.yaml"
@@ -49,6 +72,11 @@ class RunFolder:
     @property
     def cameras(self) -> Path:
         return self.root / "cameras.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the last ones."""
+        return self.root / "checkpoints"
 
     @property
     def start(self) -> Path:
@@ -77,6 +105,14 @@ class RunFolder:
     @property
     def process_video(self) -> Path:
         return self.root / "process_videos" / "video_rgb.mp4"
+
+    @property
+    def process_frames(self) -> Path:
+        """The folder where the frames of `process_video` wait for its end."""
+        return self.process_video.parent / "frames"
+
+    def process_frame(self, index: int) -> Path:
+        return self.process_frames / f"{index:05d}.png"
 
     def point_cloud(self, step: int) -> Path:
         return self.root / "point_cloud" / f"iteration_{step}" / "point_cloud.ply"

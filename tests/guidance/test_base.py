@@ -75,7 +75,7 @@ def test_parts_add_up_and_are_reported() -> None:
     torch.testing.assert_close(derivative(guidance, latents(3)), expected)
     torch.testing.assert_close(output.gradient, expected)
     assert output.predictions is wanted.predictions
-    assert output.diagnostics["t"] == 3.0
+    assert output.times["t"] == 3.0
     assert output.diagnostics["unet_evals_per_view"] == 0
     for name, part in {**parts, "": parts["near"] + parts["far"]}.items():
         reported = output.diagnostics[f"grad_norm_{name}".rstrip("_")]

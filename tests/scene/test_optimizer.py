@@ -121,23 +121,35 @@ def test_rates_follow_the_schedules() -> None:
     assert {g["name"]: g["lr"] for g in optimizer.adam.param_groups} == middle
 
 
+def gradients_at_adam(optimizer: GaussianOptimizer, step: int) -> dict[str, float]:
+    """The norms of the gradients that Adam gets in `step`."""
+    seen: dict[str, float] = {}
+
+    def look(*_: object) -> None:
+        raw = optimizer.model.raw()
+        seen.update({name: float(p.grad.norm()) for name, p in raw.items() if p.grad is not None})
+
+    hook = optimizer.adam.register_step_pre_hook(look)
+    norms = optimizer.step(step).norms
+    hook.remove()
+    assert norms["xyz"] == pytest.approx(600.0)
+    return seen
+
+
 def test_each_group_is_clipped_by_itself_and_the_limit_rises() -> None:
     optimizer = build(params=OptimizationParams(grad_clip=(2.0, 8.0, 1000)))
     for step, limit in ((0, 2.0), (500, 5.0), (3000, 8.0)):
         for name, parameter in optimizer.model.raw().items():
             parameter.grad = torch.full_like(parameter, 100.0 if name == "xyz" else 1e-3)
-        norms = optimizer.clip_gradients(step)
-        raw = optimizer.model.raw()
-        assert norms["xyz"] == pytest.approx(600.0)
-        assert raw["xyz"].grad.norm().item() == pytest.approx(limit, rel=1e-4)
-        assert raw["f_dc"].grad.norm().item() == pytest.approx(6e-3, rel=1e-4)
+        clipped = gradients_at_adam(optimizer, step)
+        assert clipped["xyz"] == pytest.approx(limit, rel=1e-4)
+        assert clipped["f_dc"] == pytest.approx(6e-3, rel=1e-4)
 
 
 def test_without_a_limit_gradients_stay() -> None:
     optimizer = build()
     optimizer.model._means.grad = torch.full_like(optimizer.model._means, 100.0)
-    assert optimizer.clip_gradients(1) == {"xyz": pytest.approx(600.0)}
-    assert bool((optimizer.model._means.grad == 100.0).all())
+    assert gradients_at_adam(optimizer, 1) == {"xyz": pytest.approx(600.0)}
 
 
 def test_a_checkpoint_continues_exactly() -> None:
@@ -146,13 +158,13 @@ def test_a_checkpoint_continues_exactly() -> None:
     train(source, goal, range(1, 5))
     model = GaussianModel(source.model.state_dict())
     resumed = GaussianOptimizer(model, PARAMS, extent=2.0)
-    resumed.load_state_dict(source.state_dict())
+    resumed.set_moments(source.moments())
     for optimizer in (source, resumed):
         train(optimizer, goal, range(5, 9))
     assert_same(source.model, resumed.model.state_dict())
     other = build(count=5)
-    with pytest.raises(ValueError, match="optimizer state of xyz"):
-        other.load_state_dict(source.state_dict())
+    with pytest.raises(ValueError, match="Adam's exp_avg of xyz"):
+        other.set_moments(source.moments())
 
 
 def test_wrong_masks_and_rows_are_named() -> None:

@@ -1,0 +1,30 @@
+"""Fixtures of the whole program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import config as configuration
+from config import Config
+
+
+@pytest.fixture(scope="session")
+def tiny_prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.tiny_diffusers import write_tiny_folder
+
+    folder = tmp_path_factory.mktemp("prior")
+    write_tiny_folder(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny_config(tiny_prior: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """Ten iterations at 64²; runs go to a temporary folder."""
+    monkeypatch.chdir(tmp_path)
+    flags = "--quiet --iterations 10 --init_shape sphere --init_num_pts 300 --image_w 64 --image_h 64 --vis_interval 5 --test_ratio 2"
+    flags += (
+        " --text mug --save_video --densify_from_iter 0 --densify_until_iter 8 --densification_interval 4"
+    )
+    return configuration.load([*flags.split(), "--model_key", str(tiny_prior)])

@@ -1,0 +1,90 @@
+"""When a run is kept, and where."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shlex
+import time
+from pathlib import Path
+
+from config.schema import Config
+from scene.densify import grows
+from training.state import Training, checkpoint_of
+from utils import checkpoints
+from utils.checkpoints import Checkpoint
+from utils.run_folder import RunFolder
+
+SHARE_FOR_GROWTH = 0.05
+"""Before the number of Gaussians grows, a checkpoint is written if checkpoints have cost no larger a share of the time."""
+
+logger = logging.getLogger(__name__)
+
+
+class Keeper:
+    """Writes the checkpoints of one run: after `checkpoint_iterations`, every `checkpoint_minutes`, before density
+    control adds Gaussians (where memory may run out), and whenever it is told to."""
+
+    def __init__(self, config: Config, run: RunFolder) -> None:
+        self._iterations, self._seconds = set(config.checkpoint_iterations), 60 * config.checkpoint_minutes
+        self._params, self._run = config.optimization, run
+        self._last, self._cost = time.monotonic(), 0.0
+
+    def after_step(self, state: Training) -> None:
+        """Keep the run if that is due."""
+        step, waited = state.counts.step, time.monotonic() - self._last
+        growth = grows(self._params, step + 1) and self._cost <= SHARE_FOR_GROWTH * waited
+        if step in self._iterations or waited >= self._seconds or growth:
+            self.keep(state)
+
+    def keep(self, state: Training) -> bool:
+        """Write a checkpoint; returns whether the disk took it. If not, that is told, and the ones from before stay."""
+        began = time.monotonic()
+        try:
+            checkpoints.save(self._run.checkpoints, checkpoint_of(state))
+        except OSError as error:
+            steps = checkpoints.steps_in(self._run.checkpoints)
+            last = f"the last one is of iteration {steps[-1]}" if steps else "there is none yet"
+            logger.warning(
+                "No checkpoint of iteration %d in %s (%s): the run goes on, %s.",
+                state.counts.step,
+                self._run.checkpoints,
+                error.strerror or error,
+                last,
+            )
+            return False
+        finally:
+            self._last = time.monotonic()
+            self._cost = self._last - began
+        return True
+
+    def last_words(self, state: Training) -> str:
+        """Keep the run, if it is sound, and say how to go on with it."""
+        if not state.gaussians.nonfinite():
+            self.keep(state)
+        steps = checkpoints.steps_in(self._run.checkpoints)
+        if not steps:
+            return "There is no checkpoint to go on from."
+        return f"To go on from iteration {steps[-1]}: python train.py --resume {shlex.quote(str(self._run.root))}"
+
+
+def checkpoint_to_resume(run: RunFolder, file: str | None) -> Checkpoint | None:
+    """The last sound checkpoint of a run, or the one in `file`; None if there is none yet.
+
+    Raises ValueError, one sentence, if the run is finished or the checkpoints are damaged, and OSError.
+    """
+    if file is not None:
+        step = re.fullmatch(r"iteration_(\d{1,9})\.(json|safetensors)", Path(file).name)
+        if step is None:
+            raise ValueError(
+                f"start_checkpoint is {file!r}, but it must be such as checkpoints/iteration_300.json."
+            )
+        return checkpoints.load(run.checkpoints, int(step[1]))
+    if run.result.exists():
+        raise ValueError(
+            f"{run.root} is finished; --start_checkpoint continues it from one of its checkpoints."
+        )
+    found = checkpoints.load_last(run.checkpoints)
+    if found is None:
+        logger.warning("%s has no checkpoint yet: it starts over.", run.root)
+    return found

@@ -1,0 +1,125 @@
+"""Everything that an iteration reads and changes, from a configuration or from a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+import config as configuration
+import guidance
+from config import Config
+from guidance import Guidance, PromptEmbeddings, StableDiffusionPrior
+from scene.densify import DensificationStats
+from scene.gaussian_model import GaussianModel
+from scene.initialize import initialize
+from scene.optimizer import GaussianOptimizer
+from scene.snapshot import restore, snapshot
+from utils.checkpoints import Checkpoint
+from utils.device import resolve_device
+from utils.rng import Generators
+
+
+@dataclass
+class Counts:
+    """What a run has done so far. seconds: of its loop; evaluations: of the U-Net, per view, summed over iterations;
+    dimmed: how often Brightness-Equalised Generation has dimmed the colours; bad_steps: iterations left out because a
+    gradient was not finite, and how many of them were the last ones."""
+
+    step: int = 0
+    seconds: float = 0.0
+    evaluations: float = 0.0
+    dimmed: int = 0
+    bad_steps: int = 0
+    bad_steps_in_a_row: int = 0
+
+
+@dataclass
+class Training:
+    """A run."""
+
+    config: Config
+    optimizer: GaussianOptimizer
+    stats: DensificationStats
+    prior: StableDiffusionPrior
+    prompts: PromptEmbeddings
+    guide: Guidance
+    rng: Generators
+    device: torch.device
+    counts: Counts
+
+    @property
+    def gaussians(self) -> GaussianModel:
+        return self.optimizer.model
+
+
+def assemble(config: Config, checkpoint: Checkpoint | None = None, *, force: bool = False) -> Training:
+    """A run at its start, or where a checkpoint was taken.
+
+    Raises PriorError and ValueError, one sentence each; the latter also for a checkpoint of another run, unless `force`.
+    """
+    device = resolve_device(config.device)
+    torch.autograd.set_detect_anomaly(config.detect_anomaly)
+    rng = Generators(config.seed)
+    params, extent = config.optimization, config.camera.default_radius
+    if checkpoint is None:
+        gaussians = initialize(config, rng["init"], device)
+        optimizer = GaussianOptimizer(gaussians, params, extent)
+        stats, counts = DensificationStats.zeros(len(gaussians), device), Counts()
+    else:
+        counts = _counts_of(checkpoint)
+        if not force:
+            _refuse_other_settings(checkpoint, config)
+        optimizer, stats = restore(checkpoint.tensors, params, extent, rng, device)
+    prior = guidance.load_prior(config, device)
+    if checkpoint is not None and checkpoint.facts.get("prior") != prior.fingerprint and not force:
+        raise ValueError(
+            f"The checkpoint of iteration {counts.step} was made with other weights of "
+            f"{config.guidance.model_key}; --force continues with these."
+        )
+    return Training(
+        config=config,
+        optimizer=optimizer,
+        stats=stats,
+        prior=prior,
+        prompts=guidance.embed_prompts(config, prior),
+        guide=guidance.build(config, prior),
+        rng=rng,
+        device=device,
+        counts=counts,
+    )
+
+
+def checkpoint_of(state: Training) -> Checkpoint:
+    """All that the rest of the run depends on."""
+    facts = {
+        "config": state.config.model_dump(mode="json"),
+        "prior": state.prior.fingerprint,
+        "counts": vars(state.counts),
+        "torch": torch.__version__,
+    }
+    return Checkpoint(state.counts.step, snapshot(state.optimizer, state.stats, state.rng), facts)
+
+
+def _counts_of(checkpoint: Checkpoint) -> Counts:
+    try:
+        return Counts(**checkpoint.facts["counts"])
+    except (KeyError, TypeError):
+        raise ValueError(
+            f"The checkpoint of iteration {checkpoint.step} does not say what was done so far: it is another program's."
+        ) from None
+
+
+def _refuse_other_settings(checkpoint: Checkpoint, config: Config) -> None:
+    try:
+        before = Config.model_validate(checkpoint.facts["config"])
+    except (KeyError, ValueError):
+        raise ValueError(
+            f"The checkpoint of iteration {checkpoint.step} has settings of another version; --force uses the present ones."
+        ) from None
+    changed = configuration.changes(before, config)
+    if changed:
+        raise ValueError(
+            f"The checkpoint of iteration {checkpoint.step} is of another run, for {', '.join(changed)}; "
+            "--force continues all the same."
+        )
