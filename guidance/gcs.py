@@ -76,7 +76,8 @@ class GCS:
         clean_e = solver.clean(z_e, eps_e, e, self.schedule)
 
         parts, predictions = {}, {"at e, without the prompt": clean_e}
-        mean = 2 / len(z0)
+        # The mean is over all views of an iteration, of which these may be a part.
+        mean = 2 / p.C_batch_size
         if p.w_cc > 0:
             # L_CC = |G(z_t, t, e, empty) - sg G(z_s^t, s, e, empty)|^2 (Eq. 6); the chain of linear coefficients from
             # z_0 to G(z_t) is alpha_e (alpha_s / alpha_e) (alpha_t / alpha_s) (alpha_e / alpha_t) = alpha_e.

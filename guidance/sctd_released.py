@@ -73,7 +73,7 @@ class ReleasedSCTD:
         if self.w_cp > 0:
             eps_y = self.denoiser.guided(g_y, s_m, conditioning, omega).eps
             clean_y = predictions["at s_m, guided"] = solver.clean(g_y, eps_y, s_m, schedule)
-            pixels = PixelGradient(clean, clean_y, 2 * p.rgb_scale * self.w_cp / len(z0))
+            pixels = PixelGradient(clean, clean_y, 2 * p.rgb_scale * self.w_cp / p.C_batch_size)
         return Gradient(
             parts={"self": w * (g_s - z_sm), "cross": (omega + 1) * w * (z_sm - g_y)},
             times={"t": t, "s": s, "s_m": s_m},

@@ -71,8 +71,11 @@ class GaussianOptimizer:
         if not (update.bad_gradients or update.bad_parameters):
             self._clip(update.norms, step)
             self.adam.step()
-        self.adam.zero_grad(set_to_none=True)
+        self.forget_gradients()
         return update
+
+    def forget_gradients(self) -> None:
+        self.adam.zero_grad(set_to_none=True)
 
     def _measure(self) -> Update:
         """Norms of all gradients and parameters, for which the device is waited for once."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from scene.densify import DensificationStats
 from scene.gaussian_model import ATTRIBUTES, GaussianModel
 from scene.optimizer import GaussianOptimizer
+from utils.device import HOST
 from utils.rng import Generators
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def snapshot(optimizer: GaussianOptimizer, stats: DensificationStats, rng: Gener
     }
     named |= {f"stats/{field.name}": getattr(stats, field.name) for field in fields(stats)}
     named |= {f"rng/{name}": value for name, value in rng.state_dict().items()}
-    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in named.items()}
+    return {name: value.detach().to(HOST, copy=True).contiguous() for name, value in named.items()}
 
 
 def restore(

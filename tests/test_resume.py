@@ -12,6 +12,9 @@ import torch
 
 import config as configuration
 from config import Config
+from gaussian_renderer.training_views import TrainingViews
+from scene.cameras import Cameras
+from scene.gaussian_model import GaussianModel
 from scene.optimizer import GaussianOptimizer, Update
 from tests.changed import changed
 from train import Interrupted, main, train
@@ -90,10 +93,11 @@ def test_a_kill_in_the_middle_of_writing_costs_that_checkpoint_only(
     def killed(*_: object) -> None:
         raise Killed
 
-    keys = {"checkpoint_iterations": (2, 5), "densify_until_iter": config.optimization.densify_until_iter}
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(checkpoints, "_digest_of", killed)
-        train(changed(config, **keys), tmp_path / "cut")
+    monkeypatch.setattr(checkpoints, "_digest_of", killed)
+    with pytest.raises(Killed):
+        train(changed(config, checkpoint_iterations=(2,)), tmp_path / "cut")
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
     cut = the_run(tmp_path / "cut")
     assert checkpoints.steps_in(cut.checkpoints) == []
     resumed = train(configuration.load(["--resume", str(cut.root), "--quiet"]))
@@ -207,7 +211,7 @@ def test_what_cannot_be_resumed_is_one_sentence(
     finished = train(config, tmp_path / "whole").run.root
     assert main(configuration.load(["--resume", str(finished), "--quiet"])) == 1
     assert "is finished" in capsys.readouterr().err
-    with pytest.raises(configuration.ConfigError, match="holds no config.yaml"):
+    with pytest.raises(configuration.ConfigError, match=r"holds no config\.yaml"):
         configuration.load(["--resume", str(tmp_path)])
     cut = stopped(config, tmp_path / "cut")
     with cut.lock():
@@ -272,3 +276,27 @@ def test_ten_bad_gradients_in_a_row_stop_the_run_with_a_sound_checkpoint(
     found = checkpoints.load_last(RunFolder(root.parent).checkpoints)
     assert found is not None
     assert all(bool(torch.isfinite(value.float()).all()) for value in found.tensors.values())
+
+
+def test_views_that_do_not_fit_into_memory_are_halved_once_and_for_all(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from training import step as stepping
+
+    original, seen = stepping.training_views, []
+
+    def cramped(gaussians: GaussianModel, cameras: Cameras, *rest: object) -> TrainingViews:
+        if len(cameras) > 2:
+            raise torch.OutOfMemoryError
+        seen.append(len(cameras))
+        return original(gaussians, cameras, *rest)
+
+    monkeypatch.setattr(stepping, "training_views", cramped)
+    result = train(changed(config, C_batch_size=5))
+    assert not result.gaussians.nonfinite()
+    assert set(seen) <= {1, 2}
+    assert sum(seen) == 5 * config.optimization.iterations
+    assert (
+        caplog.text.count("Out of memory at iteration 1: from here on 3 views at a time, in place of 5.") == 1
+    )
+    assert caplog.text.count("Out of memory") == 2

@@ -24,7 +24,8 @@ from utils.rng import Generators
 class Counts:
     """What a run has done so far. seconds: of its loop; evaluations: of the U-Net, per view, summed over iterations;
     dimmed: how often Brightness-Equalised Generation has dimmed the colours; bad_steps: iterations left out because a
-    gradient was not finite, and how many of them were the last ones."""
+    gradient was not finite, and how many of them were the last ones; views_at_once: views of an iteration that fit into
+    memory together, None for all."""
 
     step: int = 0
     seconds: float = 0.0
@@ -32,6 +33,7 @@ class Counts:
     dimmed: int = 0
     bad_steps: int = 0
     bad_steps_in_a_row: int = 0
+    views_at_once: int | None = None
 
 
 @dataclass

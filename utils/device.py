@@ -54,6 +54,24 @@ def peak_memory(device: torch.device) -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
+def release_memory(device: torch.device) -> None:
+    """Give back what torch holds of `device` without using it."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are left on `device`, or to this machine's processes; 2^63 - 1 where nothing tells."""
+    if device.type == "cuda":
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + held
+    try:
+        status = Path("/proc/meminfo").read_text(encoding="ascii")
+        return int(re.findall(r"^MemAvailable:\s*(\d+) kB$", status, re.MULTILINE)[0]) * 1024
+    except (OSError, IndexError):
+        return 2**63 - 1
+
+
 def machine(device: torch.device) -> str:
     """What runs on `device` are timed on."""
     if device.type == "cuda":

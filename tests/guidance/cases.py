@@ -30,7 +30,7 @@ OPTIMIZATION = ("iterations", "warmup_iter")
 
 def config_of(variant: str, **changes: object) -> Config:
     """The configuration of a variant with some settings changed, wherever in the configuration they are."""
-    settings = {"iterations": 400, "warmup_iter": 150, **VARIANTS[variant], **changes}
+    settings = {"iterations": 400, "warmup_iter": 150, "C_batch_size": VIEWS, **VARIANTS[variant], **changes}
     top = {name: settings.pop(name) for name in TOP_LEVEL if name in settings}
     optimization = {name: settings.pop(name) for name in OPTIMIZATION}
     return Config.model_validate({**top, "guidance": settings, "optimization": optimization})

@@ -210,13 +210,13 @@ FAULTS: dict[str, dict[str, tuple[str, str, str]]] = {
         ),
     },
     "gcs": {
-        "sign": ("gcs", "mean = 2 / len(z0)", "mean = -2 / len(z0)"),
+        "sign": ("gcs", "mean = 2 / p.C_batch_size", "mean = -2 / p.C_batch_size"),
         "sign of L_CC": ("gcs", "(g_t - g_s)", "(g_s - g_t)"),
         "sign of L_CP": ("gcs", "PixelGradient(clean_e, clean_y", "PixelGradient(clean_y, clean_e"),
         "times swapped in the step": ("gcs", "z_t, at_t.eps, t, e)", "z_t, at_t.eps, e, t)"),
         "times swapped in the draw": ("gcs", "return e, s, t\n", "return s, e, t\n"),
         "no alpha_e": ("gcs", "* solver.per_view(self.schedule.alpha(e), z0) ", ""),
-        "no 2 of the square": ("gcs", "mean = 2 / len(z0)", "mean = 1 / len(z0)"),
+        "no 2 of the square": ("gcs", "mean = 2 / p.C_batch_size", "mean = 1 / p.C_batch_size"),
     },
     "sctd": {
         "sign of self-consistency": ("sctd", "(origin.detach() - g_s)", "(g_s - origin.detach())"),
