@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from guidance.model_files import ModelFolder, PriorError, find_model, fingerprint
 from guidance.schedule import Schedule
 from guidance.solver import eps_of_v
+from utils.device import computes_bfloat16
 
 if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
@@ -36,7 +37,7 @@ class StableDiffusionPrior:
     Attributes:
         alphas_cumprod: [T] abar_t.
         image_size: pixels; images of another size are resized before they are encoded.
-        device, dtype: where and in which precision the networks run.
+        device: where the networks run.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class StableDiffusionPrior:
         # again on the way back, block by block, for a chain of U-Nets would not fit otherwise.
         unet.enable_gradient_checkpointing()
         self.alphas_cumprod = alphas_cumprod
-        self.device, self.dtype = unet.device, unet.dtype
+        self.device = unet.device
         self.image_size = int(unet.config.sample_size) * 2 ** (len(vae.config.block_out_channels) - 1)
         self._schedule = Schedule(alphas_cumprod)
         self._folder = folder
@@ -138,13 +139,16 @@ class StableDiffusionPrior:
         size = (self.image_size, self.image_size)
         if images.shape[-2:] != size:
             images = F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
-        posterior = self.vae.encode((2 * images - 1).to(self.dtype)).latent_dist
-        return posterior.mean.float() * self.vae.config.scaling_factor
+        mean = self._in_range(
+            "vae", lambda dtype: self.vae.encode((2 * images - 1).to(dtype)).latent_dist.mean.float()
+        )
+        return mean * self.vae.config.scaling_factor
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         """Images [V, 3, H, W] float32 in [0, 1] of scaled latents z [V, C, h, w]."""
-        decoded = self.vae.decode((z / self.vae.config.scaling_factor).to(self.dtype)).sample
-        return (0.5 * decoded.float() + 0.5).clamp(0, 1)
+        unscaled = z / self.vae.config.scaling_factor
+        decoded = self._in_range("vae", lambda dtype: self.vae.decode(unscaled.to(dtype)).sample.float())
+        return (0.5 * decoded + 0.5).clamp(0, 1)
 
     def eps(self, z: torch.Tensor, t: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
         """Predicted noise [B, C, h, w] float32 for latents z at timesteps t [B] (host) given cond [B, L, D].
@@ -152,8 +156,30 @@ class StableDiffusionPrior:
         What a v-prediction model says is converted.
         """
         timesteps = t.to(self.device, non_blocking=True)
-        output = self.unet(z.to(self.dtype), timesteps, cond.to(self.dtype)).sample.float()
+        output = self._in_range(
+            "unet", lambda dtype: self.unet(z.to(dtype), timesteps, cond.to(dtype)).sample.float()
+        )
         return eps_of_v(z, output, t, self._schedule) if self._predicts_v else output
+
+    def _in_range(self, name: str, forward: Callable[[torch.dtype], torch.Tensor]) -> torch.Tensor:
+        """forward(the network's precision), again in a wider one where float16 overflows."""
+        output = forward(getattr(self, name).dtype)
+        if getattr(self, name).dtype == torch.float16 and not bool(torch.isfinite(output).all()):
+            self.widen(name)
+            output = forward(getattr(self, name).dtype)
+        return output
+
+    def widen(self, name: str) -> None:
+        """Take a network, "vae" or "unet", that runs in float16 out of it, for good, and say so."""
+        network = getattr(self, name)
+        if network.dtype != torch.float16:
+            return
+        network.to(torch.bfloat16 if computes_bfloat16(self.device) else torch.float32)
+        logger.warning(
+            "%s leaves the range of float16: from here on it runs in %s.",
+            {"vae": "The autoencoder", "unet": "The U-Net"}[name],
+            str(network.dtype).removeprefix("torch."),
+        )
 
 
 def _load_network(

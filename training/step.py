@@ -41,6 +41,9 @@ def training_step(state: Training, step: int, recorder: Recorder) -> dict[str, f
             grad = part.seen.out.means2d.grad
             assert grad is not None
             state.stats.accumulate(grad, part.seen.out.radii, cameras.width, cameras.height)
+    else:
+        # Where the way back through a network of half precision has overflowed, it is this one.
+        state.prior.widen("vae")
     first = parts[0]
     recorder.picture(step, first.seen, first.guided.predictions, first.guided.gradient)
     refine(state.optimizer, state.stats, params, step, rng["densify"])

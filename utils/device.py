@@ -54,6 +54,11 @@ def peak_memory(device: torch.device) -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether `device` computes in bfloat16 itself, not by way of float32."""
+    return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def release_memory(device: torch.device) -> None:
     """Give back what torch holds of `device` without using it."""
     if device.type == "cuda":

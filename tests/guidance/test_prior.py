@@ -43,7 +43,7 @@ def images() -> torch.Tensor:
 
 def test_what_is_loaded(prior: StableDiffusionPrior) -> None:
     assert prior.image_size == 32
-    assert prior.dtype == torch.float32
+    assert prior.unet.dtype == prior.vae.dtype == torch.float32
     assert len(prior.alphas_cumprod) == 1000
     for network in (prior.vae, prior.unet, prior.text_encoder):
         assert not network.training
@@ -224,3 +224,33 @@ def test_a_differentiated_unet_keeps_blocks_only_and_gives_the_same_derivative(
     prior.unet.enable_gradient_checkpointing()
     torch.testing.assert_close(checkpointed, plain, rtol=1e-5, atol=1e-6)
     assert few < many / 2
+
+
+@pytest.mark.parametrize("name", ["vae", "unet"])
+def test_a_network_that_overflows_in_half_precision_leaves_it(
+    folder: Path, images: torch.Tensor, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """Its last convolution is made so strong that answers pass 65504, where float16 ends."""
+    prior = StableDiffusionPrior.load(str(folder), HOST)
+    last = prior.vae.quant_conv if name == "vae" else prior.unet.conv_out
+    with torch.no_grad():
+        for parameter in last.parameters():
+            parameter.mul_(6e4 / parameter.abs().max())
+    images = 1e2 * images.detach()
+    t, cond = torch.tensor([500, 500]), 30 * prior.embed(["a mug", "a car"])
+    z = 30 * torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+
+    def answer() -> torch.Tensor:
+        return prior.encode(images) if name == "vae" else prior.eps(z, t, cond)
+
+    precise = answer()
+    scale = prior.vae.config.scaling_factor if name == "vae" else 1
+    assert float(precise.abs().max()) > 65504 * scale
+    for network in (prior.vae, prior.unet):
+        network.half()
+    for _ in range(2):
+        found = answer()
+        assert float((found - precise).norm() / precise.norm()) < 0.1
+    assert getattr(prior, name).dtype == torch.bfloat16
+    assert ({"vae": prior.unet, "unet": prior.vae}[name]).dtype == torch.float16
+    assert caplog.text.count("leaves the range of float16: from here on it runs in bfloat16") == 1
