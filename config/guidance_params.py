@@ -35,7 +35,7 @@ class GuidanceParams(Section):
         blank_is_default=True,
     )
     fp16: Flag = key(True, "half precision for the prior, where the device computes in it")
-    vram_O: Flag = key(False, "save GPU memory at the cost of time", unused=True)
+    vram_O: Flag = key(False, "one view at a time, which takes the least memory and more time")
     guidance: Annotated[str, one_of("SD")] = key("SD", "the family of priors", unused=True)
     g_device: OptionalText = key(None, "the prior's device; --device sets all devices", unused=True)
     hf_key: OptionalText = key(None, "the same; wins over model_key where it is given")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import model_validator
 
-from config.keys import Flag, OptionalReal, Real, Section, Whole, key, numbers, sentence
+from config.keys import Flag, OptionalReal, OptionalWhole, Real, Section, Whole, key, numbers, sentence
 
 _CLIP = "three numbers [first limit, last limit, iterations] of at least 0, or [] for none"
 
@@ -49,6 +49,9 @@ class OptimizationParams(Section):
     densify_from_iter: Whole = key(100, "first iteration of refinement", ge=0)
     densify_until_iter: Whole = key(3000, "last iteration of refinement", ge=0)
     opacity_reset_interval: Whole = key(300, "iterations between resets of the opacity to 0.01", ge=1)
+    max_num_gaussians: OptionalWhole = key(
+        None, "density control makes no more; null: what half of the free memory holds", ge=1
+    )
     relocate_interval: Whole = key(
         0, "iterations between moves of faint Gaussians to opaque ones; 0: never", ge=0
     )

@@ -17,6 +17,7 @@ from torch import Tensor
 from scene.gaussian_model import GaussianModel
 from scene.optimizer import GaussianOptimizer
 from utils.rotation import quaternion_to_matrix
+from utils.spherical_harmonics import num_coefficients
 
 if TYPE_CHECKING:
     from config.schema import OptimizationParams
@@ -33,8 +34,8 @@ CHILDREN = 2
 """Number of Gaussians that one is split into."""
 CHILD_SHRINK = 0.8 * CHILDREN
 """Divides the scales of the children of a split."""
-MAX_GAUSSIANS = 4_000_000
-"""No clone or split goes beyond this number: a run that diverges must not take the machine with it."""
+SHARE_OF_MEMORY = 0.5
+"""Of what is free when a run begins, for its Gaussians: a run that diverges must not take the machine with it."""
 RELOCATION_JITTER = 0.25
 """Relocated Gaussians land this many standard deviations off their target: exact copies would never part."""
 
@@ -103,13 +104,16 @@ def _strongest(candidates: Tensor, gradient: Tensor, room: int) -> Tensor:
 
 
 @torch.no_grad()
-def clone(optimizer: GaussianOptimizer, stats: DensificationStats, params: OptimizationParams) -> int:
-    """Copy the small Gaussians (scale ≤ percent_dense · extent) with a large gradient; returns how many."""
+def clone(
+    optimizer: GaussianOptimizer, stats: DensificationStats, params: OptimizationParams, most: int
+) -> int:
+    """Copy the small Gaussians (scale ≤ percent_dense · extent) with a large gradient, the strongest ones where there
+    would be more than `most` in all; returns how many."""
     model = optimizer.model
     gradient = stats.mean_gradient()
     small = model.scales.amax(dim=1) <= params.percent_dense * optimizer.extent
     candidates = (gradient >= params.densify_grad_threshold) & small
-    chosen = _strongest(candidates, gradient, max(0, MAX_GAUSSIANS - len(model)))
+    chosen = _strongest(candidates, gradient, max(0, most - len(model)))
     count = int(chosen.sum())
     optimizer.append(_rows(model, chosen))
     stats.append(count)
@@ -118,9 +122,13 @@ def clone(optimizer: GaussianOptimizer, stats: DensificationStats, params: Optim
 
 @torch.no_grad()
 def split(
-    optimizer: GaussianOptimizer, stats: DensificationStats, params: OptimizationParams, rng: torch.Generator
+    optimizer: GaussianOptimizer,
+    stats: DensificationStats,
+    params: OptimizationParams,
+    most: int,
+    rng: torch.Generator,
 ) -> int:
-    """Replace the large Gaussians with a large gradient by two children each; returns how many were split.
+    """Replace the large Gaussians with a large gradient by two children each, as `clone` does; returns how many.
 
     Children are placed by drawing from the parent, their scales are the parent's / 1.6, the rest they
     inherit.
@@ -129,7 +137,7 @@ def split(
     gradient = stats.mean_gradient()
     large = model.scales.amax(dim=1) > params.percent_dense * optimizer.extent
     candidates = (gradient >= params.densify_grad_threshold) & large
-    chosen = _strongest(candidates, gradient, max(0, MAX_GAUSSIANS - len(model)) // (CHILDREN - 1))
+    chosen = _strongest(candidates, gradient, max(0, most - len(model)) // (CHILDREN - 1))
     count = int(chosen.sum())
     if count == 0:
         return 0
@@ -254,6 +262,12 @@ class Refinement:
     opacity_reset: bool = False
 
 
+def bytes_per_gaussian(sh_degree: int, views: int) -> int:
+    """Memory that one takes while training: parameters, gradients, two moments and a copy while rows are added, and what
+    the rasterizer keeps of it for each of an iteration's views, in float32."""
+    return 4 * (5 * (11 + 3 * num_coefficients(sh_degree)) + 64 * views)
+
+
 def grows(params: OptimizationParams, step: int) -> bool:
     """Whether `refine` may add Gaussians after iteration `step`."""
     return (
@@ -267,9 +281,10 @@ def refine(
     stats: DensificationStats,
     params: OptimizationParams,
     step: int,
+    most: int,
     rng: torch.Generator,
 ) -> Refinement:
-    """The density control due after iteration `step` (from 1).
+    """The density control due after iteration `step` (from 1), which makes no more than `most` Gaussians.
 
     Clone, split and prune every `densification_interval` in (densify_from_iter, densify_until_iter);
     opacity resets every `opacity_reset_interval` until then; relocation every `relocate_interval`, if set,
@@ -278,8 +293,8 @@ def refine(
     cloned = parted = pruned = relocated = 0
     densifying = step < params.densify_until_iter
     if grows(params, step):
-        cloned = clone(optimizer, stats, params)
-        parted = split(optimizer, stats, params, rng)
+        cloned = clone(optimizer, stats, params, most)
+        parted = split(optimizer, stats, params, most, rng)
         pruned = prune(optimizer, stats, large_too=step > params.opacity_reset_interval)
         stats.clear()
     if params.relocate_interval > 0 and step % params.relocate_interval == 0 and step < params.iterations:

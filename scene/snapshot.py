@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def snapshot(optimizer: GaussianOptimizer, stats: DensificationStats, rng: Generators) -> dict[str, Tensor]:
     """Gaussians, Adam's moments, densification statistics and generators; copies on the host."""
-    named = {f"gaussians/{name}": value for name, value in optimizer.model.raw().items()}
+    named: dict[str, Tensor] = {f"gaussians/{name}": value for name, value in optimizer.model.raw().items()}
     named |= {
         f"adam/{name}/{key}": value
         for name, state in optimizer.moments().items()

@@ -300,3 +300,24 @@ def test_views_that_do_not_fit_into_memory_are_halved_once_and_for_all(
         caplog.text.count("Out of memory at iteration 1: from here on 3 views at a time, in place of 5.") == 1
     )
     assert caplog.text.count("Out of memory") == 2
+
+
+def test_density_control_makes_no_more_than_it_may(config: Config) -> None:
+    free = train(config).gaussians
+    capped = train(changed(config, max_num_gaussians=310)).gaussians
+    assert len(free) > 310
+    assert 300 < len(capped) <= 310
+
+
+def test_one_view_at_a_time_where_memory_is_precious(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    from training import step as stepping
+
+    original, seen = stepping.training_views, []
+
+    def counted(gaussians: GaussianModel, cameras: Cameras, *rest: object) -> TrainingViews:
+        seen.append(len(cameras))
+        return original(gaussians, cameras, *rest)
+
+    monkeypatch.setattr(stepping, "training_views", counted)
+    train(changed(config, vram_O=True, C_batch_size=3, iterations=2))
+    assert seen == [1] * 6

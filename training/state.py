@@ -10,13 +10,13 @@ import config as configuration
 import guidance
 from config import Config
 from guidance import Guidance, PromptEmbeddings, StableDiffusionPrior
-from scene.densify import DensificationStats
+from scene.densify import SHARE_OF_MEMORY, DensificationStats, bytes_per_gaussian
 from scene.gaussian_model import GaussianModel
 from scene.initialize import initialize
 from scene.optimizer import GaussianOptimizer
 from scene.snapshot import restore, snapshot
 from utils.checkpoints import Checkpoint
-from utils.device import resolve_device
+from utils.device import HOST, free_memory, resolve_device
 from utils.rng import Generators
 
 
@@ -25,7 +25,7 @@ class Counts:
     """What a run has done so far. seconds: of its loop; evaluations: of the U-Net, per view, summed over iterations;
     dimmed: how often Brightness-Equalised Generation has dimmed the colours; bad_steps: iterations left out because a
     gradient was not finite, and how many of them were the last ones; views_at_once: views of an iteration that fit into
-    memory together, None for all."""
+    memory together, None for all; most_gaussians: what density control may make, decided when the run begins."""
 
     step: int = 0
     seconds: float = 0.0
@@ -34,6 +34,7 @@ class Counts:
     bad_steps: int = 0
     bad_steps_in_a_row: int = 0
     views_at_once: int | None = None
+    most_gaussians: int = 0
 
 
 @dataclass
@@ -53,6 +54,14 @@ class Training:
     @property
     def gaussians(self) -> GaussianModel:
         return self.optimizer.model
+
+    def most_gaussians(self) -> int:
+        """What density control may make of them now: where memory is short, its rest has to wait."""
+        if self.device.type == HOST.type:
+            # This machine's memory serves other processes too: a run's result must not depend on them.
+            return self.counts.most_gaussians
+        each = bytes_per_gaussian(self.config.model.sh_degree, self.config.guidance.C_batch_size)
+        return min(self.counts.most_gaussians, len(self.gaussians) + free_memory(self.device) // each)
 
 
 def assemble(config: Config, checkpoint: Checkpoint | None = None, *, force: bool = False) -> Training:
@@ -79,6 +88,10 @@ def assemble(config: Config, checkpoint: Checkpoint | None = None, *, force: boo
             f"The checkpoint of iteration {counts.step} was made with other weights of "
             f"{config.guidance.model_key}; --force continues with these."
         )
+    if checkpoint is None:
+        # Only now, for the prior has taken its share of the memory.
+        counts.most_gaussians = _most_gaussians(config, device)
+        counts.views_at_once = 1 if config.guidance.vram_O else None
     return Training(
         config=config,
         optimizer=optimizer,
@@ -101,6 +114,13 @@ def checkpoint_of(state: Training) -> Checkpoint:
         "torch": torch.__version__,
     }
     return Checkpoint(state.counts.step, snapshot(state.optimizer, state.stats, state.rng), facts)
+
+
+def _most_gaussians(config: Config, device: torch.device) -> int:
+    if config.optimization.max_num_gaussians is not None:
+        return config.optimization.max_num_gaussians
+    each = bytes_per_gaussian(config.model.sh_degree, config.guidance.C_batch_size)
+    return int(SHARE_OF_MEMORY * free_memory(device)) // each
 
 
 def _counts_of(checkpoint: Checkpoint) -> Counts:

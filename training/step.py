@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ from scene.densify import cap_scales, refine
 from training.faults import judge_update
 from training.state import Training
 from utils.device import release_memory
+
+Number = TypeVar("Number", float, float | Tensor)
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +49,7 @@ def training_step(state: Training, step: int, recorder: Recorder) -> dict[str, f
         state.prior.widen("vae")
     first = parts[0]
     recorder.picture(step, first.seen, first.guided.predictions, first.guided.gradient)
-    refine(state.optimizer, state.stats, params, step, rng["densify"])
+    refine(state.optimizer, state.stats, params, step, state.most_gaussians(), rng["densify"])
     if config.guidance.BEG:
         rgb, alpha = (
             torch.cat([getattr(part.seen.out, name) for part in parts]) for name in ("rgb", "alpha")
@@ -122,6 +125,6 @@ def backward(state: Training, cameras: Cameras, step: int, views: int) -> Part:
     return Part(seen, guided, {name: value.detach() for name, value in losses.items()})
 
 
-def mean_of(values: Sequence[Mapping[str, float | Tensor]]) -> dict[str, float | Tensor]:
+def mean_of(values: Sequence[Mapping[str, Number]]) -> dict[str, Number]:
     """By name, of mappings with the same names."""
     return {name: sum(each[name] for each in values) / len(values) for name in values[0]}

@@ -6,7 +6,6 @@ from itertools import pairwise
 import pytest
 import torch
 
-import scene.densify as densify
 from config.schema import OptimizationParams
 from scene.densify import (
     DensificationStats,
@@ -25,6 +24,7 @@ from scene.optimizer import GaussianOptimizer
 from utils.rotation import quaternion_to_matrix
 
 EXTENT = 2.0
+MANY = 1_000_000
 PARAMS = OptimizationParams(percent_dense=0.05, iterations=1000)  # small means a scale of at most 0.1
 
 
@@ -97,7 +97,7 @@ def test_clone_copies_the_small_ones_with_a_large_gradient() -> None:
     optimizer, stats = build([0.05, 0.05, 0.2, 0.1])
     hot(stats, [1, 2, 3])
     old = optimizer.model.state_dict()
-    assert clone(optimizer, stats, PARAMS) == 2
+    assert clone(optimizer, stats, PARAMS, MANY) == 2
     for name, parameter in optimizer.model.raw().items():
         assert torch.equal(parameter, torch.cat([old[name], old[name][[1, 3]]]))
         moments = optimizer.adam.state[parameter]["exp_avg"]
@@ -110,7 +110,7 @@ def test_split_replaces_the_large_ones_by_two_smaller_children() -> None:
     optimizer, stats = build([0.05, 0.3, 0.2, 0.15])
     hot(stats, [0, 1, 3])
     old = optimizer.model.state_dict()
-    assert split(optimizer, stats, PARAMS, rng()) == 2
+    assert split(optimizer, stats, PARAMS, MANY, rng()) == 2
     model = optimizer.model
     assert len(model) == 4 - 2 + 4
     for name, parameter in model.raw().items():
@@ -129,7 +129,7 @@ def test_children_are_drawn_from_their_parent() -> None:
         optimizer.model._means.zero_()
         optimizer.model._rotations[:] = torch.tensor([0.9, 0.1, -0.3, 0.2])
     rotation = quaternion_to_matrix(optimizer.model._rotations[:1])[0]
-    split(optimizer, stats, PARAMS, rng())
+    split(optimizer, stats, PARAMS, MANY, rng())
     local = optimizer.model.means @ rotation
     torch.testing.assert_close(local.std(dim=0), torch.tensor([0.3, 0.03, 0.03]), rtol=0.05, atol=0)
     assert local.mean(dim=0).norm() < 0.02
@@ -151,19 +151,18 @@ def test_pruning_never_removes_the_last_one() -> None:
     assert optimizer.model.opacities.item() == pytest.approx(0.002)
 
 
-def test_the_number_of_gaussians_is_capped_and_the_strongest_win(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(densify, "MAX_GAUSSIANS", 6)
+def test_the_number_of_gaussians_is_capped_and_the_strongest_win() -> None:
     optimizer, stats = build([0.05] * 5)
     stats.views += 1
     stats.gradient_sum[:] = torch.tensor([1.0, 5.0, 2.0, 3.0, 4.0])
     means = optimizer.model.means.detach().clone()
-    assert clone(optimizer, stats, PARAMS) == 1
+    assert clone(optimizer, stats, PARAMS, 6) == 1
     assert torch.equal(optimizer.model.means[5], means[1])
     hot(stats, list(range(6)))
-    assert clone(optimizer, stats, PARAMS) == 0
+    assert clone(optimizer, stats, PARAMS, 6) == 0
     optimizer, stats = build([0.3] * 5)
     hot(stats, list(range(5)))
-    assert split(optimizer, stats, PARAMS, rng()) == 1
+    assert split(optimizer, stats, PARAMS, 6, rng()) == 1
     assert len(optimizer.model) == 6
 
 
@@ -258,7 +257,7 @@ def test_refine_keeps_the_calendar() -> None:
     for step in (1, 50, 99, *range(100, 601, 25)):
         optimizer, stats = build([0.05, 0.05], [0.5, 0.001], params)
         hot(stats, [0])
-        done = refine(optimizer, stats, params, step, rng())
+        done = refine(optimizer, stats, params, step, MANY, rng())
         if done.cloned:
             cloned.append(step)
             assert (done.pruned, len(optimizer.model)) == (1, 2)
@@ -274,7 +273,7 @@ def test_refine_keeps_the_calendar() -> None:
     params = params.model_copy(update={"densify_until_iter": 0})
     for step in (299, 300, 600):
         optimizer, stats = build([0.05, 0.05], [0.5, 0.001], params)
-        moved.append(refine(optimizer, stats, params, step, rng()).relocated)
+        moved.append(refine(optimizer, stats, params, step, MANY, rng()).relocated)
     assert moved == [0, 1, 0]
 
 
@@ -284,7 +283,7 @@ def test_the_same_seed_refines_the_same() -> None:
         optimizer, stats = build([0.3] * 10, [0.5] * 8 + [0.001] * 2)
         hot(stats, list(range(5)))
         generator = rng()
-        split(optimizer, stats, PARAMS, generator)
+        split(optimizer, stats, PARAMS, MANY, generator)
         relocate(optimizer, stats, generator)
         results.append(optimizer.model.state_dict())
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
