@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
 from typing import NamedTuple
 
 import imageio_ffmpeg
@@ -124,54 +125,53 @@ def _fit(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFo
     return text + "…"
 
 
-@contextmanager
-def open_video(path: str | os.PathLike[str], fps: int = 30) -> Iterator[Callable[[Tensor], None]]:
-    """An MP4 file (H.264, 4:2:0) that takes frames [3 or 1, H, W] in [0, 1] as they come: yields write(frame).
-
-    The file appears when the block ends, and not at all if it raises. Odd sizes get one more row or column, a copy
-    of the last, since 4:2:0 needs even ones. Raises ValueError if there is no frame or one has another size than
-    the first.
-    """
-    encoder: Generator[None, bytes | np.ndarray | None, None] | None = None
-    first: tuple[int, ...] = ()
-
-    def write(frame: Tensor) -> None:
-        nonlocal encoder, first
-        pixels = to_uint8(frame)
-        height, width = pixels.shape[:2]
-        if encoder is None:
-            first = pixels.shape
-            encoder = imageio_ffmpeg.write_frames(
-                str(temporary),
-                (width + width % 2, height + height % 2),
-                fps=fps,
-                codec="libx264",
-                pix_fmt_out="yuv420p",
-                quality=None,
-                macro_block_size=1,
-                output_params=["-crf", "18", "-movflags", "+faststart"],
-            )
-            encoder.send(None)
-        if pixels.shape != first:
-            raise ValueError(f"A frame is {pixels.shape[:2]} pixels, but the first one is {first[:2]}.")
-        even = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        encoder.send(np.ascontiguousarray(even))
-
-    with atomic_path(path) as temporary:
-        try:
-            yield write
-        finally:
-            if encoder is not None:
-                encoder.close()
-        if encoder is None:
-            raise ValueError(f"The video {os.fspath(path)!r} has no frames, but it needs at least 1.")
-
-
 def write_video(path: str | os.PathLike[str], frames: Iterable[Tensor], fps: int = 30) -> None:
-    """Write frames [3 or 1, H, W] in [0, 1] as an MP4 file; see open_video."""
-    with open_video(path, fps) as write:
-        for frame in frames:
-            write(frame)
+    """Write frames [3 or 1, H, W] in [0, 1] as an MP4 file (H.264, 4:2:0), atomically.
+
+    Odd sizes get one more row or column, a copy of the last, since 4:2:0 needs even ones. Raises ValueError if there is no
+    frame or one has another size than the first, and OSError if the encoder cannot write.
+    """
+    pictures, count = map(to_uint8, frames), 0
+    first = next(pictures, None)
+    if first is None:
+        raise ValueError(f"The video {os.fspath(path)!r} has no frames, but it needs at least 1.")
+    height, width = first.shape[:2]
+    with atomic_path(path) as temporary:
+        encoder = imageio_ffmpeg.write_frames(
+            str(temporary),
+            (width + width % 2, height + height % 2),
+            fps=fps,
+            codec="libx264",
+            pix_fmt_out="yuv420p",
+            quality=None,
+            macro_block_size=1,
+            output_params=["-crf", "18", "-movflags", "+faststart"],
+        )
+        encoder.send(None)
+        try:
+            for picture in chain([first], pictures):
+                if picture.shape != first.shape:
+                    raise ValueError(
+                        f"A frame is {picture.shape[:2]} pixels, but the first one is {first.shape[:2]}."
+                    )
+                even = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+                encoder.send(np.ascontiguousarray(even))
+                count += 1
+        except OSError:
+            # Its message is the encoder's whole log.
+            raise OSError("the encoder stopped, perhaps because the disk is full") from None
+        finally:
+            encoder.close()
+        # The encoder does not say whether the last frames, too, found room.
+        if _frames_in(temporary) != count:
+            raise OSError("the encoder did not write all frames, perhaps because the disk is full")
+
+
+def _frames_in(video: Path) -> int:
+    try:
+        return imageio_ffmpeg.count_frames_and_secs(str(video))[0]
+    except (OSError, RuntimeError):
+        return 0
 
 
 def colorize(values: Tensor) -> Tensor:

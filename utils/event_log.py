@@ -1,0 +1,72 @@
+"""TensorBoard's log of a run, which may fail without taking the run along."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+logger = logging.getLogger(__name__)
+
+
+class EventLog:
+    """Scalars, pictures and histograms by 'group/name' and iteration.
+
+    done: iterations of an earlier part of the run; what that has logged beyond them is disregarded. If the disk takes no
+    more, that is told once and the log ends there.
+    """
+
+    def __init__(self, folder: Path, done: int = 0) -> None:
+        _hush_the_writer()
+        self._writer: SummaryWriter | None = None
+        try:
+            self._writer = SummaryWriter(str(folder), purge_step=done + 1 if done else None)
+        except OSError as error:
+            self._give_up(error)
+
+    def scalars(self, step: int, values: Mapping[str, float | Tensor]) -> None:
+        self._try(
+            lambda writer: [writer.add_scalar(name, float(value), step) for name, value in values.items()]
+        )
+
+    def image(self, name: str, image: Tensor, step: int) -> None:
+        """image [3, H, W] in [0, 1]."""
+        self._try(lambda writer: writer.add_image(name, image, step))
+
+    def histogram(self, name: str, values: Tensor, step: int) -> None:
+        self._try(lambda writer: writer.add_histogram(name, values, step))
+
+    def close(self) -> None:
+        self._try(lambda writer: writer.close())
+
+    def _try(self, act: Callable[[SummaryWriter], object]) -> None:
+        if self._writer is None:
+            return
+        try:
+            act(self._writer)
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        self._writer = None
+        logger.warning(
+            "The TensorBoard log cannot be written (%s): the run goes on without it.", error.strerror or error
+        )
+
+
+def _hush_the_writer() -> None:
+    """The writer's own thread raises what it hands to us at the next call as well: it need not be printed twice."""
+    usual = threading.excepthook
+    if getattr(usual, "hushes_the_writer", False):
+        return
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        if not (isinstance(args.exc_value, OSError) and type(args.thread).__name__ == "_AsyncWriterThread"):
+            usual(args)
+
+    hook.hushes_the_writer = True  # type: ignore[attr-defined]
+    threading.excepthook = hook
