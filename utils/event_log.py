@@ -29,9 +29,11 @@ class EventLog:
             self._give_up(error)
 
     def scalars(self, step: int, values: Mapping[str, float | Tensor]) -> None:
-        self._try(
-            lambda writer: [writer.add_scalar(name, float(value), step) for name, value in values.items()]
-        )
+        def add(writer: SummaryWriter) -> None:
+            for name, value in values.items():
+                writer.add_scalar(name, float(value), step)
+
+        self._try(add)
 
     def image(self, name: str, image: Tensor, step: int) -> None:
         """image [3, H, W] in [0, 1]."""

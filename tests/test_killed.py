@@ -1,0 +1,83 @@
+"""SIGKILL at any moment costs the time since the last checkpoint: the run goes on to the very same asset."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import pytest
+
+from tests import killed
+from utils.run_folder import RunFolder
+
+KILLS = 4
+FLAGS = "--iterations 24 --init_num_pts 800 --image_w 64 --image_h 64 --vis_interval 8 --test_ratio 2 --init_shape sphere"
+FLAGS += " --checkpoint_iterations 4 8 12 16 20 --save_video false --pro_frames_num 8 --densify_until_iter 20"
+FLAGS += " --densification_interval 6 --densify_from_iter 0 --densify_grad_threshold 1e-9"
+
+
+@pytest.fixture(scope="module")
+def start() -> Callable[..., ForkServerProcess]:
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["tests.killed"])
+
+    def start(task: Callable[..., None], *given: object) -> ForkServerProcess:
+        process = context.Process(target=task, args=given)
+        process.start()
+        return process
+
+    return start
+
+
+def asset_under(outputs: Path) -> bytes:
+    (asset,) = outputs.rglob("asset.ply")
+    return asset.read_bytes()
+
+
+@pytest.mark.slow
+def test_fifty_kills_end_in_the_same_asset(start: Callable[..., ForkServerProcess], tmp_path: Path) -> None:
+    flags, whole = FLAGS.split(), tmp_path / "whole"
+    hears, tells = get_context("forkserver").Pipe(duplex=False)
+    began = time.monotonic()
+    start(killed.files_of, flags, str(whole), tells.send).join()
+    lasts, files = time.monotonic() - began, hears.recv()
+    expected, chance = asset_under(whole), random.Random(0)
+    resumed_from = set()
+    for number in range(KILLS):
+        outputs = tmp_path / str(number)
+        if number % 2:
+            place = (chance.randrange(1, files + 1), chance.randrange(len(killed.PLACES)))
+            process = start(killed.run, flags, str(outputs), place)
+            what = f"file {place[0]}, {killed.PLACES[place[1]]}"
+            process.join()
+        else:
+            process, moment = start(killed.run, flags, str(outputs)), chance.uniform(0, lasts)
+            what = f"after {moment:.2f} s"
+            process.join(moment)
+            process.kill()
+            process.join()
+        assert process.exitcode in (0, -signal.SIGKILL), what
+        if process.exitcode == 0 or not list(outputs.rglob("result.json")):
+            folders = [file.parent for file in outputs.rglob("config.yaml")]
+            if process.exitcode != 0:
+                # Before there is a run, there is nothing to go on with.
+                again = ["--resume", str(folders[0])] if folders else flags
+                if folders:
+                    resumed_from.add(max([0, *steps_in(folders[0])]))
+                process = start(killed.run, again, str(outputs))
+                process.join()
+                assert process.exitcode == 0, what
+        assert asset_under(outputs) == expected, what
+    # They have died early and late.
+    assert len(resumed_from) >= 4
+
+
+def steps_in(root: Path) -> list[int]:
+    from utils import checkpoints
+
+    return checkpoints.steps_in(RunFolder(root).checkpoints)
