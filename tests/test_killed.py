@@ -15,8 +15,8 @@ import pytest
 from tests import killed
 from utils.run_folder import RunFolder
 
-KILLS = 4
-FLAGS = "--iterations 24 --init_num_pts 800 --image_w 64 --image_h 64 --vis_interval 8 --test_ratio 2 --init_shape sphere"
+KILLS = 50
+FLAGS = "--iterations 24 --C_batch_size 1 --init_num_pts 800 --image_w 64 --image_h 64 --vis_interval 8 --test_ratio 2 --init_shape sphere"
 FLAGS += " --checkpoint_iterations 4 8 12 16 20 --save_video false --pro_frames_num 8 --densify_until_iter 20"
 FLAGS += " --densification_interval 6 --densify_from_iter 0 --densify_grad_threshold 1e-9"
 
