@@ -125,7 +125,10 @@ def _most_gaussians(config: Config, device: torch.device) -> int:
 
 def _counts_of(checkpoint: Checkpoint) -> Counts:
     try:
-        return Counts(**checkpoint.facts["counts"])
+        counts = Counts(**checkpoint.facts["counts"])
+        if not all(value is None or isinstance(value, (int, float)) for value in vars(counts).values()):
+            raise TypeError
+        return counts
     except (KeyError, TypeError):
         raise ValueError(
             f"The checkpoint of iteration {checkpoint.step} does not say what was done so far: it is another program's."

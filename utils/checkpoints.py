@@ -122,14 +122,14 @@ def _read_body(path: Path) -> dict[str, Any]:
     with open(path, "rb") as file:
         content = file.read(LARGEST_FACTS + 1)
     try:
-        if len(content) > LARGEST_FACTS:
-            raise ValueError
-        whole = json.loads(content)
+        whole = json.loads(content) if len(content) <= LARGEST_FACTS else None
         body = whole["checkpoint"]
-        if whole["sha256"] != _digest_of(body):
-            raise ValueError
+        sound = whole["sha256"] == _digest_of(body) and isinstance(body["facts"], dict)
+        sound = sound and {"layout", "bytes", "sha256"} <= set(body)
     except (KeyError, TypeError, ValueError, RecursionError):
-        raise ValueError(f"{path} is not as it was written: it is cut short or changed.") from None
+        sound = False
+    if not sound:
+        raise ValueError(f"{path} is not as it was written: it is cut short or changed.")
     if body["layout"] != LAYOUT:
         raise ValueError(f"{path} has layout {body['layout']}, but this version reads {LAYOUT}.")
     return body

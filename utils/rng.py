@@ -31,11 +31,14 @@ class Generators:
         return {name: generator.get_state() for name, generator in self._generators.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue exactly where `state` was taken. Raises ValueError if its generators are not NAMES."""
+        """Continue exactly where `state` was taken. Raises ValueError if it is of other generators."""
         if set(state) != set(NAMES):
             raise ValueError(f"The generator state holds {sorted(state)}, but it must hold {sorted(NAMES)}.")
         for name, generator in self._generators.items():
-            generator.set_state(state[name])
+            try:
+                generator.set_state(state[name])
+            except (RuntimeError, TypeError):
+                raise ValueError(f"The state of the generator {name!r} is none of torch's.") from None
 
 
 def derive_seed(seed: int, name: str) -> int:

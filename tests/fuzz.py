@@ -1,0 +1,55 @@
+"""Files as accidents and attackers make them of sound ones."""
+
+from __future__ import annotations
+
+import random
+import resource
+import time
+from collections.abc import Callable, Sequence
+
+GIB = 1 << 30
+
+
+def mangled(content: bytes, words: Sequence[bytes], chance: random.Random) -> bytes:
+    """`content` with one to five accidents: bytes changed, cut out, doubled, swapped, or replaced by one of `words`."""
+    mixed = bytearray(content)
+    for _ in range(chance.randint(1, 5)):
+        a = chance.randrange(len(mixed) + 1)
+        b = min(len(mixed), a + chance.choice((1, 1, 2, 4, 30, 1000)))
+        kind = chance.randrange(6)
+        if kind == 0 and a < len(mixed):
+            mixed[a] = chance.randrange(256)
+        elif kind == 1:
+            del mixed[a:b]
+        elif kind == 2:
+            mixed[a:a] = mixed[a:b] * chance.choice((1, 2, 50))
+        elif kind == 3:
+            mixed[a:b] = chance.choice(words)
+        elif kind == 4:
+            mixed[a:a] = chance.choice(words)
+        else:
+            del mixed[a:]
+    return bytes(mixed)
+
+
+class Watched:
+    """Runs things, none of which may take more than 2 s of the processor or a GiB more memory than there was at first."""
+
+    def __init__(self) -> None:
+        self.slowest, self._before = 0.0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    def __call__(self, act: Callable[[], object], allowed: tuple[type[Exception], ...]) -> str | None:
+        """What `act` says if it raises one of `allowed`, None if it works."""
+        began = time.process_time()
+        try:
+            act()
+            return None
+        except allowed as error:
+            return str(error)
+        finally:
+            self.slowest = max(self.slowest, time.process_time() - began)
+
+    def check(self) -> None:
+        assert self.slowest < 2
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - self._before) * 1024
+        assert grown < GIB

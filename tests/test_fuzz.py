@@ -1,0 +1,206 @@
+"""Whatever is in a file, it is read or refused in one sentence, soon and without taking the memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+import config as configuration
+from config import Config, ConfigError
+from scene.densify import DensificationStats
+from scene.gaussian_model import GaussianModel
+from scene.optimizer import GaussianOptimizer
+from scene.ply import read_points
+from scene.snapshot import restore, snapshot
+from tests.fuzz import Watched, mangled
+from utils import checkpoints
+from utils.checkpoints import Checkpoint
+from utils.device import HOST
+from utils.rng import Generators
+
+pytestmark = pytest.mark.slow
+
+PRESETS = sorted((Path(__file__).parents[1] / "config").glob("*.yaml"))
+YAML_WORDS = [
+    *(
+        b"!!python/object/apply:os.system ['true']",
+        b"&a [*a]",
+        b"*a",
+        b"<<: *b",
+        b"{a: {a: {a: ",
+        b"[" * 3000,
+    ),
+    *(
+        b"1e400",
+        b"-.inf",
+        b".nan",
+        b"0x" + b"f" * 50,
+        b"9" * 400,
+        b"1" + b"_0" * 100,
+        b"2001-13-45",
+        b"null",
+        b"~",
+    ),
+    *(
+        b"'",
+        b'"',
+        b"%",
+        b"\t",
+        b"\x00",
+        b"\xff\xfe",
+        b"\xe2\x80\xa8",
+        b"? ",
+        b"- ",
+        b": ",
+        b"|\n",
+        b"---\n",
+        b"...\n",
+    ),
+    *(
+        b"iterations: 10",
+        b"GuidanceParams:\n",
+        b"  text: ''\n",
+        b"true",
+        b"[1, 2]",
+        b"[[1], 2]",
+        b"{}",
+        b"\n\n",
+    ),
+]
+PLY_WORDS = [
+    *(
+        b"element vertex 99999999999\n",
+        b"element vertex -1\n",
+        b"element face 4000000000\n",
+        b"element vertex 0\n",
+    ),
+    *(
+        b"property list uchar int vertex_indices\n",
+        b"property double x\n",
+        b"property float x\n",
+        b"end_header\n",
+    ),
+    *(
+        b"format ascii 1.0\n",
+        b"format binary_big_endian 1.0\n",
+        b"nan",
+        b"inf",
+        b"1e999",
+        b"\n",
+        b"\r\n",
+        b"\xff" * 64,
+    ),
+]
+JSON_WORDS = [
+    *(
+        b"{",
+        b"}",
+        b"[" * 3000,
+        b"null",
+        b"1e999",
+        b"-1",
+        b"99999999999999999999",
+        b'"step": 3',
+        b'"sha256": ""',
+        b"\xff",
+    ),
+    *(b'"facts": {}', b'"layout": 2', b'"bytes": 0', b"NaN", b'"' * 3, b","),
+]
+
+
+def gaussians(count: int = 20) -> GaussianModel:
+    rng = torch.Generator().manual_seed(0)
+    return GaussianModel.from_points(
+        torch.rand(count, 3, generator=rng), torch.rand(count, 3, generator=rng), sh_degree=1
+    )
+
+
+def one_sentence(said: str | None) -> bool:
+    return said is None or (0 < len(said) < 1000 and "\n" not in said.strip())
+
+
+def test_5000_configurations(tmp_path: Path) -> None:
+    chance, watched, path, refused = random.Random(0), Watched(), tmp_path / "x.yaml", 0
+    contents = [preset.read_bytes() for preset in PRESETS]
+    for number in range(5000):
+        path.write_bytes(mangled(chance.choice(contents), YAML_WORDS, chance))
+        said = watched(lambda: configuration.load(["--opt", str(path)]), (ConfigError,))
+        assert one_sentence(said), (number, said)
+        refused += said is not None
+    watched.check()
+    assert 1000 < refused < 5000
+
+
+def test_2000_ply_files(tmp_path: Path) -> None:
+    chance, watched, path, refused = random.Random(0), Watched(), tmp_path / "x.ply", 0
+    gaussians().save_ply(path)
+    contents = [path.read_bytes()]
+    header = (
+        b"ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nproperty float y\nproperty float z\n"
+    )
+    header += b"property uchar red\nproperty uchar green\nproperty uchar blue\nend_header\n"
+    contents.append(header + b"0 0 0 1 2 3\n1 0 0 1 2 3\n0 1 0 1 2 3\n")
+    for number in range(2000):
+        path.write_bytes(mangled(chance.choice(contents), PLY_WORDS, chance))
+        for read in (GaussianModel.load_ply, read_points):
+            said = watched(partial(read, path), (ValueError, OSError))
+            assert one_sentence(said), (number, said)
+            refused += said is not None
+    watched.check()
+    assert 1000 < refused < 4000
+
+
+def test_1000_checkpoints(tmp_path: Path) -> None:
+    params = Config().optimization
+    optimizer = GaussianOptimizer(gaussians(), params, 1.0)
+    for parameter in optimizer.model.raw().values():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step(1)
+    tensors = snapshot(optimizer, DensificationStats.zeros(20), Generators(0))
+    checkpoints.save(tmp_path, Checkpoint(3, tensors, {"counts": {"step": 3}}))
+    stored, described = tmp_path / "iteration_3.safetensors", tmp_path / "iteration_3.json"
+    sound, facts = stored.read_bytes(), described.read_bytes()
+    words = [
+        b"\xff" * 8,
+        b"\x00" * 8,
+        b'"F64"',
+        b'"dtype"',
+        b"[0,0]",
+        b"[99999999999,3]",
+        b'"I8"',
+        *JSON_WORDS,
+    ]
+    chance, watched, refused = random.Random(0), Watched(), 0
+
+    def read() -> None:
+        found = checkpoints.load(tmp_path, 3)
+        restore(found.tensors, params, 1.0, Generators(0), HOST)
+
+    for number in range(1000):
+        stored.write_bytes(sound)
+        described.write_bytes(facts)
+        # Half of them with checksums that are right, as one who means harm would write them.
+        body = json.loads(facts)["checkpoint"]
+        if number % 4 == 0:
+            described.write_bytes(mangled(facts, JSON_WORDS, chance))
+        elif number % 4 == 1:
+            for key in chance.sample(sorted(body), 2):
+                body[key] = chance.choice((None, -1, 10**30, "x", [], {}, body.pop(key)))
+            described.write_text(json.dumps({"sha256": checkpoints._digest_of(body), "checkpoint": body}))
+        else:
+            content = mangled(sound, words, chance)
+            stored.write_bytes(content)
+            body |= {"bytes": len(content)}
+            body |= {"sha256": hashlib.sha256(content).hexdigest()} if number % 4 == 2 else {}
+            described.write_text(json.dumps({"sha256": checkpoints._digest_of(body), "checkpoint": body}))
+        said = watched(read, (ValueError, OSError))
+        assert one_sentence(said), (number, said)
+        refused += said is not None
+    watched.check()
+    assert 500 < refused <= 1000
