@@ -122,7 +122,7 @@ def _read_body(path: Path) -> dict[str, Any]:
     with open(path, "rb") as file:
         content = file.read(LARGEST_FACTS + 1)
     try:
-        whole = json.loads(content) if len(content) <= LARGEST_FACTS else None
+        whole: Any = json.loads(content) if len(content) <= LARGEST_FACTS else None
         body = whole["checkpoint"]
         sound = whole["sha256"] == _digest_of(body) and isinstance(body["facts"], dict)
         sound = sound and {"layout", "bytes", "sha256"} <= set(body)

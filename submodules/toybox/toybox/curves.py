@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from utils.curves import Curve, svg
 from utils.files import write_text
 
 CURVES = {
@@ -21,21 +19,6 @@ CURVES = {
     "point-e": ("point-e/loss", "Point-E: squared error"),
 }
 LOGARITHMIC = ("text/loss", "unet/loss", "point-e/loss")
-WIDTH, HEIGHT, MARGIN = 250, 150, 34
-SMOOTHING = 0.02
-"""Share of a curve that the running median spans."""
-
-Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A title and values [N] at steps [N]."""
-
-    title: str
-    steps: Array
-    values: Array
-    logarithmic: bool
 
 
 def read(folder: Path) -> list[Curve]:
@@ -57,44 +40,6 @@ def read(folder: Path) -> list[Curve]:
             f"{folder / 'logs'} holds no training logs; python -m toybox.train writes them"
         )
     return curves
-
-
-def smoothed(values: Array) -> Array:
-    """Running median."""
-    reach = max(1, round(len(values) * SMOOTHING / 2))
-    return np.array([np.median(values[max(0, i - reach) : i + reach + 1]) for i in range(len(values))])
-
-
-def _panel(curve: Curve, left: float) -> str:
-    values = np.log10(curve.values) if curve.logarithmic else curve.values
-    low, high = np.percentile(values, (0.5, 99.5))
-    inner_width, inner_height = WIDTH - MARGIN - 12, HEIGHT - 2 * MARGIN + 8
-    x = left + MARGIN + curve.steps / curve.steps.max() * inner_width
-    shown = np.clip((smoothed(values) - low) / max(high - low, 1e-9), 0, 1)
-    y = MARGIN - 4 + (1 - shown) * inner_height
-    line = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y))
-    ends = [10**end if curve.logarithmic else end for end in (low, high)]
-    bottom = MARGIN - 4 + inner_height
-    return "\n".join(
-        [
-            f'<text x="{left + MARGIN}" y="16" font-weight="bold">{curve.title}</text>',
-            f'<path d="M{left + MARGIN} {MARGIN - 4}V{bottom}h{inner_width}" fill="none" stroke="#999"/>',
-            f'<text x="{left + MARGIN - 4}" y="{MARGIN + 4}" text-anchor="end">{ends[1]:.2g}</text>',
-            f'<text x="{left + MARGIN - 4}" y="{bottom}" text-anchor="end">{ends[0]:.2g}</text>',
-            f'<text x="{left + MARGIN + inner_width}" y="{bottom + 14}" text-anchor="end">'
-            f"{curve.steps.max() + 1:.0f} steps</text>",
-            f'<polyline points="{line}" fill="none" stroke="#c33" stroke-width="1.3"/>',
-        ]
-    )
-
-
-def svg(curves: Sequence[Curve]) -> str:
-    width = WIDTH * len(curves)
-    panels = "\n".join(_panel(curve, index * WIDTH) for index, curve in enumerate(curves))
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {HEIGHT}" font-family="sans-serif" '
-        f'font-size="10"><rect width="{width}" height="{HEIGHT}" fill="#fff"/>\n{panels}\n</svg>\n'
-    )
 
 
 def main() -> None:
