@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils.device import VISIBLE, accelerators, peak_memory, resolve_device, see_only
+from utils.device import VISIBLE, accelerators, resolve_device, see_only
 
 
 @pytest.mark.parametrize("name", [None, "auto"])
