@@ -26,6 +26,7 @@ if __name__ == "__main__":
     # Before torch is imported, so that a mistake is told at once.
     config_of_this_run = _load_or_exit(sys.argv[1:])
 
+import signal
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +34,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 import config as configuration
@@ -90,15 +92,15 @@ def train(
 ) -> Result:
     """Run a configuration to its files; `on_step` is told each iteration.
 
-    Raises PriorError, ValueError, FloatingPointError and OSError, one sentence each, and Interrupted after SIGTERM or
-    SIGINT, when the last iteration is in a checkpoint.
+    Raises PriorError, ValueError, FloatingPointError, MemoryError and OSError, one sentence each, and, in its loop,
+    Interrupted after SIGTERM or SIGINT, when the last iteration is in a checkpoint.
     """
-    with run_folder_of(config, outputs) as (run, checkpoint), Interruption() as interruption:
+    with run_folder_of(config, outputs) as (run, checkpoint):
         warn_of_unknown_words(config)
         state = assemble(configuration.of_new_run(config), checkpoint, force=config.force)
         counts, iterations = state.counts, config.optimization.iterations
-        with Recorder(state.config, run, state.prior.decode, counts.step) as recorder:
-            keeper = Keeper(config, run)
+        recorder, keeper = Recorder(state.config, run, state.prior.decode, counts.step), Keeper(config, run)
+        with recorder, Interruption() as interruption:
             if checkpoint is None:
                 recorder.start(state.gaussians)
             steps = range(counts.step + 1, iterations + 1)
@@ -117,6 +119,9 @@ def train(
                     logged = training_step(state, step, recorder)
                 except FloatingPointError as error:
                     raise FloatingPointError(f"{error} {keeper.last_words(state)}") from None
+                except torch.OutOfMemoryError:
+                    # Density control may have been in the middle of its work: this state is not to be kept.
+                    raise MemoryError(f"Out of memory at iteration {step}. {keeper.way_on()}") from None
                 counts.step, counts.seconds = step, time.perf_counter() - start
                 counts.evaluations += float(logged["guidance/unet_evals_per_view"])
                 bar.set_postfix(gaussians=len(state.gaussians), refresh=False)
@@ -196,9 +201,12 @@ def judged(result: Result, config: Config) -> str | None:
 def main(config: Config) -> int:
     try:
         result = train(config)
-    except (PriorError, ValueError, FloatingPointError, OSError) as error:
+    except (PriorError, ValueError, FloatingPointError, MemoryError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("train.py: stopped outside of the iterations.", file=sys.stderr)
+        return 128 + signal.SIGINT
     except Interrupted as interrupted:
         print(f"train.py: {interrupted}", file=sys.stderr)
         return 128 + interrupted.number

@@ -321,3 +321,35 @@ def test_one_view_at_a_time_where_memory_is_precious(config: Config, monkeypatch
     monkeypatch.setattr(stepping, "training_views", counted)
     train(changed(config, vram_O=True, C_batch_size=3, iterations=2))
     assert seen == [1] * 6
+
+
+def test_memory_that_does_not_hold_one_view_is_one_sentence(
+    config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from training import step as stepping
+
+    original, calls = stepping.training_views, []
+
+    def cramped(*given: object) -> TrainingViews:
+        calls.append(None)
+        if len(calls) > 4:
+            raise torch.OutOfMemoryError
+        return original(*given)
+
+    monkeypatch.setattr(stepping, "training_views", cramped)
+    assert main(changed(config, C_batch_size=2, checkpoint_iterations=(3,))) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "Out of memory at iteration 5. To go on from iteration 3: python train.py --resume" in error
+
+
+def test_ctrl_c_before_the_first_iteration_is_one_sentence(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("train.assemble", interrupted)
+    assert main(config) == 130
+    assert capsys.readouterr().err == "train.py: stopped outside of the iterations.\n"
+    assert not list(tmp_path.rglob("mug-*"))

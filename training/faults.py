@@ -36,6 +36,8 @@ def judge_update(update: Update, counts: Counts, step: int, times: Mapping[str, 
     if counts.bad_steps_in_a_row < PATIENCE:
         logger.warning("%s: left out.", what)
         return False
+    # Whoever goes on from here with other settings gets as many again.
+    counts.bad_steps_in_a_row = 0
     raise FloatingPointError(
         f"{what}, as in the {PATIENCE - 1} iterations before it; a lower guidance_scale or learning rate may help, and "
         "--detect_anomaly names the operation that made it."

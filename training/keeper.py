@@ -62,6 +62,10 @@ class Keeper:
         """Keep the run, if it is sound, and say how to go on with it."""
         if not state.gaussians.nonfinite():
             self.keep(state)
+        return self.way_on()
+
+    def way_on(self) -> str:
+        """How to go on with the run from its last checkpoint."""
         steps = checkpoints.steps_in(self._run.checkpoints)
         if not steps:
             return "There is no checkpoint to go on from."
