@@ -75,13 +75,11 @@ def run_folder_of(config: Config, outputs: Path) -> Iterator[tuple[RunFolder, Ch
     """The run's folder, which nobody else may use meanwhile: that of the run that is resumed, with the checkpoint to go
     on from if there is one yet, or a new one under `outputs`, which goes again if the run leaves nothing in it."""
     resumed = configuration.run_to_resume(config.resume, config.start_checkpoint)
-    if resumed is None:
-        label = f"{config.guidance.text}-{config.guidance_type}"
-        run = RunFolder.create(config.model.workspace, label, outputs)
-    else:
-        run = RunFolder(resumed)
+    label = f"{config.guidance.text}-{config.guidance_type}"
+    run = resumed or RunFolder.create(config.model.workspace, label, outputs)
     try:
         with run.lock():
+            run.remove_leftovers()
             yield run, None if resumed is None else checkpoint_to_resume(run, config.start_checkpoint)
     finally:
         run.remove_if_empty()

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from config.command_line import parse
 from config.consistency import check, idle
@@ -21,9 +22,9 @@ from config.errors import ConfigError, invalid_value, show
 from config.keys import extra
 from config.schema import GUIDANCE_NAMES, SECTIONS, Config, keys_of, section_of
 from config.yaml_file import PRESET_FOLDER, Values, read
+from utils.run_folder import RunFolder
 
 __all__ = [
-    "CONFIG_FILE",
     "GUIDANCE_NAMES",
     "Config",
     "ConfigError",
@@ -37,8 +38,6 @@ __all__ = [
 ]
 
 DEFAULT_FILE = "config/quickstart.yaml"
-CONFIG_FILE = "config.yaml"
-"""A run's own, in its folder."""
 ABOUT_NO_RUN = {
     "resume",
     "start_checkpoint",
@@ -68,8 +67,8 @@ def load(argv: Sequence[str]) -> Config:
         print(help_text())
         raise SystemExit(0)
     path, flags = parse(argv)
-    resumed = _file_of_resumed(flags[""]) if path is None else None
-    values = read(path or resumed or PRESET_FOLDER / "quickstart.yaml")
+    resumed = run_to_resume(flags[""].get("resume"), flags[""].get("start_checkpoint"))
+    values = read(path or (resumed.config if resumed else PRESET_FOLDER / "quickstart.yaml"))
     values["ModelParams"].setdefault("opt_path", path or DEFAULT_FILE)
     for section, given in flags.items():
         values[section].update(given)
@@ -83,32 +82,25 @@ def load(argv: Sequence[str]) -> Config:
     return config
 
 
-def _file_of_resumed(flags: dict[str, Any]) -> Path | None:
-    """config.yaml of the run that the flags continue."""
-    folder = run_to_resume(flags.get("resume"), flags.get("start_checkpoint"))
-    if folder is None:
-        return None
-    file = folder / CONFIG_FILE
-    if not file.is_file():
-        raise ConfigError(
-            f"{folder} holds no {CONFIG_FILE}, but what is resumed must be a run's folder, such as outputs/quickstart/a-car."
-        )
-    return file
+def run_to_resume(resume: str | None, start_checkpoint: str | None) -> RunFolder | None:
+    """The run that these two keys of a ``Config`` name, None if it is a new one.
 
-
-def run_to_resume(resume: str | None, start_checkpoint: str | None) -> Path | None:
-    """The folder of the run that these two keys of a ``Config`` name, None if it is a new one.
-
-    Raises ``ConfigError`` if they contradict each other.
+    Raises ``ConfigError`` if they contradict each other, or if there is no run.
     """
-    if start_checkpoint is None:
-        return None if resume is None else Path(resume)
-    folder = Path(start_checkpoint).absolute().parent.parent
-    if resume is not None and folder != Path(resume).absolute():
+    if resume is None and start_checkpoint is None:
+        return None
+    root = Path(str(resume) if start_checkpoint is None else start_checkpoint).absolute()
+    run = RunFolder(root if start_checkpoint is None else root.parent.parent)
+    if start_checkpoint is not None and resume is not None and run.root != Path(resume).absolute():
         raise ConfigError(
             f"start_checkpoint is {show(start_checkpoint)}, but it must be a checkpoint in {resume}, which is resumed."
         )
-    return folder
+    if not run.config.is_file():
+        raise ConfigError(
+            f"{run.root} holds no {run.config.name}, but what is resumed must be a run's folder, "
+            "such as outputs/quickstart/a-car."
+        )
+    return run
 
 
 def of_file(path: str | os.PathLike[str]) -> Config:
@@ -131,15 +123,11 @@ def _validate(values: Values) -> Config:
 def _warn_of_unused(config: Config) -> None:
     """Name the keys whose value asks for something that this project, or the chosen method, does not do."""
     ignored = []
-    for section in ("", *SECTIONS):
-        held = getattr(config, SECTIONS[section]) if section else config
-        for key in keys_of(section):
-            field = section_of(section).model_fields[key]
-            marks = extra(field)
-            acts_as = field.default if marks["acts_as"] is None else marks["acts_as"]
-            value = getattr(held, key)
-            if marks["unused"] and value != acts_as:
-                ignored.append(f"{section + '.' if section else ''}{key} ({show(value)})")
+    for label, field, value in _all_keys(config):
+        marks = extra(field)
+        acts_as = field.default if marks["acts_as"] is None else marks["acts_as"]
+        if marks["unused"] and value != acts_as:
+            ignored.append(f"{label} ({show(value)})")
     ignored += idle(config)
     if ignored:
         verb = "is" if len(ignored) == 1 else "are"
@@ -154,31 +142,31 @@ def dump(config: Config) -> str:
     return yaml.dump(named, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
+def _all_keys(config: Config) -> Iterator[tuple[str, FieldInfo, Any]]:
+    """``Section.key``, its declaration and its value, for every key."""
+    for section in ("", *SECTIONS):
+        held = getattr(config, SECTIONS[section]) if section else config
+        for name in keys_of(section):
+            label = f"{section}.{name}" if section else name
+            yield label, section_of(section).model_fields[name], getattr(held, name)
+
+
 def differences(config: Config) -> list[str]:
     """The keys whose value is not the default, as ``key value``."""
-    changed = []
-    for name in ("", *SECTIONS):
-        held = getattr(config, SECTIONS[name]) if name else config
-        fields = section_of(name).model_fields
-        changed += [
-            f"{key} {show(getattr(held, key))}"
-            for key in keys_of(name)
-            if getattr(held, key) != fields[key].default
-        ]
-    return changed
+    return [
+        f"{label.split('.')[-1]} {show(value)}"
+        for label, field, value in _all_keys(config)
+        if value != field.default
+    ]
 
 
 def changes(before: Config, after: Config) -> list[str]:
     """The keys that make ``after`` another run than ``before``, as ``Section.key value (was value)``."""
-    changed = []
-    for name in ("", *SECTIONS):
-        old, new = (getattr(config, SECTIONS[name]) if name else config for config in (before, after))
-        changed += [
-            f"{name + '.' if name else ''}{key} {show(getattr(new, key))} (was {show(getattr(old, key))})"
-            for key in keys_of(name)
-            if key not in ABOUT_NO_RUN and getattr(old, key) != getattr(new, key)
-        ]
-    return changed
+    return [
+        f"{label} {show(new)} (was {show(old)})"
+        for (label, _, old), (_, _, new) in zip(_all_keys(before), _all_keys(after))
+        if label.split(".")[-1] not in ABOUT_NO_RUN and new != old
+    ]
 
 
 def of_new_run(config: Config) -> Config:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import killed
+from utils.files import UNFINISHED
 from utils.run_folder import RunFolder
 
 KILLS = 50
@@ -72,6 +73,7 @@ def test_fifty_kills_end_in_the_same_asset(start: Callable[..., ForkServerProces
                 process = start(killed.run, again, str(outputs))
                 process.join()
                 assert process.exitcode == 0, what
+                assert not list(outputs.rglob(UNFINISHED)), what
         assert asset_under(outputs) == expected, what
     # They have died early and late.
     assert len(resumed_from) >= 4

@@ -66,7 +66,10 @@ def test_a_resumed_run_ends_in_the_same_bytes(config: Config, tmp_path: Path, do
         train(changed(config, checkpoint_iterations=(done,)), tmp_path / "cut", kill_at(done))
     cut = the_run(tmp_path / "cut")
     told: list[int] = []
+    begun = cut.checkpoints / ".iteration_9.1.tmp.safetensors"
+    begun.write_bytes(b"a process that was killed while it wrote")
     resumed = train(configuration.load(["--resume", str(cut.root), "--quiet"]), on_step=told.append)
+    assert not begun.exists()
     assert told == list(range(done + 1, 11))
     assert resumed.run.root == cut.root
     assert resumed.run.asset.read_bytes() == whole.run.asset.read_bytes()
@@ -213,6 +216,8 @@ def test_what_cannot_be_resumed_is_one_sentence(
     assert "is finished" in capsys.readouterr().err
     with pytest.raises(configuration.ConfigError, match=r"holds no config\.yaml"):
         configuration.load(["--resume", str(tmp_path)])
+    with pytest.raises(configuration.ConfigError, match=r"holds no config\.yaml"):
+        configuration.load(["--opt", str(finished / "config.yaml"), "--resume", str(tmp_path / "nowhere")])
     cut = stopped(config, tmp_path / "cut")
     with cut.lock():
         assert main(configuration.load(["--resume", str(cut.root), "--quiet"])) == 1

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from utils.files import UNFINISHED
+
 OUTPUTS = Path("outputs")
 LOCK = ".lock"
 
@@ -47,6 +49,11 @@ class RunFolder:
         if names <= {LOCK}:
             (self.root / LOCK).unlink(missing_ok=True)
             self.root.rmdir()
+
+    def remove_leftovers(self) -> None:
+        """Remove the files that a process which was killed had begun to write here."""
+        for path in self.root.rglob(UNFINISHED):
+            path.unlink(missing_ok=True)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
