@@ -201,7 +201,8 @@ def test_gradients_on_the_screen_are_in_ndc(renderer: ModuleType, device: str) -
     step = 1e-2
     with torch.no_grad():
         slope = (loss(step)[0] - loss(-step)[0]) / (2 * step)
-    assert torch.allclose(points.grad[:, 0].sum(), slope, rtol=5e-2)
+    # Of the sum of the sizes: the sum itself may be small, as the background decides.
+    assert (points.grad[:, 0].sum() - slope).abs() < 0.03 * points.grad[:, 0].abs().sum()
     assert points.grad[:, 2].abs().max() == 0
 
     expected = in_float64(pc, camera(device), background)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
-from toybox.curves import read, smoothed, svg
+from toybox.curves import read
+from utils.curves import smoothed, svg
 
 
 def log(folder: Path, name: str, tag: str, points: list[tuple[int, float]]) -> None:
