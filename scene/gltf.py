@@ -8,7 +8,7 @@ import struct
 from typing import Any
 
 GLTF_SUFFIXES = (".glb", ".gltf")
-MAX_COUNT = 50_000_000
+MAX_COUNT = 30_000_000
 """More numbers, vectors or matrices than this in a header are taken for a damaged file."""
 COMPRESSIONS = ("KHR_draco_mesh_compression", "EXT_meshopt_compression")
 

@@ -15,8 +15,8 @@ from scene.gltf import GLTF_SUFFIXES, check_gltf
 from scene.mesh_colors import colors_at, colors_of_vertices
 from scene.point_cloud import PointCloud, thin, without_broken
 
-MAX_FACES = 50_000_000
-"""More faces than this in all, instances counted, are more than a start can be made of."""
+MAX_SIZE = 10_000_000
+"""More faces, or vertices, than this in all, instances counted, are more than a start can be made of."""
 GREY = 0.5
 """Where a mesh has colours, but not everywhere."""
 
@@ -103,15 +103,22 @@ def _parts(path: str) -> tuple[list[Part], bool]:
     try:
         scene = trimesh.load_scene(path, process=False)
         placed = [scene.graph[node] for node in scene.graph.nodes_geometry]
+        _check_size([scene.geometry[name] for _, name in placed])
         parts = [_part(scene.geometry[name], matrix) for matrix, name in placed]
     except Exception as error:  # trimesh's readers raise whatever their parsing runs into
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(f"{path!r} cannot be read as a mesh: {reason}.") from error
     if sum(len(part.vertices) for part in parts) == 0:
         raise ValueError(f"{path!r} holds neither faces nor vertices, but it must be a mesh.")
-    if sum(len(part.faces) for part in parts) > MAX_FACES:
-        raise ValueError(f"{path!r} holds more than {MAX_FACES} faces, which is more than a start can use.")
     return parts, linear
+
+
+def _check_size(geometries: list[Any]) -> None:
+    """Raises ValueError, before a node's copy of its mesh is made, if all that nodes show is too much."""
+    for kind in ("vertices", "faces"):
+        total = sum(len(getattr(geometry, kind, ())) for geometry in geometries)
+        if total > MAX_SIZE:
+            raise ValueError(f"it shows {total} {kind}, but a start uses at most {MAX_SIZE}")
 
 
 def _part(geometry: Any, matrix: np.ndarray) -> Part:

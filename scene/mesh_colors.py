@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray
+MAX_PIXELS = 8192 * 8192
+"""Of a texture: a file of a few kilobytes can claim any number."""
 
 
 def colors_at(geometry: Any, faces: Array, rows: Array, weights: Array, linear: bool) -> Array | None:
@@ -89,6 +91,8 @@ def _texels(image: Any, uv: Array) -> Array | None:
     """The pixels [M, 3] of a PIL image at uv [M, 2], (0, 0) at its lower left, repeated beyond [0, 1]; None, with a
     warning, if it cannot be decoded."""
     try:
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"it has {image.width} x {image.height} pixels, at most {MAX_PIXELS} are read")
         pixels = np.asarray(image.convert("RGB"))
     except Exception as error:  # Pillow's decoders raise whatever their parsing runs into
         logging.warning("A texture cannot be read (%s): the material's plain colour is used.", error)

@@ -10,15 +10,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from trimesh.visual.material import SimpleMaterial
 
 import config as configuration
 from config import Config, ConfigError
 from scene.densify import DensificationStats
 from scene.gaussian_model import GaussianModel
+from scene.mesh import sample_mesh
 from scene.optimizer import GaussianOptimizer
 from scene.ply import read_points
 from scene.snapshot import restore, snapshot
 from tests.fuzz import Watched, mangled
+from tests.scene.meshes import checkerboard, exported, painted, square
 from utils import checkpoints
 from utils.checkpoints import Checkpoint
 from utils.device import HOST
@@ -97,6 +100,13 @@ PLY_WORDS = [
         b"\xff" * 64,
     ),
 ]
+MESH_WORDS = [
+    *(b"v nan 1e999 0\n", b"f 1 2 99999999999\n", b"f -9 1/1/1 //\n", b"f" + b" 1" * 9000 + b"\n"),
+    *(b"mtllib /dev/zero\n", b"mtllib ../../x\n", b"usemtl \xff\n", b"vt 1e30 nan\n", b"facet normal 0 0\n"),
+    *(b'"count": 29999999', b'"count": 99999999999', b'"byteStride": 1', b'"nodes": [0, 0, 0]', b'"mesh": 0'),
+    *(b'"children": [0]', b'"uri": "/dev/zero"', b'"bufferView": 0', b'"matrix": [0]', b'"byteOffset": -1'),
+    *(b"element vertex 4000000000\n", b"property list uint int vertex_indices\n", b"\xff" * 64, b"\x00" * 64),
+]
 JSON_WORDS = [
     *(
         b"{",
@@ -154,6 +164,26 @@ def test_2000_ply_files(tmp_path: Path) -> None:
             refused += said is not None
     watched.check()
     assert 1000 < refused < 4000
+
+
+def test_2000_meshes(tmp_path: Path) -> None:
+    chance, watched, refused = random.Random(0), Watched(), 0
+    image, _ = checkerboard(cells=2, pixels=2)
+    mesh = painted(SimpleMaterial(image=image))
+    contents = {}
+    for suffix in (".obj", ".glb", ".gltf", ".stl", ".ply"):
+        made = square(vertex_colors=[(255, 0, 0)] * 4) if suffix == ".ply" else mesh
+        contents[suffix] = Path(exported(made, tmp_path / f"sound{suffix}")).read_bytes()
+    for number in range(2000):
+        suffix = chance.choice(sorted(contents))
+        path = tmp_path / f"x{suffix}"
+        path.write_bytes(mangled(contents[suffix], MESH_WORDS, chance))
+        rng = torch.Generator().manual_seed(0)
+        said = watched(partial(sample_mesh, str(path), 50, rng), (ValueError, OSError))
+        assert one_sentence(said), (number, said)
+        refused += said is not None
+    watched.check()
+    assert 500 < refused < 2000
 
 
 def test_1000_checkpoints(tmp_path: Path) -> None:

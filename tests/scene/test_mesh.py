@@ -289,6 +289,48 @@ def test_a_broken_file_gets_one_sentence(tmp_path: Path, name: str, content: byt
     assert message.endswith(".")
 
 
+def test_a_mesh_that_nodes_repeat_beyond_all_use_is_refused_before_it_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(exported(square(), tmp_path / "x.gltf"))
+    document = json.loads(path.read_text(encoding="utf-8"))
+    [mesh] = [node["mesh"] for node in document["nodes"] if "mesh" in node]
+    document["nodes"] = [{"children": list(range(1, 2001))}] + [
+        {"mesh": mesh, "name": str(index)} for index in range(2000)
+    ]
+    document["scenes"] = [{"nodes": [0]}]
+    path.write_text(json.dumps(document), encoding="utf-8")
+    assert len(sampled(str(path), count=50)) == 50
+    monkeypatch.setattr("scene.mesh.MAX_SIZE", 7000)
+    monkeypatch.setattr("scene.mesh._part", None)
+    with pytest.raises(ValueError, match="it shows 8000 vertices, but a start uses at most 7000"):
+        sampled(str(path))
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/dev/zero"])
+def test_no_file_outside_the_meshs_folder_is_read(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "mesh"
+    folder.mkdir()
+    image = Image.new("RGB", (4, 4), (255, 0, 0))
+    image.save(tmp_path / "secret.png")
+    path = exported(painted(SimpleMaterial(image=image, diffuse=BLUE)), folder / "x.obj")
+    [library] = folder.glob("*.mtl")
+    [picture] = {file.name for file in folder.iterdir()} - {"x.obj", library.name}
+    library.write_text(library.read_text(encoding="utf-8").replace(picture, name), encoding="utf-8")
+    np.testing.assert_array_equal(colors_of(sampled(path)), np.tile([0, 0, 1], (2000, 1)))
+
+
+def test_a_texture_of_absurd_size_leaves_the_plain_colour(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = Image.new("L", (9000, 9000))
+    path = exported(painted(SimpleMaterial(image=image, diffuse=BLUE)), tmp_path / "x.obj")
+    with caplog.at_level(logging.WARNING):
+        cloud = sampled(path)
+    np.testing.assert_array_equal(colors_of(cloud), np.tile([0, 0, 1], (2000, 1)))
+    assert "9000 x 9000 pixels" in caplog.text
+
+
 def test_a_texture_that_cannot_be_read_leaves_the_plain_colour(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
