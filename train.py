@@ -7,6 +7,7 @@ should look, and ends in an asset, pictures, videos and TensorBoard logs under o
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -23,10 +24,11 @@ def _load_or_exit(argv: Sequence[str]) -> Config:
 
 
 if __name__ == "__main__":
+    # Ctrl-C among the imports ends the process without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Before torch is imported, so that a mistake is told at once.
     config_of_this_run = _load_or_exit(sys.argv[1:])
 
-import signal
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -199,6 +201,7 @@ def judged(result: Result, config: Config) -> str | None:
 def main(config: Config) -> int:
     try:
         result = train(config)
+        verdict = judged(result, config)
     except (PriorError, ValueError, FloatingPointError, MemoryError, OSError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
@@ -208,7 +211,6 @@ def main(config: Config) -> int:
     except Interrupted as interrupted:
         print(f"train.py: {interrupted}", file=sys.stderr)
         return 128 + interrupted.number
-    verdict = judged(result, config)
     if verdict is not None:
         print(verdict)
     run = result.run
@@ -220,4 +222,5 @@ def main(config: Config) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main(config_of_this_run))

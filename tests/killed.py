@@ -35,6 +35,16 @@ def run(flags: list[str], outputs: str, die: tuple[int, int] | None = None) -> N
     sys.stdout.flush()
 
 
+def command(flags: list[str], outputs: str) -> None:
+    """What `python train.py` does when everything is imported, in a folder of its own."""
+    torch.set_num_threads(1)
+    os.makedirs(outputs)
+    os.chdir(outputs)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.exit(train.main(train.load([*flags, "--quiet"])))
+
+
 def die_at_file(number: int, place: int) -> None:
     usual, count = utils.files.atomic_path, 0
 

@@ -1,25 +1,33 @@
-"""SIGKILL at any moment costs the time since the last checkpoint: the run goes on to the very same asset."""
+"""SIGKILL at any moment costs the time since the last checkpoint, SIGTERM and Ctrl-C nothing: the run goes on to the very
+same asset."""
 
 from __future__ import annotations
 
+import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
 
+import train
 from tests import killed
 from utils.files import UNFINISHED
 from utils.run_folder import RunFolder
 
-KILLS = 50
+KILLS, SIGNALS = 50, 10
 FLAGS = "--iterations 24 --C_batch_size 1 --init_num_pts 800 --image_w 64 --image_h 64 --vis_interval 8 --test_ratio 2 --init_shape sphere"
 FLAGS += " --checkpoint_iterations 4 8 12 16 20 --save_video false --pro_frames_num 8 --densify_until_iter 20"
 FLAGS += " --densification_interval 6 --densify_from_iter 0 --densify_grad_threshold 1e-9"
+
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +85,56 @@ def test_fifty_kills_end_in_the_same_asset(start: Callable[..., ForkServerProces
         assert asset_under(outputs) == expected, what
     # They have died early and late.
     assert len(resumed_from) >= 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_at_any_moment_exit_as_is_usual_and_lose_no_iteration(
+    start: Callable[..., ForkServerProcess], tmp_path: Path, number: signal.Signals
+) -> None:
+    flags, whole = FLAGS.split(), tmp_path / "whole"
+    began = time.monotonic()
+    start(killed.command, flags, str(whole)).join()
+    lasts, chance, resumed = time.monotonic() - began, random.Random(0), 0
+    expected = asset_under(whole)
+    for index in range(SIGNALS):
+        outputs = tmp_path / str(index)
+        process, moment = start(killed.command, flags, str(outputs)), chance.uniform(0, lasts)
+        process.join(moment)
+        with suppress(ProcessLookupError):  # it may be done
+            os.kill(process.pid, number)
+        process.join()
+        # Before there is a run, SIGTERM acts as it does by default.
+        assert process.exitcode in (0, 128 + number, -number), moment
+        if list(outputs.rglob("*.safetensors")) and not list(outputs.rglob("result.json")):
+            [folder] = [file.parent for file in outputs.rglob("config.yaml")]
+            done = max(steps_in(folder))
+            process = start(killed.run, ["--resume", str(folder)], str(outputs))
+            process.join()
+            assert process.exitcode == 0, moment
+            resumed += done % 4 != 0  # not one of the checkpoints that it would have written anyway
+        if list(outputs.rglob("asset.ply")):
+            assert asset_under(outputs) == expected, moment
+    assert resumed >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_command_itself_says_in_one_sentence_how_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
+    """The real process, from the shell's side, at its start and in its iterations."""
+    command = [sys.executable, str(Path(train.__file__)), *FLAGS.split(), "--iterations", "100000", "--quiet"]
+    for begun in (False, True):
+        process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=ONE_THREAD)
+        if begun:
+            while not list(tmp_path.rglob("iteration_8.safetensors")) and process.poll() is None:
+                time.sleep(0.1)
+        else:
+            time.sleep(1)
+        process.send_signal(number)
+        said = process.communicate()[1]
+        assert "Traceback" not in said
+        assert process.returncode in ((128 + number,) if begun else (-number, 128 + number)), said
+    assert "python train.py --resume outputs" in said.splitlines()[-1]
 
 
 def steps_in(root: Path) -> list[int]:
