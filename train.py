@@ -141,6 +141,7 @@ def train(
             machine=machine(state.device),
         )
         cost.write(run.result)
+        recorder.tidy()
     return Result(state.gaussians, run, cost)
 
 

@@ -165,7 +165,11 @@ class Recorder:
         if frames:
             with self._extra("The process video"):
                 write_video(self.run.process_video, map(read_image, frames))
-                shutil.rmtree(self.run.process_frames)
+
+    def tidy(self) -> None:
+        """Remove what the process video was made of: not before the run is finished, for until then it may be made again."""
+        if self.run.process_video.exists():
+            shutil.rmtree(self.run.process_frames, ignore_errors=True)
 
     def _report(self, gaussians: GaussianModel, lines: list[str], frames: list[Path]) -> None:
         shown = self._show(gaussians, six_views(self.config.camera))

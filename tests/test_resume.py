@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import imageio_ffmpeg
 import pytest
 import torch
 
@@ -227,6 +228,22 @@ def test_what_cannot_be_resumed_is_one_sentence(
 def test_a_run_that_cannot_begin_leaves_no_folder(config: Config, tmp_path: Path) -> None:
     assert main(changed(config, model_key="/nowhere/at/all")) == 1
     assert not list(tmp_path.rglob("mug-*"))
+
+
+def test_a_run_that_is_cut_off_before_its_last_file_keeps_its_process_video(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise Killed
+
+    config = changed(config, pro_frames_num=6, checkpoint_iterations=(7,))
+    with monkeypatch.context() as patch:
+        patch.setattr("train.RunCost.write", killed)
+        with pytest.raises(Killed):
+            train(config, tmp_path)
+    run = train(configuration.load(["--resume", str(the_run(tmp_path).root), "--quiet"])).run
+    assert imageio_ffmpeg.count_frames_and_secs(str(run.process_video))[0] == 6
+    assert not run.process_frames.exists()
 
 
 def test_only_the_last_two_checkpoints_stay(config: Config, tmp_path: Path) -> None:
