@@ -224,7 +224,8 @@ def relocate(optimizer: GaussianOptimizer, stats: DensificationStats, rng: torch
     ever. The moments and statistics of all rows concerned are cleared.
     """
     model = optimizer.model
-    opacities = model.opacities[:, 0].double()
+    # In float32 a logit of 17 is an opacity of 1, and so are copies of it, whose logits would be infinite.
+    opacities = torch.sigmoid(model._opacities[:, 0].double()).clamp_max(1 - torch.finfo(torch.float64).eps)
     faint = opacities < MIN_OPACITY
     moved, alive = faint.nonzero()[:, 0], (~faint).nonzero()[:, 0]
     if len(moved) == 0 or len(alive) == 0:

@@ -229,6 +229,17 @@ def test_relocation_moves_the_faint_onto_the_opaque() -> None:
     assert total.sum() == 5
 
 
+@pytest.mark.parametrize("logit", [16.0, 20.0, 60.0])
+def test_relocation_onto_gaussians_as_opaque_as_float32_can_tell_stays_finite(logit: float) -> None:
+    optimizer, stats = build([0.1] * 3, [0.5, 0.001, 0.001])
+    optimizer.replace("opacity", torch.tensor([[logit]]), torch.tensor([0]))
+    assert relocate(optimizer, stats, rng()) == 2
+    assert not optimizer.model.nonfinite()
+    # Three copies have the cube root of what light the one lets through: 1 - sigmoid(x) is about exp(-x).
+    expected = min(logit, 36.0) / 3
+    assert optimizer.model._opacities[:, 0].tolist() == pytest.approx([expected] * 3, abs=0.02)
+
+
 def test_relocation_draws_in_proportion_to_opacity() -> None:
     optimizer, stats = build([0.1] * 3002, [0.75, 0.25] + [0.001] * 3000)
     colour = optimizer.model._features_dc[0].detach().clone()
