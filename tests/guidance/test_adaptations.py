@@ -92,7 +92,6 @@ def lora(prior: StableDiffusionPrior, rank: int = 2) -> dict[str, torch.Tensor]:
 def test_a_lora_adds_its_product_to_the_weights(
     folder: Path, plain: StableDiffusionPrior, tmp_path: Path, scale: float
 ) -> None:
-    pytest.importorskip("peft")
     low = lora(plain)
     save_file(low, tmp_path / "lora.safetensors")
     given = Adaptations(lora=str(tmp_path / "lora.safetensors"), lora_scale=scale)
@@ -114,7 +113,6 @@ def test_a_lora_adds_its_product_to_the_weights(
 def test_a_lora_of_another_model_is_refused(
     folder: Path, plain: StableDiffusionPrior, tmp_path: Path
 ) -> None:
-    pytest.importorskip("peft")
     low = {name.replace("attn1", "attn9"): values for name, values in lora(plain).items() if "attn1" in name}
     save_file(low, tmp_path / "other.safetensors")
     with pytest.raises(
@@ -145,8 +143,6 @@ def test_a_textual_inversion_is_a_word(
 def test_files_that_are_not_there_or_may_hold_programs_are_refused(
     folder: Path, tmp_path: Path, key: str, name: str
 ) -> None:
-    if key == "lora":
-        pytest.importorskip("peft")
     (tmp_path / "x.bin").write_bytes(b"\x80\x04.")
     (tmp_path / "x.safetensors").write_bytes(b"nonsense")
     for file, words in (
