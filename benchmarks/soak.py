@@ -43,7 +43,9 @@ def main() -> None:
     parser.add_argument("flags", nargs="*", help="of train.py, after --")
     arguments = parser.parse_args()
     if arguments.iterations < 20 * EVERY:
-        parser.error(f"--iterations is {arguments.iterations}, but must be at least {20 * EVERY} to have tenths")
+        parser.error(
+            f"--iterations is {arguments.iterations}, but must be at least {20 * EVERY} to have tenths"
+        )
     looks: list[tuple[int, float, float]] = []
 
     def look(step: int) -> None:
