@@ -16,6 +16,9 @@ from guidance.model_files import PriorError
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
+SUFFIXES = (".safetensors", ".bin", ".pt")
+"""The last two are pickles, of which diffusers reads nothing but tensors (`weights_only`)."""
+
 
 @dataclass(frozen=True)
 class Adaptations:
@@ -72,8 +75,8 @@ def _one_sentence(key: str, path: Path) -> Iterator[None]:
     """The libraries below raise what their parsing runs into, and say in their logs what we say ourselves."""
     if not path.is_file():
         raise PriorError(f"{key} is '{path}', but there is no such file.")
-    if path.suffix != ".safetensors":
-        raise PriorError(f"{key} is '{path}', but it must be a .safetensors file: others may hold programs.")
+    if path.suffix not in SUFFIXES:
+        raise PriorError(f"{key} is '{path}', but it must be a file of weights: {', '.join(SUFFIXES)}.")
     try:
         with quiet_libraries():
             yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 from guidance import PriorError, StableDiffusionPrior
 from guidance.adaptations import Adaptations
 from tests.ldm import write_single_file
+from tests.lora import lora
 from tests.tiny_diffusers import write_tiny_folder
 from utils.device import resolve_device
 
@@ -72,22 +74,6 @@ def test_a_single_file_says_what_it_lacks(folder: Path, tmp_path: Path) -> None:
         StableDiffusionPrior.load(str(tmp_path / "else.safetensors"), HOST, base_model_key=str(folder))
 
 
-def lora(prior: StableDiffusionPrior, rank: int = 2) -> dict[str, torch.Tensor]:
-    """Of every query projection, by the names of their networks."""
-    rng = torch.Generator().manual_seed(0)
-    low = {}
-    for prefix, network, ending in (
-        ("unet", prior.unet, "to_q"),
-        ("text_encoder", prior.text_encoder, "q_proj"),
-    ):
-        for name, module in network.named_modules():
-            if name.endswith(ending):
-                rows, columns = module.weight.shape
-                low[f"{prefix}.{name}.lora_A.weight"] = 0.3 * torch.randn(rank, columns, generator=rng)
-                low[f"{prefix}.{name}.lora_B.weight"] = 0.3 * torch.randn(rows, rank, generator=rng)
-    return low
-
-
 @pytest.mark.parametrize("scale", [1.0, 0.25])
 def test_a_lora_adds_its_product_to_the_weights(
     folder: Path, plain: StableDiffusionPrior, tmp_path: Path, scale: float
@@ -139,15 +125,25 @@ def test_a_textual_inversion_is_a_word(
     assert torch.equal(prior.embed(["a mug"]), plain.embed(["a mug"]))
 
 
+class Harmful:
+    """What a pickle runs when it is read."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("harmed",)
+
+
 @pytest.mark.parametrize(("key", "name"), [("lora", "LoRA_path"), ("words", "textual_inversion_path")])
 def test_files_that_are_not_there_or_may_hold_programs_are_refused(
-    folder: Path, tmp_path: Path, key: str, name: str
+    folder: Path, tmp_path: Path, key: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "x.bin").write_bytes(b"\x80\x04.")
+    monkeypatch.chdir(tmp_path)
+    torch.save({"<toy>": Harmful()}, tmp_path / "x.bin")
+    (tmp_path / "x.txt").touch()
     (tmp_path / "x.safetensors").write_bytes(b"nonsense")
     for file, words in (
         ("gone.safetensors", "there is no such file"),
-        ("x.bin", "must be a .safetensors file"),
+        ("x.bin", "does not fit this model"),
+        ("x.txt", "must be a file of weights"),
         ("x.safetensors", "does not fit this model"),
     ):
         with pytest.raises(PriorError, match=f"{name} .*{words}") as caught:
@@ -155,6 +151,7 @@ def test_files_that_are_not_there_or_may_hold_programs_are_refused(
                 str(folder), HOST, adaptations=Adaptations(**{key: str(tmp_path / file)})
             )
         assert "\n" not in str(caught.value)
+    assert not Path("harmed").exists()
 
 
 def test_clip_skip_takes_an_earlier_layer(folder: Path, plain: StableDiffusionPrior) -> None:
