@@ -39,13 +39,16 @@ class GuidanceParams(Section):
     guidance: Annotated[str, one_of("SD")] = key("SD", "the family of priors", unused=True)
     g_device: OptionalText = key(None, "the prior's device; --device sets all devices", unused=True)
     hf_key: OptionalText = key(None, "the same; wins over model_key where it is given")
-    is_safe_tensor: Flag = key(False, "model_key is a single .safetensors file", unused=True)
-    base_model_key: OptionalText = key(None, "the base of a single-file model", unused=True)
+    is_safe_tensor: Flag = key(False, "model_key must be a single .safetensors file")
+    base_model_key: OptionalText = key(
+        None, "what a single file was made from: a hub id or folder, for its configuration and tokenizer"
+    )
     controlnet_model_key: OptionalText = key(None, "the ControlNet's model id", unused=True)
     controlnet_ratio: Real = key(0.5, "share of iterations with ControlNet", unused=True, ge=0, le=1)
-    textual_inversion_path: OptionalText = key(None, "a textual inversion's file", unused=True)
-    LoRA_path: OptionalText = key(None, "a LoRA's file", unused=True)
-    clip_skip: OptionalWhole = key(None, "text encoder layers left out at the end", unused=True, ge=0)
+    textual_inversion_path: OptionalText = key(None, "a textual inversion's file")
+    LoRA_path: OptionalText = key(None, "a LoRA's file, as diffusers, PEFT or kohya write it")
+    LoRA_scale: Real = key(1.0, "factor on what the LoRA changes")
+    clip_skip: OptionalWhole = key(None, "text encoder layers left out at the end", ge=0)
     scheduler_type: Text = key("DDIM", "the solver's name; one first-order step serves all", unused=True)
     num_train_timesteps: OptionalWhole = key(
         None, "T of the prior; its own scheduler file decides", unused=True, ge=1

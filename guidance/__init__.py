@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import torch
@@ -12,7 +13,7 @@ from guidance.cds import CDS
 from guidance.cfg import Denoiser
 from guidance.gcs import GCS
 from guidance.ism import ISM
-from guidance.prior import PriorError, StableDiffusionPrior
+from guidance.prior import Adaptations, PriorError, StableDiffusionPrior
 from guidance.prompts import Conditioning, PerpNeg, PromptEmbeddings, view_weights
 from guidance.sctd import SCTD
 from guidance.sctd_released import ReleasedSCTD
@@ -78,7 +79,21 @@ def load_prior(config: Config, device: torch.device) -> StableDiffusionPrior:
     Raises: PriorError.
     """
     params = config.guidance
-    return StableDiffusionPrior.load(params.hf_key or params.model_key, device, fp16=params.fp16)
+    model_key = params.hf_key or params.model_key
+    if params.is_safe_tensor and not os.path.isfile(model_key):
+        raise PriorError(f"is_safe_tensor is true, but model_key '{model_key}' is no file.")
+    return StableDiffusionPrior.load(
+        model_key,
+        device,
+        fp16=params.fp16,
+        base_model_key=params.base_model_key,
+        adaptations=Adaptations(
+            lora=params.LoRA_path,
+            lora_scale=params.LoRA_scale,
+            words=params.textual_inversion_path,
+            clip_skip=params.clip_skip or 0,
+        ),
+    )
 
 
 def embed_prompts(config: Config, prior: StableDiffusionPrior) -> PromptEmbeddings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ WEIGHT_STEMS = {
 }
 TOKENIZER_FILES = ({"tokenizer/tokenizer.json"}, {"tokenizer/vocab.json", "tokenizer/merges.txt"})
 SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
+MODEL_INDEX = "model_index.json"
 
 
 class PriorError(Exception):
@@ -46,6 +48,53 @@ class ModelFolder:
     path: Path
     weights: dict[str, WeightFile]
 
+    def files(self) -> dict[str, Path]:
+        """All that a run depends on, by what it is."""
+        paths = {weights.path: self.path / weights.path for weights in self.weights.values()}
+        return paths | settings_of(self.path)
+
+
+@dataclass(frozen=True)
+class SingleFile:
+    """All networks in one .safetensors file, and the folder of the model that it was made from, for what no weights are:
+    the networks' configuration, tokenizer and scheduler."""
+
+    path: Path
+    base: Path
+
+    def files(self) -> dict[str, Path]:
+        """All that a run depends on, by what it is."""
+        return {"single file": self.path} | settings_of(self.base)
+
+
+def settings_of(folder: Path) -> dict[str, Path]:
+    """The configuration and tokenizer files of a folder in diffusers layout, by their path in it."""
+    return {
+        name: folder / name
+        for name in _files(folder)
+        if name.startswith("tokenizer/") or name.endswith("config.json")
+    }
+
+
+def find_single_file(model_key: str, base_model_key: str | None) -> SingleFile | None:
+    """The file that a model key is, None if it is none.
+
+    Raises: PriorError if it is no .safetensors file, or if its base is nowhere or incomplete.
+    """
+    path = Path(model_key).expanduser()
+    if not path.is_file():
+        return None
+    if path.suffix != ".safetensors":
+        raise PriorError(
+            f"model_key '{model_key}' is a file, but a single file must be .safetensors; {WAYS_OUT}."
+        )
+    if base_model_key is None:
+        raise PriorError(
+            f"model_key '{model_key}' is a single file, so base_model_key must say what it was made from: a folder in "
+            "diffusers layout or a hub id, of which the tokenizer and the configuration are taken."
+        )
+    return SingleFile(path, _configuration(base_model_key))
+
 
 def find_model(model_key: str, *, half: bool) -> ModelFolder:
     """The folder that a model key stands for.
@@ -55,20 +104,31 @@ def find_model(model_key: str, *, half: bool) -> ModelFolder:
         half: prefer weights stored in half precision, where both are there.
     Raises: PriorError if it is nowhere, or incomplete.
     """
-    if model_key == TOYBOX:
-        return _complete(_toybox_folder(), model_key, half)
-    local = Path(model_key).expanduser()
+    folder = _find("model_key", model_key, lambda files: _parts(files, half))
+    files = _files(folder)
+    chosen = {component: _choose_weights(files, component, half) for component in WEIGHT_STEMS}
+    return ModelFolder(folder, {name: weights for name, weights in chosen.items() if weights is not None})
+
+
+def _configuration(base_model_key: str) -> Path:
+    """The folder of a model's configuration and tokenizer, with or without its weights."""
+    return _find("base_model_key", base_model_key, lambda files: _settings(files, [MODEL_INDEX]))
+
+
+def _find(name: str, value: str, parts: Callable[[set[str]], Parts]) -> Path:
+    """The folder on this disk, with all its parts, of the toybox, folder or hub id that the configuration's key `name` has."""
+    if value == TOYBOX:
+        return _complete(_toybox_folder(), name, value, parts)
+    local = Path(value).expanduser()
     if local.is_dir():
-        return _complete(local, model_key, half)
-    model_key = current_id(model_key)
-    if local.is_file():
-        raise PriorError(f"model_key '{model_key}' is a single file, not a diffusers folder; {WAYS_OUT}.")
-    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", model_key):
-        raise PriorError(f"model_key '{model_key}' is neither a folder here nor a hub id; {WAYS_OUT}.")
-    cached = _cached_folder(model_key)
-    if cached is not None and not _missing(_files(cached), half):
-        return _complete(cached, model_key, half)
-    return _complete(_download(model_key, half), model_key, half)
+        return _complete(local, name, value, parts)
+    repo = current_id(value)
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", repo):
+        raise PriorError(f"{name} '{value}' is neither a folder here nor a hub id; {WAYS_OUT}.")
+    cached = _cached_folder(repo)
+    if cached is not None and not parts(_files(cached)).missing:
+        return cached
+    return _complete(_download(name, repo, parts), name, repo, parts)
 
 
 def current_id(model_key: str) -> str:
@@ -92,7 +152,8 @@ def _toybox_folder() -> Path:
 
 
 def _files(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.glob("*/*") if path.is_file()}
+    found = [*folder.glob("*/*"), *folder.glob(MODEL_INDEX)]
+    return {path.relative_to(folder).as_posix() for path in found if path.is_file()}
 
 
 def _choose_weights(files: set[str], component: str, half: bool) -> WeightFile | None:
@@ -106,25 +167,43 @@ def _choose_weights(files: set[str], component: str, half: bool) -> WeightFile |
     return None
 
 
-def _missing(files: set[str], half: bool) -> list[str]:
-    """What a diffusers folder with these files lacks."""
-    needed = [f"{component}/config.json" for component in WEIGHT_STEMS] + [SCHEDULER_CONFIG]
+@dataclass(frozen=True)
+class Parts:
+    """What is wanted among a folder's files, and what is missing there."""
+
+    wanted: list[str]
+    missing: list[str]
+
+
+def _settings(files: set[str], more: Sequence[str] = ()) -> Parts:
+    """The networks' configuration, the tokenizer and the scheduler."""
+    needed = [*(f"{component}/config.json" for component in WEIGHT_STEMS), SCHEDULER_CONFIG, *more]
     missing = [path for path in needed if path not in files]
-    for component, stems in WEIGHT_STEMS.items():
-        if _choose_weights(files, component, half) is None:
-            missing.append(f"{component}/{stems['safetensors']}.safetensors")
     if not any(names <= files for names in TOKENIZER_FILES):
         missing.append("tokenizer/tokenizer.json")
-    return missing
+    return Parts(needed + sorted(path for path in files if path.startswith("tokenizer/")), missing)
 
 
-def _complete(folder: Path, model_key: str, half: bool) -> ModelFolder:
-    files = _files(folder)
-    missing = _missing(files, half)
-    if missing:
-        raise PriorError(f"model_key '{model_key}' lacks {', '.join(missing)} in {folder}; {WAYS_OUT}.")
+def _parts(files: set[str], half: bool) -> Parts:
+    """All that a model in diffusers layout consists of."""
+    settings = _settings(files)
     chosen = {component: _choose_weights(files, component, half) for component in WEIGHT_STEMS}
-    return ModelFolder(folder, {name: weights for name, weights in chosen.items() if weights is not None})
+    return Parts(
+        settings.wanted + [weights.path for weights in chosen.values() if weights is not None],
+        settings.missing
+        + [
+            f"{component}/{WEIGHT_STEMS[component]['safetensors']}.safetensors"
+            for component, weights in chosen.items()
+            if weights is None
+        ],
+    )
+
+
+def _complete(folder: Path, name: str, value: str, parts: Callable[[set[str]], Parts]) -> Path:
+    missing = parts(_files(folder)).missing
+    if missing:
+        raise PriorError(f"{name} '{value}' lacks {', '.join(missing)} in {folder}; {WAYS_OUT}.")
+    return folder
 
 
 def _cached_folder(repo: str) -> Path | None:
@@ -138,42 +217,33 @@ def _cached_folder(repo: str) -> Path | None:
         return None
 
 
-def _download(repo: str, half: bool) -> Path:
-    """Fetch what `_complete` asks for, and nothing else, into the hub's cache."""
+def _download(name: str, repo: str, parts: Callable[[set[str]], Parts]) -> Path:
+    """Fetch the parts, and nothing else, into the hub's cache."""
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import DryRunError, HTTPError
 
-    looked = f"model_key '{repo}' is neither a folder here nor in the cache folder {constants.HF_HUB_CACHE}"
+    looked = f"{name} '{repo}' is neither a folder here nor in the cache folder {constants.HF_HUB_CACHE}"
     if constants.HF_HUB_OFFLINE:
         raise PriorError(f"{looked} and HF_HUB_OFFLINE forbids to download it; {WAYS_OUT}.")
     try:
-        listing = snapshot_download(repo, dry_run=True)
-        files = {info.filename: info for info in listing}
-        missing = _missing(set(files), half)
-        if missing:
-            raise PriorError(f"model_key '{repo}' lacks {', '.join(missing)} on the hub; {WAYS_OUT}.")
-        chosen = [_choose_weights(set(files), component, half) for component in WEIGHT_STEMS]
-        wanted = [weights.path for weights in chosen if weights is not None]
-        wanted += [f"{component}/config.json" for component in WEIGHT_STEMS] + [SCHEDULER_CONFIG]
-        wanted += [path for path in files if path.startswith("tokenizer/")]
-        size = sum(files[path].file_size or 0 for path in wanted)
+        files = {info.filename: info for info in snapshot_download(repo, dry_run=True)}
+        found = parts(set(files))
+        if found.missing:
+            raise PriorError(f"{name} '{repo}' lacks {', '.join(found.missing)} on the hub; {WAYS_OUT}.")
+        size = sum(files[path].file_size or 0 for path in found.wanted)
         logger.warning("downloading %s (%.1f GB) to %s", repo, size / 1e9, constants.HF_HUB_CACHE)
-        return Path(snapshot_download(repo, allow_patterns=wanted))
+        return Path(snapshot_download(repo, allow_patterns=found.wanted))
     except (HTTPError, OSError) as error:
         cause = error.__cause__ if isinstance(error, DryRunError) and error.__cause__ else error
         reason = f"{type(cause).__name__}: {cause}".splitlines()[0].rstrip(".")
         raise PriorError(f"{looked} and could not be fetched from the hub ({reason}); {WAYS_OUT}.") from None
 
 
-def fingerprint(folder: ModelFolder) -> str:
-    """SHA-256 over the names and contents of the files that a run depends on."""
-    paths = [weights.path for weights in folder.weights.values()]
-    paths += [
-        path for path in _files(folder.path) if path.startswith("tokenizer/") or path.endswith("config.json")
-    ]
+def fingerprint(files: Mapping[str, Path]) -> str:
+    """SHA-256 over what the files are and what is in them."""
     found = hashlib.sha256()
-    for path in sorted(paths):
-        found.update(f"{path} {_digest(folder.path / path)}\n".encode())
+    for name in sorted(files):
+        found.update(f"{name} {_digest(files[name])}\n".encode())
     return found.hexdigest()
 
 

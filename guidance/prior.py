@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
-from guidance.model_files import ModelFolder, PriorError, find_model, fingerprint
+from guidance.adaptations import Adaptations, adapt, in_short, pipeline_of, quiet_libraries
+from guidance.model_files import (
+    ModelFolder,
+    PriorError,
+    SingleFile,
+    find_model,
+    find_single_file,
+    fingerprint,
+)
 from guidance.schedule import Schedule
 from guidance.solver import eps_of_v
 from utils.device import computes_bfloat16
@@ -20,8 +28,10 @@ from utils.device import computes_bfloat16
 if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
 
-__all__ = ["PriorError", "StableDiffusionPrior"]
+__all__ = ["Adaptations", "PriorError", "StableDiffusionPrior"]
 logger = logging.getLogger(__name__)
+
+PLAIN = Adaptations()
 
 
 class StableDiffusionPrior:
@@ -32,7 +42,8 @@ class StableDiffusionPrior:
 
     Args:
         vae, unet: diffusers' AutoencoderKL and UNet2DConditionModel (which type checkers cannot see into).
-        folder: where they come from.
+        files: where they come from, by what they are.
+        adaptations: what is put into them.
 
     Attributes:
         alphas_cumprod: [T] abar_t.
@@ -48,13 +59,24 @@ class StableDiffusionPrior:
         tokenizer: CLIPTokenizer,
         alphas_cumprod: torch.Tensor,
         prediction_type: str,
-        folder: ModelFolder | None = None,
+        files: Mapping[str, Path] | None = None,
+        adaptations: Adaptations = PLAIN,
     ) -> None:
         if prediction_type not in ("epsilon", "v_prediction"):
             raise PriorError(
                 f"prediction_type of the scheduler is '{prediction_type}', not 'epsilon' or 'v_prediction'."
             )
         self.vae, self.unet, self.text_encoder, self.tokenizer = vae, unet, text_encoder, tokenizer
+        layers = int(text_encoder.config.num_hidden_layers)
+        if adaptations.clip_skip >= layers:
+            raise PriorError(
+                f"clip_skip is {adaptations.clip_skip}, but must be below {layers}, the layers of this text encoder."
+            )
+        self._clip_skip = adaptations.clip_skip
+        self._spell: Callable[[str], str] = str
+        if adaptations.files():
+            parts = {"vae": vae, "unet": unet, "text_encoder": text_encoder, "tokenizer": tokenizer}
+            self._spell = adapt(pipeline_of(**parts, scheduler=None), adaptations)
         for network in (vae, unet, text_encoder):
             network.eval().requires_grad_(False)
         for network in (vae, unet):
@@ -67,68 +89,72 @@ class StableDiffusionPrior:
         self.device = unet.device
         self.image_size = int(unet.config.sample_size) * 2 ** (len(vae.config.block_out_channels) - 1)
         self._schedule = Schedule(alphas_cumprod)
-        self._folder = folder
+        self._files = dict(files or {}) | adaptations.files()
         self._predicts_v = prediction_type == "v_prediction"
 
     @classmethod
-    def load(cls, model_key: str, device: torch.device, *, fp16: bool = True) -> StableDiffusionPrior:
-        """Load 'toybox', a local diffusers folder or a hub id.
+    def load(
+        cls,
+        model_key: str,
+        device: torch.device,
+        *,
+        fp16: bool = True,
+        base_model_key: str | None = None,
+        adaptations: Adaptations = PLAIN,
+    ) -> StableDiffusionPrior:
+        """Load 'toybox', a local diffusers folder, a hub id or a single .safetensors file.
 
         Args:
             fp16: run in half precision where `device` is an accelerator; elsewhere it is always float32.
+            base_model_key: what a single file was made from, for its configuration and tokenizer.
+            adaptations: LoRA, textual inversion, layers left out.
         Raises: PriorError, in one sentence, if it is nowhere to be had or incomplete.
         """
         half = fp16 and is_accelerator(device)
-        folder = find_model(model_key, half=half)
         dtype = torch.float16 if half else torch.float32
+        single = find_single_file(model_key, base_model_key)
+        files = single or find_model(model_key, half=half)
         with _without_progress_bars():
-            return cls._from_folder(folder, model_key, device, dtype)
+            if isinstance(files, SingleFile):
+                networks, settings = _read_single_file(files, model_key, dtype), files.base
+            else:
+                networks, settings = _read_folder(files, model_key, dtype), files.path
+            # Imported late: this takes seconds, which a misspelt model key should not cost.
+            from diffusers import DDIMScheduler
+            from transformers import CLIPTokenizer
 
-    @classmethod
-    def _from_folder(
-        cls, folder: ModelFolder, model_key: str, device: torch.device, dtype: torch.dtype
-    ) -> StableDiffusionPrior:
-        # Imported late: these two take seconds, which a misspelt model key should not cost.
-        from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-        from diffusers.utils import is_accelerate_available
-        from transformers import CLIPTextModel, CLIPTokenizer
-
-        path = folder.path
-        frugal = {"low_cpu_mem_usage": is_accelerate_available()}
-        networks = {
-            name: _load_network(network, folder, name, model_key, dtype, extra).to(device)
-            for name, network, extra in (
-                ("vae", AutoencoderKL, frugal),
-                ("unet", UNet2DConditionModel, frugal),
-                ("text_encoder", CLIPTextModel, {}),
-            )
-        }
-        scheduler = DDIMScheduler.from_pretrained(path, subfolder="scheduler", local_files_only=True)
-        tokenizer = CLIPTokenizer.from_pretrained(Path(path, "tokenizer"), local_files_only=True)
+            scheduler = DDIMScheduler.from_pretrained(settings, subfolder="scheduler", local_files_only=True)
+            tokenizer = CLIPTokenizer.from_pretrained(Path(settings, "tokenizer"), local_files_only=True)
         return cls(
-            **networks,
+            **{name: network.to(device) for name, network in networks.items()},
             tokenizer=tokenizer,
             alphas_cumprod=scheduler.alphas_cumprod,
             prediction_type=scheduler.config.prediction_type,
-            folder=folder,
+            files=files.files(),
+            adaptations=adaptations,
         )
 
     @cached_property
     def fingerprint(self) -> str:
         """What its files are known by: another fingerprint, other weights. Blank for networks that come from none."""
-        return "" if self._folder is None else fingerprint(self._folder)
+        return fingerprint(self._files) if self._files else ""
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> torch.Tensor:
-        """The text encoder's last hidden states [P, L, D] float32 for P prompts, cut at L tokens."""
+        """The text encoder's last hidden states [P, L, D] float32 for P prompts, cut at L tokens; with clip_skip those of
+        an earlier layer, normalised like the last ones."""
         length = int(self.text_encoder.config.max_position_embeddings)
+        prompts = [self._spell(prompt) for prompt in prompts]
         for prompt in prompts:
             if len(self.tokenizer(prompt, verbose=False).input_ids) > length:
                 logger.warning("the prompt is cut at %d tokens: %s", length, prompt)
         tokens = self.tokenizer(
             list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         )
-        return self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state.float()
+        said = self.text_encoder(tokens.input_ids.to(self.device), output_hidden_states=self._clip_skip > 0)
+        if self._clip_skip == 0:
+            return said.last_hidden_state.float()
+        return self.text_encoder.final_layer_norm(said.hidden_states[-1 - self._clip_skip]).float()
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Scaled latents z_0 [V, C, h, w] float32 of images [V, 3, H, W] in [0, 1], differentiable.
@@ -182,6 +208,44 @@ class StableDiffusionPrior:
         )
 
 
+def _read_folder(folder: ModelFolder, model_key: str, dtype: torch.dtype) -> dict[str, Any]:
+    """The networks by name."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers.utils import is_accelerate_available
+    from transformers import CLIPTextModel
+
+    frugal = {"low_cpu_mem_usage": is_accelerate_available()}
+    return {
+        name: _load_network(network, folder, name, model_key, dtype, extra)
+        for name, network, extra in (
+            ("vae", AutoencoderKL, frugal),
+            ("unet", UNet2DConditionModel, frugal),
+            ("text_encoder", CLIPTextModel, {}),
+        )
+    }
+
+
+def _read_single_file(file: SingleFile, model_key: str, dtype: torch.dtype) -> dict[str, Any]:
+    """The networks by name."""
+    with quiet_libraries():
+        from diffusers import StableDiffusionPipeline
+
+        try:
+            pipeline = StableDiffusionPipeline.from_single_file(
+                str(file.path),
+                config=str(file.base),
+                torch_dtype=dtype,
+                local_files_only=True,
+                safety_checker=None,
+                feature_extractor=None,
+            )
+        except Exception as error:  # the conversion raises whatever a foreign layout makes it run into
+            raise PriorError(
+                f"model_key '{model_key}' is no Stable Diffusion like that of {file.base} ({in_short(error)})."
+            ) from error
+    return {name: getattr(pipeline, name) for name in ("vae", "unet", "text_encoder")}
+
+
 def _load_network(
     network: Any, folder: ModelFolder, name: str, model_key: str, dtype: torch.dtype, extra: dict[str, Any]
 ) -> Any:
@@ -220,13 +284,15 @@ def is_accelerator(device: torch.device) -> bool:
 
 @contextmanager
 def _without_progress_bars() -> Iterator[None]:
-    """transformers draws a bar for every file it reads from disk."""
+    """transformers draws a bar for every file it reads from disk, diffusers for the parts of a pipeline."""
+    from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
+    drawn = [each for each in (diffusers_logging, transformers_logging) if each.is_progress_bar_enabled()]
+    for each in drawn:
+        each.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
+        for each in drawn:
+            each.enable_progress_bar()

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import config as configuration
+from guidance import StableDiffusionPrior
+from tests.lora import lora
 from train import train
+from utils.device import resolve_device
 
 STYLES = Path(__file__).parent / "config" / "styles"
 START = "--init_shape sphere --init_num_pts 1000 "  # the files themselves name Point-E, which takes seconds
@@ -38,11 +42,16 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_luciddreamer(caplog: pytest.LogCaptureFixture) -> None:
     # All views from the front, where both of Perp-Neg's negatives count: one more evaluation each.
     narrow = ["--phi_range", "-45", "-44", "--max_t_range", "0.5", "--delta_t_start", "80"]
+    for folder in ("lora", "embeddings"):
+        Path(folder).mkdir()
+    prior = StableDiffusionPrior.load("toybox", resolve_device("cpu"))
+    save_file(lora(prior), "lora/step_1000.safetensors")
+    torch.save({"<toy>": torch.randn(prior.text_encoder.config.hidden_size)}, "embeddings/learned_embeds.bin")
     with caplog.at_level(logging.WARNING):
         values = logged("luciddreamer", "ism", *narrow)
     warning = next(message for message in caplog.messages if "without effect" in message)
-    assert "LoRA_path ('./lora/step_1000.safetensors')" in warning
-    assert "textual_inversion_path ('./embeddings/learned_embeds.bin')" in warning
+    assert "LoRA_path" not in warning
+    assert "textual_inversion_path" not in warning
     plain = logged("luciddreamer", "ism", *narrow, "--perpneg", "false")
     assert values["guidance/t"] - values["guidance/s"] <= 100
     assert values["guidance/unet_evals_per_view"] == plain["guidance/unet_evals_per_view"] + 2

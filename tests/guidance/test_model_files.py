@@ -78,12 +78,6 @@ def test_what_is_neither_a_folder_nor_an_id(key: str) -> None:
         find_model(key, half=False)
 
 
-def test_a_single_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").touch()
-    with pytest.raises(PriorError, match="is a single file"):
-        find_model(str(tmp_path / "model.safetensors"), half=False)
-
-
 def test_withdrawn_ids_are_mapped_with_one_line(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert (

@@ -1,0 +1,113 @@
+"""What others have taught a Stable Diffusion: LoRA weights, and the words of a textual inversion."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from guidance.model_files import PriorError
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+SUFFIXES = (".safetensors", ".bin", ".pt")
+"""The last two are pickles, of which diffusers reads nothing but tensors (`weights_only`)."""
+
+
+@dataclass(frozen=True)
+class Adaptations:
+    """lora: a file in the layout of diffusers, PEFT or kohya, whose change of the weights counts `lora_scale` times; words: a
+    textual inversion's file; clip_skip: layers of the text encoder that are left out at its end."""
+
+    lora: str | None = None
+    lora_scale: float = 1.0
+    words: str | None = None
+    clip_skip: int = 0
+
+    def files(self) -> dict[str, Path]:
+        """Those that there are, by what they are."""
+        given = {"LoRA": self.lora, "textual inversion": self.words}
+        return {name: Path(path).expanduser() for name, path in given.items() if path is not None}
+
+
+def adapt(pipeline: StableDiffusionPipeline, adaptations: Adaptations) -> Callable[[str], str]:
+    """Put them into a pipeline's networks, for good, and return how prompts are to be spelt.
+
+    A word of several vectors is spelt as several tokens. Raises: PriorError, one sentence, for a file that cannot be read or
+    does not fit these networks.
+    """
+    files = adaptations.files()
+    if "textual inversion" in files:
+        with _one_sentence("textual_inversion_path", files["textual inversion"]):
+            pipeline.load_textual_inversion(str(files["textual inversion"]), local_files_only=True)
+    if "LoRA" in files:
+        _merge_lora(pipeline, files["LoRA"], adaptations.lora_scale)
+    return lambda prompt: pipeline.maybe_convert_prompt(prompt, pipeline.tokenizer)
+
+
+def _merge_lora(pipeline: StableDiffusionPipeline, path: Path, scale: float) -> None:
+    from diffusers.utils import is_peft_available
+
+    if not is_peft_available():
+        raise PriorError("LoRA_path needs PEFT, which is not installed here: pip install peft.")
+    networks = (pipeline.unet, pipeline.text_encoder)
+    before = [_sums(network) for network in networks]
+    with _one_sentence("LoRA_path", path):
+        pipeline.load_lora_weights(str(path), local_files_only=True)
+        pipeline.fuse_lora(lora_scale=scale)
+        pipeline.unload_lora_weights()
+    if scale != 0 and before == [_sums(network) for network in networks]:
+        raise PriorError(f"LoRA_path '{path}' changes no weight of this model: it is of another one.")
+
+
+def _sums(network: torch.nn.Module) -> list[float]:
+    return [float(parameter.detach().double().sum()) for parameter in network.parameters()]
+
+
+@contextmanager
+def _one_sentence(key: str, path: Path) -> Iterator[None]:
+    """The libraries below raise what their parsing runs into, and say in their logs what we say ourselves."""
+    if not path.is_file():
+        raise PriorError(f"{key} is '{path}', but there is no such file.")
+    if path.suffix not in SUFFIXES:
+        raise PriorError(f"{key} is '{path}', but it must be a file of weights: {', '.join(SUFFIXES)}.")
+    try:
+        with quiet_libraries():
+            yield
+    except Exception as error:
+        raise PriorError(f"{key} '{path}' does not fit this model ({in_short(error)}).") from error
+
+
+def in_short(error: Exception) -> str:
+    """What a library says, without line breaks, as part of a sentence."""
+    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """diffusers and transformers warn of what is meant here, such as a pipeline without a safety checker."""
+    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
+
+
+def pipeline_of(**parts: Any) -> StableDiffusionPipeline:
+    """Diffusers' pipeline, which nothing here runs: its loaders know what files of other programs look like."""
+    with quiet_libraries():
+        from diffusers import StableDiffusionPipeline
+
+        return StableDiffusionPipeline(
+            **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+        )
