@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -80,7 +80,7 @@ def load_prior(config: Config, device: torch.device) -> StableDiffusionPrior:
     """
     params = config.guidance
     model_key = params.hf_key or params.model_key
-    if params.is_safe_tensor and not os.path.isfile(model_key):
+    if params.is_safe_tensor and not Path(model_key).expanduser().is_file():
         raise PriorError(f"is_safe_tensor is true, but model_key '{model_key}' is no file.")
     return StableDiffusionPrior.load(
         model_key,

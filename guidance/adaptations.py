@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,9 +32,21 @@ class Adaptations:
     clip_skip: int = 0
 
     def files(self) -> dict[str, Path]:
-        """Those that there are, by what they are."""
-        given = {"LoRA": self.lora, "textual inversion": self.words}
-        return {name: Path(path).expanduser() for name, path in given.items() if path is not None}
+        """Those that there are, by their keys in the configuration."""
+        given = {"LoRA_path": self.lora, "textual_inversion_path": self.words}
+        return {key: Path(path).expanduser() for key, path in given.items() if path is not None}
+
+    def check(self) -> None:
+        """Raises PriorError, one sentence, for what can be told before anything is loaded."""
+        for key, path in self.files().items():
+            if not path.is_file():
+                raise PriorError(f"{key} is '{path}', but there is no such file.")
+            if path.suffix not in SUFFIXES:
+                raise PriorError(
+                    f"{key} is '{path}', but it must be a file of weights: {', '.join(SUFFIXES)}."
+                )
+        if self.lora is not None and importlib.util.find_spec("peft") is None:
+            raise PriorError("LoRA_path needs PEFT, which is not installed here: pip install peft.")
 
 
 def adapt(pipeline: StableDiffusionPipeline, adaptations: Adaptations) -> Callable[[str], str]:
@@ -43,19 +56,15 @@ def adapt(pipeline: StableDiffusionPipeline, adaptations: Adaptations) -> Callab
     does not fit these networks.
     """
     files = adaptations.files()
-    if "textual inversion" in files:
-        with _one_sentence("textual_inversion_path", files["textual inversion"]):
-            pipeline.load_textual_inversion(str(files["textual inversion"]), local_files_only=True)
-    if "LoRA" in files:
-        _merge_lora(pipeline, files["LoRA"], adaptations.lora_scale)
+    if words := files.get("textual_inversion_path"):
+        with _one_sentence("textual_inversion_path", words):
+            pipeline.load_textual_inversion(str(words), local_files_only=True)
+    if lora := files.get("LoRA_path"):
+        _merge_lora(pipeline, lora, adaptations.lora_scale)
     return lambda prompt: pipeline.maybe_convert_prompt(prompt, pipeline.tokenizer)
 
 
 def _merge_lora(pipeline: StableDiffusionPipeline, path: Path, scale: float) -> None:
-    from diffusers.utils import is_peft_available
-
-    if not is_peft_available():
-        raise PriorError("LoRA_path needs PEFT, which is not installed here: pip install peft.")
     networks = (pipeline.unet, pipeline.text_encoder)
     before = [_sums(network) for network in networks]
     with _one_sentence("LoRA_path", path):
@@ -73,10 +82,6 @@ def _sums(network: torch.nn.Module) -> list[float]:
 @contextmanager
 def _one_sentence(key: str, path: Path) -> Iterator[None]:
     """The libraries below raise what their parsing runs into, and say in their logs what we say ourselves."""
-    if not path.is_file():
-        raise PriorError(f"{key} is '{path}', but there is no such file.")
-    if path.suffix not in SUFFIXES:
-        raise PriorError(f"{key} is '{path}', but it must be a file of weights: {', '.join(SUFFIXES)}.")
     try:
         with quiet_libraries():
             yield

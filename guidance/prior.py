@@ -110,6 +110,7 @@ class StableDiffusionPrior:
             adaptations: LoRA, textual inversion, layers left out.
         Raises: PriorError, in one sentence, if it is nowhere to be had or incomplete.
         """
+        adaptations.check()
         half = fp16 and is_accelerator(device)
         dtype = torch.float16 if half else torch.float32
         single = find_single_file(model_key, base_model_key)
@@ -149,7 +150,7 @@ class StableDiffusionPrior:
             if len(self.tokenizer(prompt, verbose=False).input_ids) > length:
                 logger.warning("the prompt is cut at %d tokens: %s", length, prompt)
         tokens = self.tokenizer(
-            list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+            prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         )
         said = self.text_encoder(tokens.input_ids.to(self.device), output_hidden_states=self._clip_skip > 0)
         if self._clip_skip == 0:

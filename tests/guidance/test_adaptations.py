@@ -154,6 +154,14 @@ def test_files_that_are_not_there_or_may_hold_programs_are_refused(
     assert not Path("harmed").exists()
 
 
+def test_what_is_missing_is_told_before_the_networks_are_loaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("guidance.prior._read_folder", None)
+    with pytest.raises(PriorError, match=r"LoRA_path is 'gone\.safetensors', but there is no such file"):
+        StableDiffusionPrior.load(str(folder), HOST, adaptations=Adaptations(lora="gone.safetensors"))
+
+
 def test_clip_skip_takes_an_earlier_layer(folder: Path, plain: StableDiffusionPrior) -> None:
     prior = StableDiffusionPrior.load(str(folder), HOST, adaptations=Adaptations(clip_skip=1))
     encoder = prior.text_encoder
