@@ -30,7 +30,6 @@ if __name__ == "__main__":
     config_of_this_run = _load_or_exit(sys.argv[1:])
 
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,16 +42,15 @@ import config as configuration
 from gaussian_renderer.recorder import Recorder
 from guidance import PriorError
 from scene.gaussian_model import GaussianModel
+from training.iterations import iterations, logs
 from training.keeper import Keeper, checkpoint_to_resume
 from training.state import Training, assemble
-from training.step import training_step
-from utils.checkpoints import Checkpoint
-from utils.device import machine, peak_memory
+from training.step import Iteration
+from utils.device import machine, peak_memory, resolve_device
 from utils.interruption import Interruption
+from utils.ranks import ALONE, Ranks, RanksDiffer, launched, meeting
 from utils.run_cost import RunCost
 from utils.run_folder import OUTPUTS, RunFolder
-
-LOG_INTERVAL = 10
 
 
 @dataclass(frozen=True)
@@ -73,76 +71,108 @@ class Interrupted(Exception):
 
 
 @contextmanager
-def run_folder_of(config: Config, outputs: Path) -> Iterator[tuple[RunFolder, Checkpoint | None]]:
-    """The run's folder, which nobody else may use meanwhile: that of the run that is resumed, with the checkpoint to go
-    on from if there is one yet, or a new one under `outputs`, which goes again if the run leaves nothing in it."""
-    resumed = configuration.run_to_resume(config.resume, config.start_checkpoint)
+def run_folder_of(config: Config, outputs: Path) -> Iterator[RunFolder]:
+    """The run's folder, which nobody else may use meanwhile: that of the run that is resumed, or a new one under
+    `outputs`, which goes again if the run leaves nothing in it."""
     label = f"{config.guidance.text}-{config.guidance_type}"
-    run = resumed or RunFolder.create(config.model.workspace, label, outputs)
+    run = resumed(config) or RunFolder.create(config.model.workspace, label, outputs)
     try:
         with run.lock():
             run.remove_leftovers()
-            yield run, None if resumed is None else checkpoint_to_resume(run, config.start_checkpoint)
+            yield run
     finally:
         run.remove_if_empty()
 
 
-def train(
-    config: Config, outputs: Path = OUTPUTS, on_step: Callable[[int], None] = lambda step: None
-) -> Result:
-    """Run a configuration to its files; `on_step` is told each iteration.
+def resumed(config: Config) -> RunFolder | None:
+    return configuration.run_to_resume(config.resume, config.start_checkpoint)
 
-    Raises PriorError, ValueError, FloatingPointError, MemoryError and OSError, one sentence each, and, in its loop,
+
+def begin(config: Config, ranks: Ranks) -> Training:
+    """The run at its start, or where it was kept."""
+    run = resumed(config)
+    checkpoint = None if run is None else checkpoint_to_resume(run, config.start_checkpoint)
+    return assemble(configuration.of_new_run(config), checkpoint, ranks, force=config.force)
+
+
+def train(
+    config: Config,
+    outputs: Path = OUTPUTS,
+    on_step: Callable[[int], None] = lambda step: None,
+    ranks: Ranks = ALONE,
+) -> Result:
+    """Run a configuration to its files; `on_step` is told each iteration. Of several processes, this is the first one's part.
+
+    Raises PriorError, ValueError, FloatingPointError, MemoryError, OSError and RanksDiffer, one sentence each, and, in its loop,
     Interrupted after SIGTERM or SIGINT, when the last iteration is in a checkpoint.
     """
-    with run_folder_of(config, outputs) as (run, checkpoint):
+    with run_folder_of(config, outputs) as run:
         warn_of_unknown_words(config)
-        state = assemble(configuration.of_new_run(config), checkpoint, force=config.force)
-        counts, iterations = state.counts, config.optimization.iterations
+        state = begin(config, ranks)
+        counts, last = state.counts, config.optimization.iterations
         recorder, keeper = Recorder(state.config, run, state.prior.decode, counts.step), Keeper(config, run)
         with recorder, Interruption() as interruption:
-            if checkpoint is None:
+            if counts.step == 0:
                 recorder.start(state.gaussians)
-            steps = range(counts.step + 1, iterations + 1)
-            bar = tqdm(
-                steps,
-                "train",
-                iterations,
-                initial=counts.step,
-                unit="it",
-                disable=config.quiet,
-                dynamic_ncols=True,
-            )
-            start = time.perf_counter() - counts.seconds
-            for step in bar:
-                try:
-                    logged = training_step(state, step, recorder)
-                except FloatingPointError as error:
-                    raise FloatingPointError(f"{error} {keeper.last_words(state)}") from None
-                except torch.OutOfMemoryError:
-                    # Density control may have been in the middle of its work: this state is not to be kept.
-                    raise MemoryError(f"Out of memory at iteration {step}. {keeper.way_on()}") from None
-                counts.step, counts.seconds = step, time.perf_counter() - start
-                counts.evaluations += float(logged["guidance/unet_evals_per_view"])
-                bar.set_postfix(gaussians=len(state.gaussians), refresh=False)
-                if step % LOG_INTERVAL == 0 or step == iterations:
-                    recorder.scalars(step, {**logged, **machine_state(state)})
-                recorder.after_step(step, state.gaussians)
-                keeper.after_step(state)
-                on_step(step)
-                if interruption.signal is not None and step < iterations:
-                    raise Interrupted(interruption.signal, f"stopped. {keeper.last_words(state)}")
+            try:
+                for iteration in progress(state, interruption):
+                    step = counts.step
+                    recorder.picture(
+                        step, iteration.seen, iteration.guided.predictions, iteration.guided.gradient
+                    )
+                    if logs(step, last):
+                        recorder.scalars(step, {**iteration.numbers, **machine_state(state)})
+                    recorder.after_step(step, state.gaussians)
+                    if keeper.due(step):
+                        keeper.keep(state)
+                    on_step(step)
+            except FloatingPointError as error:
+                raise FloatingPointError(f"{error} {keeper.last_words(state)}") from None
+            except torch.OutOfMemoryError:
+                # Density control may have been in the middle of its work: this state is not to be kept.
+                raise MemoryError(
+                    f"Out of memory at iteration {counts.step + 1}. {keeper.way_on()}"
+                ) from None
+            if interruption.signal is not None and counts.step < last:
+                raise Interrupted(interruption.signal, f"stopped. {keeper.last_words(state)}")
             recorder.finish(state.gaussians, summary(state))
         cost = RunCost(
             seconds=counts.seconds,
             peak_memory=peak_memory(state.device),
             gaussians=len(state.gaussians),
-            evaluations=counts.evaluations / iterations,
+            evaluations=counts.evaluations / last,
             machine=machine(state.device),
         )
         cost.write(run.result)
         recorder.tidy()
     return Result(state.gaussians, run, cost)
+
+
+def progress(state: Training, interruption: Interruption) -> Iterator[Iteration]:
+    """The iterations that are left, with a bar."""
+    counts, total = state.counts, state.config.optimization.iterations
+    with tqdm(
+        iterations(state, interruption),
+        "train",
+        total,
+        initial=counts.step,
+        unit="it",
+        disable=state.config.quiet,
+        dynamic_ncols=True,
+    ) as bar:
+        for iteration in bar:
+            bar.set_postfix(gaussians=len(state.gaussians), refresh=False)
+            yield iteration
+
+
+def assist(config: Config, ranks: Ranks) -> None:
+    """The part of the processes that are not the first one: their share of the views. Raises what `train` does."""
+    with Interruption() as interruption:
+        state = begin(config, ranks)
+        for _ in iterations(state, interruption):
+            pass
+        if interruption.signal is not None and state.counts.step < config.optimization.iterations:
+            raise Interrupted(interruption.signal, "stopped.")
 
 
 def machine_state(state: Training) -> dict[str, float]:
@@ -200,10 +230,15 @@ def judged(result: Result, config: Config) -> str | None:
 
 
 def main(config: Config) -> int:
+    ranks = launched()
     try:
-        result = train(config)
+        with meeting(ranks, resolve_device(config.device, ranks.local)):
+            if not ranks.first:
+                assist(config, ranks)
+                return 0
+            result = train(config, ranks=ranks)
         verdict = judged(result, config)
-    except (PriorError, ValueError, FloatingPointError, MemoryError, OSError) as error:
+    except (PriorError, ValueError, FloatingPointError, MemoryError, OSError, RanksDiffer) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from gaussian_renderer import Gaussians, RenderOutput
 from scene.cameras import Cameras
+from utils.rng import normal_like, uniform
 
 if TYPE_CHECKING:
     from config.schema import ModelParams
@@ -24,20 +26,19 @@ FAR = 10.0
 
 
 def sample_background(
-    model_params: ModelParams, num_views: int, rng: torch.Generator, device: torch.device | str | None = None
+    model_params: ModelParams, rngs: Sequence[torch.Generator], device: torch.device | str | None = None
 ) -> Tensor:
-    """Backgrounds [V, 3] in [0, 1], drawn for each view by itself.
+    """Backgrounds [V, 3] in [0, 1], drawn for each view from its own of V generators.
 
     With probability `bg_aug_ratio`: one random colour (grey with `bg_gray`) half of the time, else black;
     otherwise white if `white_background`, else black.
     """
-    augmented, colored = torch.rand(2, num_views, 1, generator=rng)
-    colors = torch.rand(num_views, 3, generator=rng)
-    if model_params.bg_gray:
-        colors = colors[:, :1].expand(-1, 3)
-    plain = torch.full((num_views, 3), 1.0 if model_params.white_background else 0.0)
+    augmented, colored = uniform(rngs)[:, None], uniform(rngs)[:, None]
+    colors = torch.stack([uniform(rngs) for _ in range(1 if model_params.bg_gray else 3)], dim=1).float()
+    colors = colors.expand(-1, 3)
+    plain = torch.full((len(rngs), 3), 1.0 if model_params.white_background else 0.0)
     drawn = torch.where(colored < 0.5, colors, torch.zeros_like(colors))
-    return torch.where(augmented < model_params.bg_aug_ratio, drawn, plain).to(device)
+    return torch.where(augmented < model_params.bg_aug_ratio, drawn, plain).to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,9 @@ def perturb(
     degree = gaussians.sh_degree if sh_degree is None else sh_degree
     scales, shs = gaussians.scales, gaussians.shs
     if noisy_scales < model_params.scale_aug_ratio:
-        noise = torch.randn(scales.shape, generator=rng).to(scales)
-        scales = scales * (1.0 + SCALE_NOISE * noise).clamp_min(0.0)
+        scales = scales * (1.0 + SCALE_NOISE * normal_like(scales, rng)).clamp_min(0.0)
     if noisy_shs < model_params.shs_aug_ratio:
-        noise = torch.randn(shs.shape, generator=rng).to(shs)
-        shs = shs * (1.0 + SHS_NOISE * noise)
+        shs = shs * (1.0 + SHS_NOISE * normal_like(shs, rng))
     return Perturbation(0 if flat < model_params.sh_deg_aug_ratio else degree, scales, shs)
 
 

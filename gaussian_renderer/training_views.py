@@ -13,7 +13,7 @@ from gaussian_renderer import RenderOutput, render
 from gaussian_renderer.augment import disparity, perturb, sample_background
 from scene.cameras import Cameras
 from scene.gaussian_model import GaussianModel, active_sh_degree
-from utils.rng import Generators
+from utils.rng import Draws
 
 
 @dataclass(frozen=True)
@@ -33,20 +33,21 @@ class TrainingViews:
 
 
 def training_views(
-    gaussians: GaussianModel, cameras: Cameras, config: Config, step: int, rng: Generators
+    gaussians: GaussianModel, cameras: Cameras, config: Config, step: int, views: range, draws: Draws
 ) -> TrainingViews:
-    """Render iteration `step` (from 1) with the augmentations that the configuration asks for."""
+    """Render the `views` of iteration `step` (from 1), whose cameras these are, with the augmentations that the
+    configuration asks for; all but the background are the same for every view of an iteration."""
     params, model = config.optimization, config.model
-    geometry = (
-        float(torch.rand((), generator=rng["augment"])) < params.as_latent_ratio or step < params.geo_iter
-    )
-    mirrored = float(torch.rand((), generator=rng["flip"])) < model.flip_aug_ratio
-    background = sample_background(model, len(cameras), rng["augment"], gaussians.means.device)
-    noisy = perturb(gaussians, model, rng["augment"], sh_degree=active_sh_degree(model.sh_degree, step))
+    rng = draws.at("augment", step)
+    as_latent, flipped = torch.rand(2, generator=rng).tolist()
+    geometry = as_latent < params.as_latent_ratio or step < params.geo_iter
+    mirrored = flipped < model.flip_aug_ratio
+    backgrounds = sample_background(model, draws.of_views("background", step, views), gaussians.means.device)
+    noisy = perturb(gaussians, model, rng, sh_degree=active_sh_degree(model.sh_degree, step))
     out = render(
         gaussians,
         cameras,
-        background,
+        backgrounds,
         sh_degree=noisy.sh_degree,
         scales=noisy.scales,
         shs=noisy.shs,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,6 +11,7 @@ import torch
 from config.schema import GuidanceParams
 from guidance.prompts import Conditioning
 from guidance.schedule import Schedule
+from utils.rng import normal
 
 if TYPE_CHECKING:
     from guidance.cfg import Denoiser
@@ -64,9 +65,10 @@ class Method(Protocol):
     """One way of distilling a prior. It sees latents only; `Guidance` takes care of the rest."""
 
     def __call__(
-        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rng: torch.Generator
+        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
     ) -> Gradient:
-        """The gradient for detached latents z0 [V, ...] at iteration `step` (from 0); `rng` is on the host.
+        """The gradient for detached latents z0 [V, ...] at iteration `step` (from 0); `rngs`: a host generator for each
+        view.
 
         Called without gradients being recorded.
         """
@@ -105,13 +107,14 @@ class Guidance:
         self.denoiser, self.method, self.params = denoiser, method, params
 
     def __call__(
-        self, images: torch.Tensor, conditioning: Conditioning, step: int, rng: torch.Generator
+        self, images: torch.Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
     ) -> GuidanceOutput:
-        """Guide images [V, 3, H, W] in [0, 1] at iteration `step` (from 0); `rng` is a host generator."""
+        """Guide images [V, 3, H, W] in [0, 1] at iteration `step` (from 0); `rngs`: a host generator for each
+        view, from which alone its draws come."""
         z0 = self.denoiser.prior.encode(images)
         self.denoiser.evaluations = 0
         with torch.no_grad():
-            wanted = self.method(z0.detach(), conditioning, step, rng)
+            wanted = self.method(z0.detach(), conditioning, step, rngs)
             gradient = sum(wanted.parts.values(), torch.zeros_like(z0))
             scale = self._scale(gradient)
             gradient = scale * gradient
@@ -165,19 +168,18 @@ class Noise:
         chosen = fixed if params.fix_noise is None else params.fix_noise
         return cls(fixed=chosen, seed=params.noise_seed, offset=offset)
 
-    def __call__(self, z0: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-        """Noise that broadcasts against z0 [V, C, ...]."""
+    def __call__(self, z0: torch.Tensor, rngs: Sequence[torch.Generator]) -> torch.Tensor:
+        """Noise that broadcasts against z0 [V, C, ...]; fresh noise of each view from its own of V generators."""
         if not self.fixed:
-            return self._draw(z0, z0.shape, rng)
+            return self._draw(z0, rngs)
         if self._kept is None:
-            self._kept = self._draw(z0, z0.shape[1:], torch.Generator().manual_seed(self.seed))
+            self._kept = self._draw(z0, [torch.Generator().manual_seed(self.seed)])
         return self._kept
 
-    def _draw(self, z0: torch.Tensor, shape: torch.Size, rng: torch.Generator) -> torch.Tensor:
-        noise = torch.randn(shape, generator=rng)
+    def _draw(self, z0: torch.Tensor, rngs: Sequence[torch.Generator]) -> torch.Tensor:
+        noise = normal(z0.shape[1:], rngs)
         if self.offset:
-            channels = torch.randn(z0.shape[1], *[1] * (z0.dim() - 2), generator=rng)
-            noise = noise + self.offset * channels
+            noise = noise + self.offset * normal((z0.shape[1], *[1] * (z0.dim() - 2)), rngs)
         return noise.to(z0, non_blocking=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from guidance.base import Gradient, Noise
 from guidance.cfg import Denoiser
 from guidance.prompts import Conditioning
 from guidance.schedule import Schedule
+from utils.rng import uniform
 
 
 @dataclass(frozen=True)
@@ -48,20 +50,20 @@ class CDS:
         self.noise = Noise.of(params, fixed=True)
 
     def __call__(
-        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rng: torch.Generator
+        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
     ) -> Gradient:
-        t_1, t_2 = self.times(step, len(z0), rng)
-        return self.gradient(z0, self.noise(z0, rng), conditioning, t_1, t_2)
+        t_1, t_2 = self.times(step, rngs)
+        return self.gradient(z0, self.noise(z0, rngs), conditioning, t_1, t_2)
 
-    def times(self, step: int, count: int, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """t_1 and t_2 [count] at iteration `step`: Eq. 12, and t_1 ~ U(t_2 + delta, t_2 + Delta)."""
+    def times(self, step: int, rngs: Sequence[torch.Generator]) -> tuple[torch.Tensor, torch.Tensor]:
+        """t_1 and t_2 [V] at iteration `step`: Eq. 12, and t_1 ~ U(t_2 + delta, t_2 + Delta)."""
         progress = min(step / self.iterations, 1.0) * len(self.stages)
         index = min(int(progress), len(self.stages) - 1)
         stage, total = self.stages[index], self.schedule.num_timesteps
         t_2 = stage.t_max - (stage.t_max - stage.t_min) * math.sqrt(min(progress - index, 1.0))
-        ahead = torch.empty(count, dtype=torch.float64).uniform_(stage.delta, stage.Delta, generator=rng)
+        ahead = stage.delta + (stage.Delta - stage.delta) * uniform(rngs)
         t_1 = (total * (t_2 + ahead)).round().long().clamp_max(total - 1)
-        return t_1, torch.full((count,), round(total * t_2))
+        return t_1, torch.full_like(t_1, round(total * t_2))
 
     def gradient(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from config.schema import Config
@@ -11,6 +13,7 @@ from guidance.base import Gradient, Noise, PixelGradient
 from guidance.cfg import Denoiser
 from guidance.prompts import Conditioning
 from guidance.schedule import Schedule, TimeWindow, annealed_interval
+from utils.rng import uniform
 
 W_CP = 0.5
 """The pixel term's weight, where the configuration gives none."""
@@ -38,22 +41,22 @@ class GCS:
         self.noise = Noise.of(params, fixed=True)
 
     def __call__(
-        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rng: torch.Generator
+        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
     ) -> Gradient:
-        e, s, t = self.times(step, len(z0), rng)
-        return self.gradient(z0, self.noise(z0, rng), conditioning, e, s, t)
+        e, s, t = self.times(step, rngs)
+        return self.gradient(z0, self.noise(z0, rngs), conditioning, e, s, t)
 
     def times(
-        self, step: int, count: int, rng: torch.Generator
+        self, step: int, rngs: Sequence[torch.Generator]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """e, s and t [count]: s = t - delta, e ~ U(t - 2 delta, t - delta - 10), kept in 0 <= e < s < t."""
+        """e, s and t [V]: s = t - delta, e ~ U(t - 2 delta, t - delta - 10), kept in 0 <= e < s < t."""
         delta = annealed_interval(self.params, step, self.window.warmup_iter)
         delta = min(max(delta, 1), self.schedule.num_timesteps - 2)
-        t = self.window.draw(step, count, rng).clamp_min(delta + 1)
+        t = self.window.draw(step, rngs).clamp_min(delta + 1)
         s = t - delta
         first = (s - delta).clamp_min(0)
         room = (s - MARGIN - first).clamp_min(1)
-        e = first + (torch.rand(count, generator=rng, dtype=torch.float64) * room).long()
+        e = first + (uniform(rngs) * room).long()
         return e, s, t
 
     def gradient(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from config.schema import Config
@@ -10,6 +12,7 @@ from guidance.base import Gradient, Noise
 from guidance.cfg import Denoiser
 from guidance.prompts import Conditioning
 from guidance.schedule import Schedule, TimeWindow, annealed_interval
+from utils.rng import normal
 
 
 class ISM:
@@ -27,12 +30,12 @@ class ISM:
         self.noise = Noise.of(params, fixed=False)
 
     def __call__(
-        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rng: torch.Generator
+        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
     ) -> Gradient:
-        t = self.window.draw(step, len(z0), rng)
+        t = self.window.draw(step, rngs)
         # Algorithm 1, line 4.
         s = (t - annealed_interval(self.params, step, self.window.warmup_iter)).clamp_min(0)
-        return self.gradient(z0, self.noise(z0, rng), conditioning, s, t, rng)
+        return self.gradient(z0, self.noise(z0, rngs), conditioning, s, t, rngs)
 
     def gradient(
         self,
@@ -41,13 +44,13 @@ class ISM:
         conditioning: Conditioning,
         s: torch.Tensor,
         t: torch.Tensor,
-        rng: torch.Generator,
+        rngs: Sequence[torch.Generator],
     ) -> Gradient:
         """Eq. 17 for z0 [V, ...] at s and t [V]."""
         p, schedule = self.params, self.schedule
         # Algorithm 1, lines 5 to 8; the noise is added at the first index, which is s - 5 * 200 or else 0.
         start = (s - p.xs_delta_t * p.xs_inv_steps).clamp_min(0)
-        z_s = self.invert(solver.add_noise(z0, noise, start, schedule), start, s, conditioning, rng)
+        z_s = self.invert(solver.add_noise(z0, noise, start, schedule), start, s, conditioning, rngs)
         # Line 9.
         eps_s = self._unguided(z_s, s, conditioning)
         z_t = solver.step(z_s, eps_s, s, t, schedule)
@@ -69,7 +72,7 @@ class ISM:
         start: torch.Tensor,
         end: torch.Tensor,
         conditioning: Conditioning,
-        rng: torch.Generator,
+        rngs: Sequence[torch.Generator],
     ) -> torch.Tensor:
         """z [V, ...] moved from times `start` to `end` [V] without the prompt, in strides of delta_S (Eq. 9).
 
@@ -82,7 +85,8 @@ class ISM:
             eps = self._unguided(z[rows], t, conditioning.some(views))
             moved = solver.step(z[rows], eps, t, u, self.schedule)
             if self.params.xs_eta > 0:
-                fresh = torch.randn(moved.shape, generator=rng).to(moved)
+                fresh = normal(moved.shape[1:], [rngs[view] for view in views.tolist()])
+                fresh = fresh.to(moved, non_blocking=True)
                 moved = solver.churn(moved, eps, t, u, self.schedule, eta=self.params.xs_eta, noise=fresh)
             z[rows], now[views] = moved, u
         return z

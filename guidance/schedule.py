@@ -7,6 +7,7 @@ never waits for an accelerator.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ import torch
 from config import segments
 from config.schema import Config, GuidanceParams
 from config.segments import MARGIN, segment_edges
+from utils.rng import integers, uniform
 
 __all__ = ["CLEAN", "ReleasedSegments", "Schedule", "SegmentedGrid", "TimeWindow", "segment_edges"]
 
@@ -93,10 +95,9 @@ class TimeWindow:
         shift = int(self.warm * left_of_warmup(step, self.warmup_iter))
         return self.low + (shift if self.moving else 0), self.high + shift
 
-    def draw(self, step: int, count: int, rng: torch.Generator) -> torch.Tensor:
-        """`count` timesteps [count] int64, uniform over the window at iteration `step`."""
-        low, high = self.at(step)
-        return torch.randint(low, high + 1, (count,), generator=rng)
+    def draw(self, step: int, rngs: Sequence[torch.Generator]) -> torch.Tensor:
+        """Timesteps [V] int64, uniform over the window at iteration `step`, one from each of V generators."""
+        return integers(*self.at(step), rngs)
 
 
 class SegmentedGrid:
@@ -132,10 +133,10 @@ class SegmentedGrid:
         self.points, self.edges = torch.tensor(points), torch.tensor(edges)
         self.window = window
 
-    def draw(self, step: int, count: int, rng: torch.Generator) -> torch.Tensor:
-        """t [count] int64, uniform over the solver times of the window at iteration `step`."""
+    def draw(self, step: int, rngs: Sequence[torch.Generator]) -> torch.Tensor:
+        """t [V] int64, uniform over the solver times of the window at iteration `step`, one from each of V generators."""
         times = self._within(*self.window.at(step))
-        return times[torch.randint(len(times), (count,), generator=rng)]
+        return times[integers(0, len(times) - 1, rngs)]
 
     def start_of_segment(self, t: torch.Tensor) -> torch.Tensor:
         """s_m [V]: the last edge before t [V], t > 0.
@@ -146,11 +147,13 @@ class SegmentedGrid:
         """
         return self.edges[torch.searchsorted(self.edges, t) - 1]
 
-    def draw_between(self, s_m: torch.Tensor, t: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    def draw_between(
+        self, s_m: torch.Tensor, t: torch.Tensor, rngs: Sequence[torch.Generator]
+    ) -> torch.Tensor:
         """s [V] ~ U(s_m, t) over the solver times strictly between; s_m where t is the next solver time."""
         first, last = torch.searchsorted(self.points, s_m), torch.searchsorted(self.points, t)
         inside = last - first - 1
-        offset = (torch.rand(len(t), generator=rng, dtype=torch.float64) * inside).long() + 1
+        offset = (uniform(rngs) * inside).long() + 1
         return self.points[first + torch.where(inside > 0, offset, 0)]
 
     def _within(self, low: int, high: int) -> torch.Tensor:
@@ -174,14 +177,14 @@ class ReleasedSegments:
         self.window = window
 
     def draw(
-        self, step: int, count: int, least: int, rng: torch.Generator
+        self, step: int, least: int, rngs: Sequence[torch.Generator]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """s_m, s and t [count] each, s_m <= s < t: t ~ U(window), s_m the start of its segment, t at least `least` (and
+        """s_m, s and t [V] each, s_m <= s < t: t ~ U(window), s_m the start of its segment, t at least `least` (and
         at least 1) past it, and s ~ U(s_m, t) at least MARGIN from both where there is room."""
-        t = self.window.draw(step, count, rng)
+        t = self.window.draw(step, rngs)
         # The last edge ends the last segment and starts none.
         s_m = self.edges[torch.searchsorted(self.edges[1:-1], t, right=True)]
         t = torch.maximum(t, s_m + max(least, 1)).clamp_max(self.window.high + self.window.warm)
         room = (t - s_m - 2 * MARGIN).clamp_min(1)
-        offset = (torch.rand(count, generator=rng, dtype=torch.float64) * room).long()
+        offset = (uniform(rngs) * room).long()
         return s_m, torch.minimum(s_m + MARGIN + offset, t - 1), t

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from config.schema import Config
@@ -39,13 +41,13 @@ class SCTD:
         self.noise = Noise.of(params, fixed=True)
 
     def __call__(
-        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rng: torch.Generator
+        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
     ) -> Gradient:
         # Lines 4, 5 and 7.
-        t = self.grid.draw(step, len(z0), rng)
+        t = self.grid.draw(step, rngs)
         s_m = self.grid.start_of_segment(t)
-        s = self.grid.draw_between(s_m, t, rng)
-        return self.gradient(z0, self.noise(z0, rng), conditioning, s_m, s, t)
+        s = self.grid.draw_between(s_m, t, rngs)
+        return self.gradient(z0, self.noise(z0, rngs), conditioning, s_m, s, t)
 
     def gradient(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from config.schema import Config
@@ -39,10 +41,10 @@ class ReleasedSCTD:
         self.noise = Noise.of(params, fixed=True, offset=self.NOISE_OFFSET)
 
     def __call__(
-        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rng: torch.Generator
+        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
     ) -> Gradient:
-        s_m, s, t = self.segments.draw(step, len(z0), self.params.delta_t, rng)
-        return self.gradient(z0, self.noise(z0, rng), conditioning, s_m, s, t)
+        s_m, s, t = self.segments.draw(step, self.params.delta_t, rngs)
+        return self.gradient(z0, self.noise(z0, rngs), conditioning, s_m, s, t)
 
     def gradient(
         self,

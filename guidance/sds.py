@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from config.schema import Config
@@ -27,10 +29,10 @@ class SDS:
         self.noise = Noise.of(params, fixed=False)
 
     def __call__(
-        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rng: torch.Generator
+        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
     ) -> Gradient:
-        t = self.window.draw(step, len(z0), rng)
-        return self.gradient(z0, self.noise(z0, rng), conditioning, t)
+        t = self.window.draw(step, rngs)
+        return self.gradient(z0, self.noise(z0, rngs), conditioning, t)
 
     def gradient(
         self, z0: torch.Tensor, noise: torch.Tensor, conditioning: Conditioning, t: torch.Tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,34 +19,32 @@ COVERED = 0.5
 
 
 def brightness(rgb: Tensor, alpha: Tensor, share: float) -> Tensor:
-    """How bright the asset is in views rgb [V, 3, H, W] with alpha [V, 1, H, W]: a scalar.
+    """How bright the asset is in each of V views rgb [V, 3, H, W] with alpha [V, 1, H, W]: [V].
 
-    The `share`-quantile over views of the `share`-quantile over each view's positive pixels, a pixel being the mean of its
-    channels; a view without any counts as 0. The released code leaves out what is black, which on black is the
-    background; here the background is left out whatever its colour, or white alone would pass for too bright.
+    The `share`-quantile over a view's positive pixels, a pixel being the mean of its channels; 0 without any. The
+    released code leaves out what is black, which on black is the background; here the background is left out whatever
+    its colour, or white alone would pass for too bright.
     """
     pixels, covered = rgb.detach().mean(dim=1).flatten(1), alpha.detach().flatten(1) > COVERED
-    of_views = [
-        torch.quantile(lit, share) if len(lit := view[asset & (view > 0)]) else view.new_zeros(())
-        for view, asset in zip(pixels, covered)
-    ]
-    return torch.quantile(torch.stack(of_views), share)
+    lit = covered & (pixels > 0)
+    # View by view, for torch's quantiles are of at most 16 million numbers.
+    of_lit = [torch.nanquantile(view, share) for view in torch.where(lit, pixels, math.nan)]
+    return torch.where(lit.any(dim=1), torch.stack(of_lit), 0.0)
+
+
+def equalizes(params: OptimizationParams, step: int) -> bool:
+    """Whether `equalize_brightness` is due after iteration `step`."""
+    return params.start_reset_iter < step < params.end_reset_iter
 
 
 @torch.no_grad()
-def equalize_brightness(
-    optimizer: GaussianOptimizer, rgb: Tensor, alpha: Tensor, params: OptimizationParams, step: int
-) -> bool:
-    """Dim all colours if the asset is brighter than `lgt_thresh` in iteration `step`'s views, rgb [V, 3, H, W] and alpha
-    [V, 1, H, W]; returns whether.
+def equalize_brightness(optimizer: GaussianOptimizer, of_views: Tensor, params: OptimizationParams) -> Tensor:
+    """Dim all colours if the `thresh`-quantile of an iteration's `of_views` [V], their brightness, is above `lgt_thresh`;
+    returns whether, a bool [] on the device, for which nothing waits.
 
-    For iterations in (start_reset_iter, end_reset_iter): colour coefficients are multiplied by `reset_rate`, and Adam
-    forgets their moments, which would bring the brightness back.
+    Colour coefficients are multiplied by `reset_rate`, and Adam forgets their moments, which would bring the brightness back.
     """
-    if not params.start_reset_iter < step < params.end_reset_iter:
-        return False
-    if float(brightness(rgb, alpha, params.thresh)) <= params.lgt_thresh:
-        return False
+    too_bright = torch.quantile(of_views, params.thresh) > params.lgt_thresh
     for name in ("f_dc", "f_rest"):
-        optimizer.replace(name, params.reset_rate * optimizer.model.raw()[name])
-    return True
+        optimizer.dim(name, params.reset_rate, too_bright)
+    return too_bright

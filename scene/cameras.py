@@ -65,7 +65,7 @@ class Cameras:
         return self._map(lambda tensor: tensor[views])
 
     def to(self, device: torch.device | str) -> Cameras:
-        return self._map(lambda tensor: tensor.to(device))
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     @property
     def positions(self) -> Tensor:

@@ -57,17 +57,31 @@ class DensificationStats:
     def zeros(count: int, device: torch.device | str | None = None) -> DensificationStats:
         return DensificationStats(*(torch.zeros(count, device=device) for _ in range(3)))
 
+    @staticmethod
     @torch.no_grad()
-    def accumulate(self, means2d_grad: Tensor, radii: Tensor, width: int, height: int) -> None:
-        """Add V views: gradients [V, N, 2] with respect to the means in pixels, and radii [V, N] in pixels.
+    def of_views(means2d_grad: Tensor, radii: Tensor, width: int, height: int) -> DensificationStats:
+        """What V views saw: gradients [V, N, 2] with respect to the means in pixels, and radii [V, N] in pixels.
 
         A pixel is 2/W by 2/H in normalised device coordinates, so gradients scale by (W/2, H/2).
         """
         seen = radii > 0
         norms = torch.hypot(means2d_grad[..., 0] * (width / 2.0), means2d_grad[..., 1] * (height / 2.0))
-        self.gradient_sum += norms.masked_fill_(~seen, 0.0).sum(dim=0)
-        self.views += seen.sum(dim=0)
-        self.max_radii = torch.maximum(self.max_radii, radii.amax(dim=0).to(self.max_radii.dtype))
+        return DensificationStats(
+            gradient_sum=norms.masked_fill_(~seen, 0.0).sum(dim=0),
+            views=seen.sum(dim=0).to(norms.dtype),
+            max_radii=radii.amax(dim=0).to(norms.dtype),
+        )
+
+    def add(self, other: DensificationStats) -> None:
+        """Add what other views saw."""
+        self.gradient_sum += other.gradient_sum
+        self.views += other.views
+        self.max_radii = torch.maximum(self.max_radii, other.max_radii)
+
+    def if_true(self, condition: Tensor) -> DensificationStats:
+        """The same, or nothing where a bool [] on the device is false, for which nothing waits."""
+        kept = (torch.where(condition, getattr(self, field.name), 0.0) for field in fields(self))
+        return DensificationStats(*kept)
 
     def mean_gradient(self) -> Tensor:
         """[N], mean over the views that saw the Gaussian; 0 where none did."""
@@ -277,6 +291,17 @@ def grows(params: OptimizationParams, step: int) -> bool:
     )
 
 
+def refines(params: OptimizationParams, step: int) -> bool:
+    """Whether `refine` does anything after iteration `step`."""
+    resets = step < params.densify_until_iter and step % params.opacity_reset_interval == 0
+    return grows(params, step) or relocates(params, step) or resets
+
+
+def relocates(params: OptimizationParams, step: int) -> bool:
+    """Whether `refine` moves faint Gaussians after iteration `step`."""
+    return params.relocate_interval > 0 and step % params.relocate_interval == 0 and step < params.iterations
+
+
 def refine(
     optimizer: GaussianOptimizer,
     stats: DensificationStats,
@@ -298,7 +323,7 @@ def refine(
         parted = split(optimizer, stats, params, most, rng)
         pruned = prune(optimizer, stats, large_too=step > params.opacity_reset_interval)
         stats.clear()
-    if params.relocate_interval > 0 and step % params.relocate_interval == 0 and step < params.iterations:
+    if relocates(params, step):
         relocated = relocate(optimizer, stats, rng)
     reset = densifying and step % params.opacity_reset_interval == 0
     if reset:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,12 +20,12 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True)
 class Update:
-    """What a step found. norms: of the gradients before clipping, by group; bad_gradients, bad_parameters: the groups
-    where one is not finite, for which the step was left out."""
+    """What a step found, on the device, so that nothing has to wait for it: norms [] of the gradients before clipping and of
+    the parameters, by group; made: whether all are finite, a bool [], without which the step changed nothing."""
 
-    norms: dict[str, float]
-    bad_gradients: list[str]
-    bad_parameters: list[str]
+    gradients: dict[str, Tensor]
+    parameters: dict[str, Tensor]
+    made: Tensor
 
 
 class GaussianOptimizer:
@@ -64,38 +63,45 @@ class GaussianOptimizer:
     def step(self, step: int) -> Update:
         """Set the rates, clip each group's gradient by `grad_clip`, update, and forget the gradients.
 
-        Where a gradient or a parameter is not finite, nothing changes but that the gradients are forgotten.
+        Where a gradient or a parameter is not finite, nothing changes but that the gradients are forgotten. Nothing waits
+        for the device.
         """
         self.set_rates(step)
         update = self._measure()
-        if not (update.bad_gradients or update.bad_parameters):
-            self._clip(update.norms, step)
-            self.adam.step()
+        self._clip(update.gradients, step)
+        # As torch.amp.GradScaler tells a fused optimizer that it has to leave out a step.
+        self.adam.found_inf = (~update.made).float()  # type: ignore[attr-defined]
+        self.adam.step()
         self.forget_gradients()
         return update
 
     def forget_gradients(self) -> None:
         self.adam.zero_grad(set_to_none=True)
 
-    def _measure(self) -> Update:
-        """Norms of all gradients and parameters, for which the device is waited for once."""
-        raw = {name: parameter for name, parameter in self.model.raw().items() if parameter.numel() > 0}
-        graded = {name: parameter.grad for name, parameter in raw.items() if parameter.grad is not None}
-        measured = [*graded.values(), *(parameter.detach() for parameter in raw.values())]
-        found = torch.stack([nn.utils.get_total_norm([tensor]) for tensor in measured]).tolist()
-        norms = dict(zip(graded, found))
-        sizes = dict(zip(raw, found[len(graded) :]))
-        return Update(norms, _not_finite(norms), _not_finite(sizes))
+    def gradients(self) -> dict[str, Tensor]:
+        """Those there are, by group; of no rows, none."""
+        raw = self.model.raw().items()
+        return {name: p.grad for name, p in raw if p.grad is not None and p.numel() > 0}
 
-    def _clip(self, norms: Mapping[str, float], step: int) -> None:
+    def _measure(self) -> Update:
+        gradients = self.gradients()
+        parameters = {name: p.detach() for name, p in self.model.raw().items() if p.numel() > 0}
+        measured = [*gradients.values(), *parameters.values()]
+        norms = torch.stack([nn.utils.get_total_norm([tensor]) for tensor in measured])
+        found = norms.unbind()
+        return Update(
+            gradients=dict(zip(gradients, found)),
+            parameters=dict(zip(parameters, found[len(gradients) :])),
+            made=torch.isfinite(norms).all(),
+        )
+
+    def _clip(self, norms: Mapping[str, Tensor], step: int) -> None:
         if not self.params.grad_clip:
             return
         first, last, duration = self.params.grad_clip
         limit = linear(step, first, last, duration)
-        for name, norm in norms.items():
-            gradient = self.model.raw()[name].grad
-            if gradient is not None and norm > limit:
-                gradient.mul_(limit / norm)
+        for name, gradient in self.gradients().items():
+            gradient.mul_((limit / norms[name]).clamp_max(1.0))
 
     def append(self, rows: Mapping[str, Tensor]) -> None:
         """Add M Gaussians: raw rows [M, ...] of every group, at the end, with zero moments."""
@@ -123,6 +129,15 @@ class GaussianOptimizer:
         for key in MOMENTS:
             if key in self.adam.state[parameter]:
                 self.adam.state[parameter][key][where] = 0.0
+
+    @torch.no_grad()
+    def dim(self, name: str, factor: float, where: Tensor) -> None:
+        """Multiply group `name` by `factor` and clear its moments, if `where`: a bool [] on the device, which is not waited for."""
+        parameter = self.model.raw()[name]
+        parameter.mul_(torch.where(where, factor, 1.0))
+        for key in MOMENTS:
+            if key in self.adam.state[parameter]:
+                self.adam.state[parameter][key].mul_(~where)
 
     @torch.no_grad()
     def _rebuild(
@@ -163,7 +178,3 @@ class GaussianOptimizer:
             self.adam.state[parameter] = {
                 key: state[key].to(parameter.device, copy=True) for key in (*MOMENTS, "step")
             }
-
-
-def _not_finite(values: Mapping[str, float]) -> list[str]:
-    return [name for name, value in values.items() if not math.isfinite(value)]

@@ -13,14 +13,13 @@ from scene.densify import DensificationStats
 from scene.gaussian_model import ATTRIBUTES, GaussianModel
 from scene.optimizer import GaussianOptimizer
 from utils.device import HOST
-from utils.rng import Generators
 
 if TYPE_CHECKING:
     from config.schema import OptimizationParams
 
 
-def snapshot(optimizer: GaussianOptimizer, stats: DensificationStats, rng: Generators) -> dict[str, Tensor]:
-    """Gaussians, Adam's moments, densification statistics and generators; copies on the host."""
+def snapshot(optimizer: GaussianOptimizer, stats: DensificationStats) -> dict[str, Tensor]:
+    """Gaussians, Adam's moments and densification statistics; copies on the host."""
     named: dict[str, Tensor] = {f"gaussians/{name}": value for name, value in optimizer.model.raw().items()}
     named |= {
         f"adam/{name}/{key}": value
@@ -28,7 +27,6 @@ def snapshot(optimizer: GaussianOptimizer, stats: DensificationStats, rng: Gener
         for key, value in state.items()
     }
     named |= {f"stats/{field.name}": getattr(stats, field.name) for field in fields(stats)}
-    named |= {f"rng/{name}": value for name, value in rng.state_dict().items()}
     return {name: value.detach().to(HOST, copy=True).contiguous() for name, value in named.items()}
 
 
@@ -36,10 +34,9 @@ def restore(
     tensors: Mapping[str, Tensor],
     params: OptimizationParams,
     extent: float,
-    rng: Generators,
     device: torch.device,
 ) -> tuple[GaussianOptimizer, DensificationStats]:
-    """What `snapshot` was given, its model in the optimizer; `rng` is set to where it was.
+    """What `snapshot` was given, its model in the optimizer.
 
     Raises ValueError, one sentence, if the tensors are not those of a snapshot.
     """
@@ -52,7 +49,6 @@ def restore(
         stats = DensificationStats(
             *(tensors[f"stats/{field.name}"].to(device) for field in fields(DensificationStats))
         )
-        rng.load_state_dict(_below("rng", tensors))
     except KeyError as error:
         raise ValueError(f"The checkpoint has no {error.args[0]}: it is another program's.") from None
     if any(getattr(stats, field.name).shape != (len(model),) for field in fields(stats)):

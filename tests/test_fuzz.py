@@ -25,7 +25,6 @@ from tests.scene.meshes import checkerboard, exported, painted, square
 from utils import checkpoints
 from utils.checkpoints import Checkpoint
 from utils.device import HOST
-from utils.rng import Generators
 
 pytestmark = pytest.mark.slow
 
@@ -192,7 +191,7 @@ def test_1000_checkpoints(tmp_path: Path) -> None:
     for parameter in optimizer.model.raw().values():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step(1)
-    tensors = snapshot(optimizer, DensificationStats.zeros(20), Generators(0))
+    tensors = snapshot(optimizer, DensificationStats.zeros(20))
     checkpoints.save(tmp_path, Checkpoint(3, tensors, {"counts": {"step": 3}}))
     stored, described = tmp_path / "iteration_3.safetensors", tmp_path / "iteration_3.json"
     sound, facts = stored.read_bytes(), described.read_bytes()
@@ -210,7 +209,7 @@ def test_1000_checkpoints(tmp_path: Path) -> None:
 
     def read() -> None:
         found = checkpoints.load(tmp_path, 3)
-        restore(found.tensors, params, 1.0, Generators(0), HOST)
+        restore(found.tensors, params, 1.0, HOST)
 
     for number in range(1000):
         stored.write_bytes(sound)

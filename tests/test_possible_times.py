@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from config import Config, ConfigError, load
 from guidance import GCS, METHODS, SCTD, Denoiser, ReleasedSCTD
+from tests.draws import rngs
 from tests.guidance.analytic_prior import stable_diffusion_alphas
 
 PRIOR = SimpleNamespace(alphas_cumprod=stable_diffusion_alphas())
@@ -19,16 +20,16 @@ COUNT = 64
 
 def drawn(config: Config, step: int) -> tuple[torch.Tensor, ...]:
     """The times of one iteration, in the order in which they must rise."""
-    rng = torch.Generator().manual_seed(step)
+    views = rngs(COUNT, step)
     method = METHODS[config.guidance_type](config, Denoiser(PRIOR))  # type: ignore[arg-type]
     if isinstance(method, GCS):
-        return method.times(step, COUNT, rng)
+        return method.times(step, views)
     if isinstance(method, ReleasedSCTD):
-        return method.segments.draw(step, COUNT, config.guidance.delta_t, rng)
+        return method.segments.draw(step, config.guidance.delta_t, views)
     assert isinstance(method, SCTD)
-    t = method.grid.draw(step, COUNT, rng)
+    t = method.grid.draw(step, views)
     s_m = method.grid.start_of_segment(t)
-    return s_m, method.grid.draw_between(s_m, t, rng), t
+    return s_m, method.grid.draw_between(s_m, t, views), t
 
 
 @settings(max_examples=80)

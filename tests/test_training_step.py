@@ -6,41 +6,23 @@ import pytest
 import torch
 
 from config import Config
-from guidance.gcs import GCS
-from guidance.schedule import ReleasedSegments, TimeWindow
 from scene.cameras import ViewRange, sample
 from tests.changed import changed
 from training.state import assemble
 from training.step import backward_in_parts
 
 
-@pytest.mark.parametrize("method", ["sds", "gcs", "sctd"])
-def test_the_gradient_does_not_depend_on_the_parts(
-    tiny_config: Config, method: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Nothing is left to chance, for draws are made part by part.
-    keys = {
-        "fix_noise": True,
-        "bg_aug_ratio": 0,
-        "shs_aug_ratio": 0,
-        "scale_aug_ratio": 0,
-        "sh_deg_aug_ratio": 0,
-    }
-    keys |= {"flip_aug_ratio": 0, "as_latent_ratio": 0, "C_batch_size": 4, "w_cp": 1.0}
+@pytest.mark.parametrize("method", ["sds", "ism", "cds", "gcs", "sctd"])
+def test_the_gradient_does_not_depend_on_the_parts(tiny_config: Config, method: str) -> None:
+    """Though timesteps, noise, backgrounds and augmentations are drawn part by part: each view has its own."""
+    keys = {"fix_noise": False, "bg_aug_ratio": 1, "shs_aug_ratio": 1, "flip_aug_ratio": 0.5}
+    keys |= {"as_latent_ratio": 0, "C_batch_size": 4, "w_cp": 1.0}
     keys |= {"lambda_alpha": 2.0, "lambda_alpha_binary": 3.0, "sctd_variant": "released"}
-    monkeypatch.setattr(TimeWindow, "draw", lambda self, step, count, rng: torch.full((count,), 300))
-    for owner, name, drawn in ((GCS, "times", (40, 150, 300)), (ReleasedSegments, "draw", (20, 150, 300))):
-        # After self come (step, count, ...) and the like: the second is the number of views.
-        monkeypatch.setattr(
-            owner,
-            name,
-            lambda self, step, count, *rest, drawn=drawn: tuple(torch.full((count,), t) for t in drawn),
-        )
     config, found = changed(tiny_config, guidance_type=method, **keys), []
     for at_once in (None, 3, 1):
         state = assemble(config)
         state.counts.views_at_once = at_once
-        cameras = sample(config.camera, ViewRange.initial(config.camera), 4, state.rng["cameras"])
+        cameras = sample(config.camera, ViewRange.initial(config.camera), 4, state.draws.at("cameras", 1))
         parts = backward_in_parts(state, cameras, 1)
         assert [len(part.seen.cameras) for part in parts] == {None: [4], 3: [3, 1], 1: [1, 1, 1, 1]}[at_once]
         found.append({name: parameter.grad for name, parameter in state.gaussians.raw().items()})

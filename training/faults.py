@@ -1,12 +1,20 @@
-"""Numbers that are not finite: which step is left out, and when a run gives up."""
+"""Numbers that are not finite: which steps were left out, and when a run gives up."""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from scene.optimizer import Update
-from training.state import Counts
+
+if TYPE_CHECKING:
+    from training.state import Counts, Training
 
 PATIENCE = 10
 """So many steps left out in a row end a run."""
@@ -14,31 +22,66 @@ PATIENCE = 10
 logger = logging.getLogger(__name__)
 
 
-def judge_update(update: Update, counts: Counts, step: int, times: Mapping[str, float]) -> bool:
-    """Whether iteration `step`'s update was made; if not, it is counted and named, with the timesteps of its guidance.
+@dataclass(frozen=True)
+class Noted:
+    """What the device knows of iteration `step` and the host does not yet. times: mean timesteps of its guidance; dimmed:
+    whether its colours were, a bool []."""
 
-    Raises FloatingPointError, one sentence, for the tenth one in a row and for parameters that are not finite.
+    step: int
+    times: Mapping[str, float]
+    update: Update
+    dimmed: Tensor
+
+    def numbers(self) -> list[Tensor]:
+        return [*self.update.gradients.values(), *self.update.parameters.values(), self.dimmed.float()]
+
+
+def settle(state: Training) -> None:
+    """Read what was noted of the iterations since the last time: the loop's one wait for the device.
+
+    Steps left out are counted and named, and a network that left the range of half precision is widened. Raises
+    FloatingPointError, one sentence, for the tenth one in a row and for parameters that are not finite; nothing noted is left then.
     """
-    if update.bad_parameters:
+    noted, state.noted = state.noted, []
+    if not noted:
+        return
+    found = iter(torch.stack([number for each in noted for number in each.numbers()]).tolist())
+    for each in noted:
+        gradients = {name: next(found) for name in each.update.gradients}
+        parameters = {name: next(found) for name in each.update.parameters}
+        state.counts.dimmed += int(next(found))
+        judge(each, _not_finite(gradients), _not_finite(parameters), state.counts)
+    if state.counts.bad_steps_in_a_row:
+        # Where the way back through a network of half precision has overflowed, it is this one.
+        state.prior.widen("vae")
+
+
+def judge(noted: Noted, bad_gradients: list[str], bad_parameters: list[str], counts: Counts) -> None:
+    """Count and name iteration `noted.step`'s update if it was left out. Raises FloatingPointError as `settle` does."""
+    if bad_parameters:
         raise FloatingPointError(
-            f"Parameters of {', '.join(update.bad_parameters)} are not finite after iteration {step - 1}: lower their "
+            f"Parameters of {', '.join(bad_parameters)} are not finite after iteration {noted.step - 1}: lower their "
             "learning rates, and go on from the last checkpoint with --resume and --force."
         )
-    if not update.bad_gradients:
+    if not bad_gradients:
         counts.bad_steps_in_a_row = 0
-        return True
+        return
     counts.bad_steps += 1
     counts.bad_steps_in_a_row += 1
-    mean_times = ", ".join(f"mean {name} {value:.0f}" for name, value in times.items())
+    mean_times = ", ".join(f"mean {name} {value:.0f}" for name, value in noted.times.items())
     what = (
-        f"The gradient of {', '.join(update.bad_gradients)} is not finite at iteration {step} ({mean_times})"
+        f"The gradient of {', '.join(bad_gradients)} is not finite at iteration {noted.step} ({mean_times})"
     )
     if counts.bad_steps_in_a_row < PATIENCE:
         logger.warning("%s: left out.", what)
-        return False
+        return
     # Whoever goes on from here with other settings gets as many again.
     counts.bad_steps_in_a_row = 0
     raise FloatingPointError(
         f"{what}, as in the {PATIENCE - 1} iterations before it; a lower guidance_scale or learning rate may help, and "
         "--detect_anomaly names the operation that made it."
     )
+
+
+def _not_finite(values: Mapping[str, float]) -> list[str]:
+    return [name for name, value in values.items() if not math.isfinite(value)]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from config.schema import Config
 from scene.densify import grows
+from training.faults import settle
 from training.state import Training, checkpoint_of
 from utils import checkpoints
 from utils.checkpoints import Checkpoint
@@ -30,15 +31,18 @@ class Keeper:
         self._params, self._run = config.optimization, run
         self._last, self._cost = time.monotonic(), 0.0
 
-    def after_step(self, state: Training) -> None:
-        """Keep the run if that is due."""
-        step, waited = state.counts.step, time.monotonic() - self._last
+    def due(self, step: int) -> bool:
+        """Whether to keep the run after iteration `step`."""
+        waited = time.monotonic() - self._last
         growth = grows(self._params, step + 1) and self._cost <= SHARE_FOR_GROWTH * waited
-        if step in self._iterations or waited >= self._seconds or growth:
-            self.keep(state)
+        return step in self._iterations or waited >= self._seconds or growth
 
     def keep(self, state: Training) -> bool:
-        """Write a checkpoint; returns whether the disk took it. If not, that is told, and the ones from before stay."""
+        """Write a checkpoint; returns whether the disk took it. If not, that is told, and the ones from before stay.
+
+        Raises FloatingPointError as `settle` does: what is kept has been looked at.
+        """
+        settle(state)
         began = time.monotonic()
         try:
             checkpoints.save(self._run.checkpoints, checkpoint_of(state))

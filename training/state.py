@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -15,9 +15,11 @@ from scene.gaussian_model import GaussianModel
 from scene.initialize import initialize
 from scene.optimizer import GaussianOptimizer
 from scene.snapshot import restore, snapshot
+from training.faults import Noted
 from utils.checkpoints import Checkpoint
 from utils.device import HOST, free_memory, resolve_device
-from utils.rng import Generators
+from utils.ranks import ALONE, Ranks
+from utils.rng import Draws
 
 
 @dataclass
@@ -39,7 +41,7 @@ class Counts:
 
 @dataclass
 class Training:
-    """A run."""
+    """A run, or one process's part of it. noted: what the device has found that the host has not looked at."""
 
     config: Config
     optimizer: GaussianOptimizer
@@ -47,9 +49,11 @@ class Training:
     prior: StableDiffusionPrior
     prompts: PromptEmbeddings
     guide: Guidance
-    rng: Generators
+    draws: Draws
     device: torch.device
+    ranks: Ranks
     counts: Counts
+    noted: list[Noted] = field(default_factory=list)
 
     @property
     def gaussians(self) -> GaussianModel:
@@ -61,27 +65,32 @@ class Training:
             # This machine's memory serves other processes too: a run's result must not depend on them.
             return self.counts.most_gaussians
         each = bytes_per_gaussian(self.config.model.sh_degree, self.config.guidance.C_batch_size)
-        return min(self.counts.most_gaussians, len(self.gaussians) + free_memory(self.device) // each)
+        room = self.ranks.least(free_memory(self.device) // each, self.device)
+        return min(self.counts.most_gaussians, len(self.gaussians) + room)
 
 
-def assemble(config: Config, checkpoint: Checkpoint | None = None, *, force: bool = False) -> Training:
+def assemble(
+    config: Config, checkpoint: Checkpoint | None = None, ranks: Ranks = ALONE, *, force: bool = False
+) -> Training:
     """A run at its start, or where a checkpoint was taken.
 
     Raises PriorError and ValueError, one sentence each; the latter also for a checkpoint of another run, unless `force`.
     """
-    device = resolve_device(config.device)
+    device = resolve_device(config.device, ranks.local)
     torch.autograd.set_detect_anomaly(config.detect_anomaly)
-    rng = Generators(config.seed)
+    draws = Draws(config.seed)
     params, extent = config.optimization, config.camera.default_radius
     if checkpoint is None:
-        gaussians = initialize(config, rng["init"], device)
+        gaussians = initialize(config, draws.at("init"), device)
+        # Devices may round differently.
+        ranks.take_from_first([parameter.detach() for parameter in gaussians.raw().values()])
         optimizer = GaussianOptimizer(gaussians, params, extent)
         stats, counts = DensificationStats.zeros(len(gaussians), device), Counts()
     else:
         counts = _counts_of(checkpoint)
         if not force:
             _refuse_other_settings(checkpoint, config)
-        optimizer, stats = restore(checkpoint.tensors, params, extent, rng, device)
+        optimizer, stats = restore(checkpoint.tensors, params, extent, device)
     prior = guidance.load_prior(config, device)
     if checkpoint is not None and checkpoint.facts.get("prior") != prior.fingerprint and not force:
         raise ValueError(
@@ -90,7 +99,7 @@ def assemble(config: Config, checkpoint: Checkpoint | None = None, *, force: boo
         )
     if checkpoint is None:
         # Only now, for the prior has taken its share of the memory.
-        counts.most_gaussians = _most_gaussians(config, device)
+        counts.most_gaussians = ranks.least(_most_gaussians(config, device), device)
         counts.views_at_once = 1 if config.guidance.vram_O else None
     return Training(
         config=config,
@@ -99,8 +108,9 @@ def assemble(config: Config, checkpoint: Checkpoint | None = None, *, force: boo
         prior=prior,
         prompts=guidance.embed_prompts(config, prior),
         guide=guidance.build(config, prior),
-        rng=rng,
+        draws=draws,
         device=device,
+        ranks=ranks,
         counts=counts,
     )
 
@@ -113,7 +123,7 @@ def checkpoint_of(state: Training) -> Checkpoint:
         "counts": vars(state.counts),
         "torch": torch.__version__,
     }
-    return Checkpoint(state.counts.step, snapshot(state.optimizer, state.stats, state.rng), facts)
+    return Checkpoint(state.counts.step, snapshot(state.optimizer, state.stats), facts)
 
 
 def _most_gaussians(config: Config, device: torch.device) -> int:

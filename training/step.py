@@ -10,62 +10,66 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from gaussian_renderer.recorder import Recorder
 from gaussian_renderer.regularize import binary_alpha, mean_alpha, mean_scale, tv
 from gaussian_renderer.training_views import TrainingViews, training_views
 from guidance import GuidanceOutput
-from scene.brightness import equalize_brightness
+from scene.brightness import brightness, equalize_brightness, equalizes
 from scene.cameras import Cameras, sample, view_range_at
-from scene.densify import cap_scales, refine
-from training.faults import judge_update
+from scene.densify import DensificationStats, cap_scales, refine, refines
+from training.faults import Noted
 from training.state import Training
 from utils.device import release_memory
+from utils.ranks import Ranks
 
 Number = TypeVar("Number", float, float | Tensor)
 
 logger = logging.getLogger(__name__)
 
 
-def training_step(state: Training, step: int, recorder: Recorder) -> dict[str, float | Tensor]:
-    """Iteration `step`, from 1. Returns what to log.
+@dataclass(frozen=True)
+class Iteration:
+    """What there is to see of one: numbers by name (where they are on the device, nothing has waited for them), and the
+    first of its views with what the guidance said of them."""
 
-    Raises FloatingPointError, one sentence, where `judge_update` gives up.
-    """
-    config, gaussians, rng = state.config, state.gaussians, state.rng
-    params, camera = config.optimization, config.camera
-    cameras = sample(
-        camera, view_range_at(camera, params, step), config.guidance.C_batch_size, rng["cameras"]
-    )
+    numbers: dict[str, float | Tensor]
+    seen: TrainingViews
+    guided: GuidanceOutput
+
+
+def training_step(state: Training, step: int) -> Iteration:
+    """Iteration `step`, from 1, up to density control without any wait for the device: `settle` looks at what was found."""
+    config, ranks = state.config, state.ranks
+    params, camera, views = config.optimization, config.camera, config.guidance.C_batch_size
+    cameras = sample(camera, view_range_at(camera, params, step), views, state.draws.at("cameras", step))
     parts = backward_in_parts(state, cameras, step)
-    times = mean_of([part.guided.times for part in parts])
+    seen = what_was_seen(parts, cameras, ranks)
+    ranks.sum_(list(state.optimizer.gradients().values()))
     update = state.optimizer.step(step)
-    if judge_update(update, state.counts, step, times):
-        for part in parts:
-            grad = part.seen.out.means2d.grad
-            assert grad is not None
-            state.stats.accumulate(grad, part.seen.out.radii, cameras.width, cameras.height)
-    else:
-        # Where the way back through a network of half precision has overflowed, it is this one.
-        state.prior.widen("vae")
-    first = parts[0]
-    recorder.picture(step, first.seen, first.guided.predictions, first.guided.gradient)
-    refine(state.optimizer, state.stats, params, step, state.most_gaussians(), rng["densify"])
-    if config.guidance.BEG:
-        rgb, alpha = (
-            torch.cat([getattr(part.seen.out, name) for part in parts]) for name in ("rgb", "alpha")
+    state.stats.add(seen.if_true(update.made))
+    if refines(params, step):
+        refine(
+            state.optimizer,
+            state.stats,
+            params,
+            step,
+            state.most_gaussians(),
+            state.draws.at("densify", step),
         )
-        state.counts.dimmed += equalize_brightness(state.optimizer, rgb, alpha, params, step)
+    dimmed = torch.zeros_like(update.made)
+    if config.guidance.BEG and equalizes(params, step):
+        bright = [brightness(part.seen.out.rgb, part.seen.out.alpha, params.thresh) for part in parts]
+        dimmed = equalize_brightness(state.optimizer, ranks.all_views(torch.cat(bright), views), params)
     if params.max_scale is not None:
-        cap_scales(gaussians, params.max_scale)
-    return {
+        cap_scales(state.gaussians, params.max_scale)
+    first, times = parts[0], mean_of([part.guided.times for part in parts])
+    state.noted.append(Noted(step, times, update, dimmed))
+    diagnostics = mean_of([part.guided.diagnostics for part in parts])
+    numbers = {
         **{f"loss/{name}": sum(part.losses[name] for part in parts) for name in first.losses},
-        **{f"guidance/{name}": value for name, value in times.items()},
-        **{
-            f"guidance/{name}": value
-            for name, value in mean_of([part.guided.diagnostics for part in parts]).items()
-        },
-        **{f"grad_norm/{name}": value for name, value in update.norms.items()},
+        **{f"guidance/{name}": value for name, value in (times | diagnostics).items()},
+        **{f"grad_norm/{name}": value for name, value in update.gradients.items()},
     }
+    return Iteration(numbers, first.seen, first.guided)
 
 
 @dataclass(frozen=True)
@@ -78,17 +82,17 @@ class Part:
 
 
 def backward_in_parts(state: Training, cameras: Cameras, step: int) -> list[Part]:
-    """Add the gradients of all views to the Gaussians', so many views at a time as fit into memory.
+    """Add the gradients of this process's share of the views to the Gaussians', so many at a time as fit into memory.
 
     If they do not fit, their number is halved, for the rest of the run too. Raises torch.OutOfMemoryError if one does not.
     """
-    counts = state.counts
+    counts, mine = state.counts, state.ranks.share(len(cameras))
     while True:
-        at_once = counts.views_at_once or len(cameras)
+        at_once = counts.views_at_once or len(mine)
         try:
             return [
-                backward(state, cameras[first : first + at_once], step, len(cameras))
-                for first in range(0, len(cameras), at_once)
+                backward(state, cameras, mine[first : first + at_once], step)
+                for first in range(0, len(mine), at_once)
             ]
         except torch.OutOfMemoryError:
             if at_once == 1:
@@ -103,17 +107,17 @@ def backward_in_parts(state: Training, cameras: Cameras, step: int) -> list[Part
         release_memory(state.device)
 
 
-def backward(state: Training, cameras: Cameras, step: int, views: int) -> Part:
-    """Add the gradients of these of an iteration's `views`."""
-    config, gaussians = state.config, state.gaussians
-    params = config.optimization
+def backward(state: Training, cameras: Cameras, views: range, step: int) -> Part:
+    """Add the gradients of these `views` of an iteration with `cameras`."""
+    config, gaussians, draws = state.config, state.gaussians, state.draws
+    params, these = config.optimization, cameras[views.start : views.stop]
     # Prompts depend on the cameras: taken while these are on the host, so that nothing waits for the device.
-    conditioning = state.prompts.at(cameras.azimuth, cameras.polar)
-    seen = training_views(gaussians, cameras.to(state.device), config, step, state.rng)
+    conditioning = state.prompts.at(these.azimuth, these.polar)
+    seen = training_views(gaussians, these.to(state.device), config, step, views, draws)
     out = seen.out
-    guided = state.guide(seen.images, conditioning, step - 1, state.rng["timesteps"])
+    guided = state.guide(seen.images, conditioning, step - 1, draws.of_views("timesteps", step, views))
     # Means over views: of a part of them, a part.
-    share = len(cameras) / views
+    share = len(views) / len(cameras)
     penalties = {
         "tv": share * params.lambda_tv * (tv(out.rgb) + tv(seen.disparity)),
         "scale": share * params.lambda_scale * mean_scale(gaussians.scales),
@@ -123,6 +127,17 @@ def backward(state: Training, cameras: Cameras, step: int, views: int) -> Part:
     (guided.loss + sum(penalties.values())).backward()
     losses = {"guidance": guided.loss, **penalties}
     return Part(seen, guided, {name: value.detach() for name, value in losses.items()})
+
+
+def what_was_seen(parts: Sequence[Part], cameras: Cameras, ranks: Ranks) -> DensificationStats:
+    """Of each Gaussian, in all of an iteration's views, those of other processes too."""
+    total = DensificationStats.zeros(parts[0].seen.out.radii.shape[1], parts[0].seen.out.radii.device)
+    for out in (part.seen.out for part in parts):
+        assert out.means2d.grad is not None
+        total.add(DensificationStats.of_views(out.means2d.grad, out.radii, cameras.width, cameras.height))
+    ranks.sum_([total.gradient_sum, total.views])
+    ranks.max_(total.max_radii)
+    return total
 
 
 def mean_of(values: Sequence[Mapping[str, Number]]) -> dict[str, Number]:

@@ -21,7 +21,7 @@ from torch import Tensor
 from utils.files import atomic_path, digest_of_file
 
 KEPT = 2
-LAYOUT = 1
+LAYOUT = 2
 LARGEST_FACTS = 1_000_000
 """Bytes of the JSON file; that of a run has 10,000."""
 

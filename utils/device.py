@@ -15,13 +15,14 @@ HOST = torch.device("cpu")
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
-def resolve_device(name: str | None) -> torch.device:
-    """Return the torch device called `name`; None and 'auto' take the accelerator if there is one.
+def resolve_device(name: str | None, index: int = 0) -> torch.device:
+    """Return the torch device called `name`; None and 'auto' take the accelerator if there is one. Of several, where
+    `name` says none, the one at `index`.
 
     Raises ValueError, in one sentence, for a name that torch does not know or a device this machine lacks.
     """
     if name is None or name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -34,10 +35,17 @@ def resolve_device(name: str | None) -> torch.device:
         raise ValueError(f"device is {name!r}, but only 'auto', 'cpu' and 'cuda' are supported.")
     if not torch.cuda.is_available():
         raise ValueError(f"device is {name!r}, but torch sees no such device here; use 'auto' or 'cpu'.")
+    if device.index is None and index > 0:
+        device = torch.device(device.type, index)
     if device.index is not None and device.index >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise ValueError(f"device is {name!r}, but this machine's last one is 'cuda:{count - 1}'.")
     return device
+
+
+def collectives(device: torch.device) -> str:
+    """The torch.distributed backend through which processes share tensors on `device`."""
+    return "nccl" if device.type == "cuda" else "gloo"
 
 
 def peak_memory(device: torch.device) -> float:

@@ -1,47 +1,91 @@
-"""Named, seeded random generators on the host, one per use, so that no use shifts another's draws."""
+"""Random numbers that depend on a run's seed, on what they are for, and on the iteration and view they are for, and on
+nothing else.
+
+There is no state to keep: a run that resumes, takes its views one by one or shares them among processes draws what the
+whole run would have drawn.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-NAMES = ("cameras", "augment", "timesteps", "flip", "densify", "init")
+Use = Literal["init", "cameras", "augment", "background", "timesteps", "densify"]
+"""What numbers are drawn for; each has its own, so that no use shifts another's."""
 
 
-class Generators:
-    """One torch.Generator for each of NAMES: `Generators(seed)["cameras"]`.
+@dataclass(frozen=True)
+class Draws:
+    """Generators on the host, seeded from `seed` and names."""
 
-    Each is seeded from (seed, name) through SHA-256, so its draws depend on neither the process, the
-    platform nor the other generators. Raises KeyError for another name.
-    """
+    seed: int
 
-    def __init__(self, seed: int) -> None:
-        self._generators = {name: torch.Generator().manual_seed(derive_seed(seed, name)) for name in NAMES}
+    def at(self, use: Use, *place: int) -> torch.Generator:
+        """A new generator for `use`, at an iteration or wherever `place` says."""
+        name = "/".join(map(str, (use, *place)))
+        return torch.Generator().manual_seed(derive_seed(self.seed, name))
 
-    def __getitem__(self, name: str) -> torch.Generator:
-        if name not in self._generators:
-            raise KeyError(f"There is no generator {name!r}; there are {', '.join(NAMES)}.")
-        return self._generators[name]
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Each generator's state as a uint8 tensor."""
-        return {name: generator.get_state() for name, generator in self._generators.items()}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue exactly where `state` was taken. Raises ValueError if it is of other generators."""
-        if set(state) != set(NAMES):
-            raise ValueError(f"The generator state holds {sorted(state)}, but it must hold {sorted(NAMES)}.")
-        for name, generator in self._generators.items():
-            try:
-                generator.set_state(state[name])
-            except (RuntimeError, TypeError):
-                raise ValueError(f"The state of the generator {name!r} is none of torch's.") from None
+    def of_views(self, use: Use, step: int, views: Iterable[int]) -> list[torch.Generator]:
+        """One generator for each of an iteration's `views`."""
+        return [self.at(use, step, view) for view in views]
 
 
 def derive_seed(seed: int, name: str) -> int:
-    """A seed in [0, 2^63) that depends on `seed` and `name` only."""
+    """A seed in [0, 2^63) that depends on `seed` and `name` only: through SHA-256, not on the process or the platform."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
+
+
+def uniform(rngs: Sequence[torch.Generator]) -> Tensor:
+    """[V] float64 in [0, 1), one draw from each of V generators."""
+    return torch.stack([torch.rand((), generator=rng, dtype=torch.float64) for rng in rngs])
+
+
+def integers(low: int, high: int, rngs: Sequence[torch.Generator]) -> Tensor:
+    """[V] int64 uniform on low..high, both included, one draw from each of V generators."""
+    return torch.stack([torch.randint(low, high + 1, (), generator=rng) for rng in rngs])
+
+
+def normal(shape: Sequence[int], rngs: Sequence[torch.Generator]) -> Tensor:
+    """[V, *shape] float32, standard normal, drawn from each of V generators."""
+    return torch.stack([torch.randn(tuple(shape), generator=rng) for rng in rngs])
+
+
+def normal_like(tensor: Tensor, rng: torch.Generator) -> Tensor:
+    """Standard normal numbers shaped like `tensor`, made where it lies: a million of them need not cross over from the host.
+
+    Only a seed comes from `rng`. Number i is Box and Muller's of the hash of i, the mixing function of SplitMix64 (Steele et
+    al., 2014), whose integers are the same on every device.
+    """
+    seed = int(torch.randint(2**62, (), generator=rng))
+    bits = _mix(torch.arange(tensor.numel(), device=tensor.device), seed)
+    # In (0, 1), from the upper and the lower half of the bits.
+    radius, turn = (
+        (half.to(torch.float32) + 0.5) * 2.0**-32 for half in (_shifted(bits, 32), bits & 0xFFFFFFFF)
+    )
+    numbers = torch.sqrt(-2.0 * torch.log(radius)) * torch.cos(2.0 * math.pi * turn)
+    return numbers.reshape(tensor.shape).to(tensor.dtype)
+
+
+def _mix(counter: Tensor, seed: int) -> Tensor:
+    """SplitMix64 of counter + seed, int64; multiplication wraps around."""
+    z = (counter + 1) * _signed(0x9E3779B97F4A7C15) + seed
+    z = (z ^ _shifted(z, 30)) * _signed(0xBF58476D1CE4E5B9)
+    z = (z ^ _shifted(z, 27)) * _signed(0x94D049BB133111EB)
+    return z ^ _shifted(z, 31)
+
+
+def _shifted(z: Tensor, bits: int) -> Tensor:
+    """z >> bits without the sign's copies."""
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _signed(word: int) -> int:
+    """The int64 with the bits of an unsigned word."""
+    return word - (1 << 64)

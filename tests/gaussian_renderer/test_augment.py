@@ -10,6 +10,7 @@ from gaussian_renderer import RenderOutput
 from gaussian_renderer.augment import disparity, perturb, sample_background
 from scene.cameras import Cameras, orbit
 from scene.gaussian_model import GaussianModel
+from tests.draws import rngs
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -17,7 +18,7 @@ def rng(seed: int = 0) -> torch.Generator:
 
 
 def backgrounds(**params: object) -> torch.Tensor:
-    return sample_background(ModelParams(**params), 4000, rng())  # type: ignore[arg-type]
+    return sample_background(ModelParams(**params), rngs(4000))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("white", [True, False])

@@ -107,7 +107,7 @@ def test_a_gaussian_seen_in_the_second_view_only_is_counted() -> None:
     (out.rgb[:, 0] * weights).sum().backward()
     stats = DensificationStats.zeros(1)
     assert out.means2d.grad is not None
-    stats.accumulate(out.means2d.grad, out.radii, 32, 32)
+    stats.add(DensificationStats.of_views(out.means2d.grad, out.radii, 32, 32))
     assert stats.views.tolist() == [1.0]
     assert stats.mean_gradient().item() == pytest.approx((out.means2d.grad[1, 0] * 16).norm().item())
     assert stats.mean_gradient().item() > 0

@@ -10,6 +10,7 @@ import torch
 
 from guidance import solver
 from guidance.schedule import CLEAN, Schedule
+from tests.draws import rngs
 from tests.guidance.analytic_prior import AnalyticPrior, PixelPrior
 from tests.guidance.cases import VIEWS, build, conditionings
 from tests.guidance.mutation import mutate
@@ -36,9 +37,10 @@ def distill(
     latents.requires_grad_()
     adam = torch.optim.Adam([latents], lr=0.05)
     conditioning = prior.conditioning(wanted, STARTS, negative=negative, perp_neg=perp_neg)
+    views = rngs(STARTS)
     for step in range(STEPS):
         adam.zero_grad()
-        guide(latents, conditioning, step, rng).loss.backward()
+        guide(latents, conditioning, step, views).loss.backward()
         adam.step()
     return prior, latents.detach()
 
@@ -152,9 +154,7 @@ def test_true_jacobian_nearly_vanishes_and_leaves_some_starts_behind() -> None:
     def typical_gradient(variant: str) -> float:
         guide = build(variant, prior)
         norms = [
-            guide(latents, conditioning, STEPS, torch.Generator().manual_seed(seed))
-            .gradient.flatten(1)
-            .norm(dim=1)
+            guide(latents, conditioning, STEPS, rngs(len(latents), seed)).gradient.flatten(1).norm(dim=1)
             for seed in range(20)
         ]
         return float(torch.stack(norms).median())
@@ -194,7 +194,7 @@ FAULTS: dict[str, dict[str, tuple[str, str, str]]] = {
             "(z_s, eps_s, s, t, schedule)",
             "(z_s, eps_s, t, s, schedule)",
         ),
-        "t and s swapped in the draw": ("ism", "conditioning, s, t, rng)", "conditioning, t, s, rng)"),
+        "t and s swapped in the draw": ("ism", "conditioning, s, t, rngs)", "conditioning, t, s, rngs)"),
         "inversion backwards": ("ism", "step(z[rows], eps, t, u,", "step(z[rows], eps, u, t,"),
         "no w(t)": ("ism", "w * (guided.eps - eps_s)", "guided.eps - eps_s"),
         "no omega": ("cfg", "eps = eps_n + omega * direction", "eps = eps_n + direction"),

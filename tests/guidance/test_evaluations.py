@@ -7,6 +7,7 @@ import torch
 
 from guidance import Guidance
 from guidance.prompts import Conditioning
+from tests.draws import rngs
 from tests.guidance.analytic_prior import PixelPrior
 from tests.guidance.cases import CONDITIONINGS, VARIANTS, VIEWS, build, conditionings, latents
 
@@ -39,7 +40,7 @@ def evaluate(
     assert isinstance(prior, WatchedPrior)
     prior.rows, prior.disturbed = [], disturbed
     images = prior.decode(latents(VIEWS)).requires_grad_()
-    output = guide(images, conditioning, step, torch.Generator().manual_seed(step))
+    output = guide(images, conditioning, step, rngs(VIEWS, step))
     output.loss.backward()
     assert images.grad is not None
     return images.grad, round(VIEWS * float(output.diagnostics["unet_evals_per_view"]))
@@ -118,7 +119,7 @@ def test_evaluations_per_view(variant: str, changes: dict[str, object], evaluati
     images = prior.decode(latents(VIEWS))
     counts = set()
     for seed in range(20):
-        output = guide(images, prior.conditioning(0, VIEWS), 399, torch.Generator().manual_seed(seed))
+        output = guide(images, prior.conditioning(0, VIEWS), 399, rngs(VIEWS, seed))
         counts.add(output.diagnostics["unet_evals_per_view"])
     assert counts == {evaluations}
 

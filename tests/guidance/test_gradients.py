@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from guidance import solver
+from tests.draws import rngs
 from tests.guidance.analytic_prior import AnalyticPrior, PixelPrior
 from tests.guidance.cases import CONDITIONINGS, VARIANTS, VIEWS, build, conditionings, latents
 from tests.guidance.written import both_gradients
@@ -67,7 +68,7 @@ def test_inversion_renews_noise_after_each_of_its_strides(monkeypatch: pytest.Mo
 
     def gradient(eta: float) -> torch.Tensor:
         guide = build("ism", prior, xs_eta=eta, fix_noise=True, t_range=[0.53, 0.5301], delta_t=80)
-        return guide(images, prior.conditioning(0, VIEWS), 399, torch.Generator().manual_seed(0)).gradient
+        return guide(images, prior.conditioning(0, VIEWS), 399, rngs(VIEWS)).gradient
 
     plain, churned = gradient(0.0), gradient(0.5)
     assert not torch.allclose(plain, churned)
@@ -85,8 +86,7 @@ def test_normalized_gradient_has_the_same_direction_and_unit_rms(variant: str) -
     found = []
     for normalize in (False, True):
         guide = build(variant, prior, normalize_grad=normalize, lambda_guidance=0.3, w_cp=0.0)
-        rng = torch.Generator().manual_seed(0)
-        loss = guide(images, prior.conditioning(0, VIEWS), 0, rng).loss
+        loss = guide(images, prior.conditioning(0, VIEWS), 0, rngs(VIEWS)).loss
         found.append(torch.autograd.grad(loss, images)[0].flatten(1))
     plain, normalized = found
     rms = plain.square().mean(1, keepdim=True).sqrt()

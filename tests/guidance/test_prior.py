@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from config.schema import Config
 from guidance import PriorError, PromptEmbeddings, StableDiffusionPrior, build
+from tests.draws import rngs
 from tests.tiny_diffusers import write_tiny_folder
 from utils.device import resolve_device
 
@@ -124,8 +125,7 @@ def test_gradient_reaches_the_images(
 ) -> None:
     prompts = PromptEmbeddings(prior, "a mug", negative="ugly")
     conditioning = prompts.at(torch.tensor([0.0, 130.0]), torch.tensor([90.0, 20.0]))
-    rng = torch.Generator().manual_seed(0)
-    output = build(Config(guidance_type=guidance_type), prior)(images, conditioning, 0, rng)
+    output = build(Config(guidance_type=guidance_type), prior)(images, conditioning, 0, rngs(len(images)))
     output.loss.backward()
     assert bool(torch.isfinite(images.grad).all())
     assert bool((images.grad.flatten(1).norm(dim=1) > 0).all())

@@ -13,6 +13,7 @@ import config as configuration
 import guidance
 from config import Config
 from guidance import Guidance, Method
+from tests.draws import rngs
 from tests.guidance.analytic_prior import AnalyticPrior
 from tests.tiny_diffusers import write_tiny_folder
 from train import train
@@ -53,12 +54,13 @@ def test_it_reaches_the_class_and_with_the_opposite_sign_does_not(csd: Any) -> N
 
         turned = Guidance(built.denoiser, Turned(), built.params)
         rng = torch.Generator().manual_seed(0)
+        views = rngs(64)
         latents = torch.randn(64, 4, 4, 4, generator=rng).requires_grad_()
         adam = torch.optim.Adam([latents], lr=0.05)
         conditioning = prior.conditioning(0, 64)
         for step in range(300):
             adam.zero_grad()
-            turned(latents, conditioning, step, rng).loss.backward()
+            turned(latents, conditioning, step, views).loss.backward()
             adam.step()
         reached[sign] = int((prior.posterior(latents.detach(), 0) > 0.99).sum())
     assert reached[1] == 64

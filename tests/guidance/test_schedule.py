@@ -21,6 +21,7 @@ from guidance.schedule import (
     segment_edges,
 )
 from tests.changed import changed
+from tests.draws import rngs
 from tests.guidance.analytic_prior import AnalyticPrior, PixelPrior, stable_diffusion_alphas
 from tests.guidance.cases import VARIANTS, build
 
@@ -66,10 +67,10 @@ def test_window_of_the_paper() -> None:
 
 def test_window_draws_reach_both_ends_and_nothing_else() -> None:
     window = TimeWindow(low=3, high=6, warm=4, warmup_iter=4)
-    rng = torch.Generator().manual_seed(0)
-    assert set(window.draw(0, 1000, rng).tolist()) == set(range(3, 11))
-    assert set(window.draw(2, 1000, rng).tolist()) == set(range(3, 9))
-    assert set(window.draw(9, 1000, rng).tolist()) == set(range(3, 7))
+    views = rngs(1000)
+    assert set(window.draw(0, views).tolist()) == set(range(3, 11))
+    assert set(window.draw(2, views).tolist()) == set(range(3, 9))
+    assert set(window.draw(9, views).tolist()) == set(range(3, 7))
 
 
 def test_window_refuses_a_reversed_range() -> None:
@@ -134,10 +135,10 @@ def test_drawn_times_lie_in_their_segment(
     points: int, phase_num: int, t_mode: str, step: int, seed: int
 ) -> None:
     times = grid(points=points, phase_num=phase_num, t_mode=t_mode)
-    rng = torch.Generator().manual_seed(seed)
-    t = times.draw(step, 16, rng)
+    views = rngs(16, seed)
+    t = times.draw(step, views)
     s_m = times.start_of_segment(t)
-    s = times.draw_between(s_m, t, rng)
+    s = times.draw_between(s_m, t, views)
     low, high = PAPER.at(step)
     assert bool(((t >= low) & (t <= high)).all())
     assert bool(((s_m <= s) & (s < t)).all())
@@ -151,9 +152,9 @@ def test_drawn_times_lie_in_their_segment(
 def test_every_interior_time_is_drawn_as_s() -> None:
     times = grid()
     s_m, t = torch.full((2000,), 200), torch.full((2000,), 300)
-    drawn = times.draw_between(s_m, t, torch.Generator().manual_seed(0))
+    drawn = times.draw_between(s_m, t, rngs(len(t)))
     assert set(drawn.tolist()) == {220, 240, 260, 280}
-    next_to = times.draw_between(s_m[:3], torch.full((3,), 220), torch.Generator().manual_seed(0))
+    next_to = times.draw_between(s_m[:3], torch.full((3,), 220), rngs(3))
     assert next_to.tolist() == [200, 200, 200]
 
 
@@ -201,7 +202,7 @@ def test_windows_stay_within_the_schedule(
         assert first == low
     if step >= warmup_iter or top <= high:
         assert (first, last) == (low, min(high, 999))
-    drawn = window.draw(step, 64, torch.Generator().manual_seed(0))
+    drawn = window.draw(step, rngs(64))
     assert bool(((drawn >= first) & (drawn <= last)).all())
 
 
@@ -272,7 +273,7 @@ def test_released_draws_lie_in_order_and_keep_their_distance(
         t_mode=t_mode,
         t_threshold=t_threshold,
     )
-    s_m, s, t = segments.draw(step, 64, least, torch.Generator().manual_seed(seed))
+    s_m, s, t = segments.draw(step, least, rngs(64, seed))
     window = segments.window
     last = window.high + window.warm
     assert bool(((s_m >= 0) & (s_m <= s) & (s < t) & (t <= last)).all())
@@ -290,7 +291,7 @@ def test_released_draws_lie_in_order_and_keep_their_distance(
 
 def cds_times(stage: str, step: int, count: int = 500) -> tuple[torch.Tensor, torch.Tensor]:
     method = build("cds", AnalyticPrior(), cds_stage=stage, iterations=1000).method
-    return method.times(step, count, torch.Generator().manual_seed(0))  # type: ignore[attr-defined]
+    return method.times(step, rngs(count))  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -331,7 +332,7 @@ def test_gcs_times_are_in_order(low: int, delta: int, step: int, seed: int) -> N
     method = build(
         "gcs", AnalyticPrior(), t_range=[low / 1000, 1.0], delta_t=delta, delta_t_start=delta
     ).method
-    e, s, t = method.times(step, 64, torch.Generator().manual_seed(seed))  # type: ignore[attr-defined]
+    e, s, t = method.times(step, rngs(64, seed))  # type: ignore[attr-defined]
     assert bool(((e >= 0) & (e < s) & (s < t) & (t <= 999)).all())
     if 10 < delta < 300:
         assert bool((t - s == delta).all())
@@ -349,7 +350,7 @@ def test_extreme_settings_have_times(variant: str, delta: int, t_range: list[flo
     )
     images = torch.full((16, 4, 4, 4), 0.4)
     for step in (0, 400):
-        output = guide(images, prior.conditioning(0, 16), step, torch.Generator().manual_seed(step))
+        output = guide(images, prior.conditioning(0, 16), step, rngs(16, step))
         assert bool(output.gradient.isfinite().all())
         for _, t in prior.calls:
             assert bool(((t >= 0) & (t <= 999)).all())

@@ -16,6 +16,7 @@ import torch
 from config.guidance_params import GuidanceParams
 from guidance import Guidance
 from guidance.prompts import Conditioning
+from tests.draws import rngs
 from tests.guidance.analytic_prior import AnalyticPrior
 from tests.guidance.cases import VIEWS, latents
 
@@ -260,9 +261,9 @@ def both_gradients(
     images = prior.decode(latents(VIEWS)).requires_grad_()
     z0 = prior.encode(images).detach()
     with torch.no_grad():
-        times = guide.method(z0, conditioning, step, torch.Generator().manual_seed(step)).times
-    guide(images, conditioning, step, torch.Generator().manual_seed(step)).loss.backward()
-    noise = guide.method.noise(z0, torch.Generator())  # type: ignore[attr-defined]
+        times = guide.method(z0, conditioning, step, rngs(len(z0), step)).times
+    guide(images, conditioning, step, rngs(len(images), step)).loss.backward()
+    noise = guide.method.noise(z0, rngs(len(z0)))  # type: ignore[attr-defined]
     expected = written_gradient(variant, prior, guide.params, conditioning, images, noise, dict(times))
     assert images.grad is not None
     return images.grad, expected

@@ -71,7 +71,7 @@ def test_statistics_count_every_view() -> None:
     gradient[1, 2] = torch.tensor([2.0, 0.0])
     gradient[2, 3] = torch.tensor([9.0, 9.0])  # not seen there: must not count
     radii = torch.tensor([[0, 5, 0, 0], [0, 7, 30, 0], [0, 2, 1, 0]], dtype=torch.int32)
-    stats.accumulate(gradient, radii, width=2, height=4)
+    stats.add(DensificationStats.of_views(gradient, radii, width=2, height=4))
     # In normalised device coordinates: x · 1, y · 2.
     one = (math.hypot(0.3, 0.8) + 2.0 + 0.0) / 3
     torch.testing.assert_close(stats.mean_gradient(), torch.tensor([0.0, one, 1.0, 0.0]))
@@ -86,9 +86,9 @@ def test_statistics_of_a_batch_equal_those_of_its_views() -> None:
         torch.randint(-0, 3, (5, 20), generator=generator),
     )
     whole, single = DensificationStats.zeros(20), DensificationStats.zeros(20)
-    whole.accumulate(gradient, radii, 64, 32)
+    whole.add(DensificationStats.of_views(gradient, radii, 64, 32))
     for view in range(5):
-        single.accumulate(gradient[view : view + 1], radii[view : view + 1], 64, 32)
+        single.add(DensificationStats.of_views(gradient[view : view + 1], radii[view : view + 1], 64, 32))
     torch.testing.assert_close(whole.mean_gradient(), single.mean_gradient())
     assert torch.equal(whole.max_radii, single.max_radii)
 

@@ -130,9 +130,9 @@ def gradients_at_adam(optimizer: GaussianOptimizer, step: int) -> dict[str, floa
         seen.update({name: float(p.grad.norm()) for name, p in raw.items() if p.grad is not None})
 
     hook = optimizer.adam.register_step_pre_hook(look)
-    norms = optimizer.step(step).norms
+    norms = optimizer.step(step).gradients
     hook.remove()
-    assert norms["xyz"] == pytest.approx(600.0)
+    assert float(norms["xyz"]) == pytest.approx(600.0)
     return seen
 
 
@@ -150,6 +150,49 @@ def test_without_a_limit_gradients_stay() -> None:
     optimizer = build()
     optimizer.model._means.grad = torch.full_like(optimizer.model._means, 100.0)
     assert gradients_at_adam(optimizer, 1) == {"xyz": pytest.approx(600.0)}
+
+
+@pytest.mark.parametrize("of", ["gradient", "parameter"])
+def test_a_step_with_a_number_that_is_not_finite_changes_nothing(of: str) -> None:
+    """Neither the first one, when Adam has no moments yet, nor a later one."""
+    optimizer, untouched = build(), build()
+    goal = targets(optimizer.model)
+    for step in (1, 2, 3):
+        for parameter in optimizer.model.raw().values():
+            parameter.grad = torch.ones_like(parameter)
+        broken = optimizer.model._scales
+        with torch.no_grad():
+            (broken.grad if of == "gradient" else broken)[4, 1] = float("nan")  # type: ignore[index]
+        before = optimizer.model.state_dict()
+        update = optimizer.step(step)
+        assert not bool(update.made)
+        assert [n for n, norm in update.gradients.items() if not norm.isfinite()] == ["scaling"] * (
+            of == "gradient"
+        )
+        assert [n for n, norm in update.parameters.items() if not norm.isfinite()] == ["scaling"] * (
+            of == "parameter"
+        )
+        for name, parameter in optimizer.model.raw().items():
+            torch.testing.assert_close(parameter.detach(), before[name], rtol=0, atol=0, equal_nan=True)
+            assert parameter.grad is None
+        with torch.no_grad():
+            broken[4, 1] = untouched.model._scales[4, 1]
+        train(optimizer, goal, range(step, step + 1))
+        train(untouched, goal, range(step, step + 1))
+        assert_same(optimizer.model, untouched.model.state_dict())
+
+
+def test_dimming_is_decided_on_the_device() -> None:
+    optimizer = build()
+    train(optimizer, targets(optimizer.model), range(1, 3))
+    before = optimizer.model.state_dict()
+    optimizer.dim("f_dc", 0.5, torch.tensor(False))
+    assert_same(optimizer.model, before)
+    assert optimizer.moments()["f_dc"]["exp_avg"].any()
+    optimizer.dim("f_dc", 0.5, torch.tensor(True))
+    assert_same(optimizer.model, {**before, "f_dc": 0.5 * before["f_dc"]})
+    assert not optimizer.moments()["f_dc"]["exp_avg"].any()
+    assert optimizer.moments()["opacity"]["exp_avg"].any()
 
 
 def test_a_checkpoint_continues_exactly() -> None:

@@ -32,7 +32,7 @@ COLORED = 0.5
 def backgrounds(model_params: ModelParams, count: int, rng: torch.Generator) -> Tensor:
     """[count, 3]: the training loop's, in colours and in greys alike."""
     colored, grey = (
-        sample_background(model_params.model_copy(update={"bg_gray": gray}), count, rng)
+        sample_background(model_params.model_copy(update={"bg_gray": gray}), [rng] * count)
         for gray in (False, True)
     )
     return torch.where(torch.rand(count, 1, generator=rng) < COLORED, colored, grey)

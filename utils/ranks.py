@@ -1,0 +1,123 @@
+"""The processes that work on one asset together, each on its own device: `torchrun --nproc_per_node=N train.py ...`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from utils.device import collectives
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Process `rank` of `count`, `local` among those of its machine. Alone, what is said to the others costs nothing and
+    changes nothing.
+
+    Whatever is summed, gathered or compared has the same shape in all of them, which come to it in the same order.
+    """
+
+    rank: int = 0
+    count: int = 1
+    local: int = 0
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes and speaks for all."""
+        return self.rank == 0
+
+    def share(self, views: int) -> range:
+        """Which of an iteration's `views` are this process's: as many as the others', give or take one."""
+        return range(self.rank * views // self.count, (self.rank + 1) * views // self.count)
+
+    def sum_(self, tensors: Sequence[Tensor]) -> None:
+        """Each of `tensors` becomes its sum over the processes, the same to the last bit in all."""
+        if self.count > 1:
+            for tensor in tensors:
+                dist.all_reduce(tensor)
+
+    def max_(self, tensor: Tensor) -> None:
+        """It becomes its elementwise maximum over the processes."""
+        if self.count > 1:
+            dist.all_reduce(tensor, dist.ReduceOp.MAX)
+
+    def all_views(self, tensor: Tensor, views: int) -> Tensor:
+        """The rows of all an iteration's `views`, of which `tensor` holds those of this process's share."""
+        if self.count == 1:
+            return tensor
+        lengths = [len(Ranks(rank, self.count).share(views)) for rank in range(self.count)]
+        # Padded, for rows are gathered in equal numbers.
+        padded = tensor.new_zeros(max(lengths), *tensor.shape[1:])
+        padded[: len(tensor)] = tensor
+        found = [torch.empty_like(padded) for _ in lengths]
+        dist.all_gather(found, padded)
+        return torch.cat([rows[:length] for rows, length in zip(found, lengths)])
+
+    def take_from_first(self, tensors: Sequence[Tensor]) -> None:
+        """Each of `tensors` becomes what it is in the first process."""
+        if self.count > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
+
+    def least(self, number: int, device: torch.device) -> int:
+        """The smallest `number` of all."""
+        if self.count == 1:
+            return number
+        shared = torch.tensor(number, device=device)
+        dist.all_reduce(shared, dist.ReduceOp.MIN)
+        return int(shared)
+
+    def greatest(self, number: int, device: torch.device) -> int:
+        """The largest `number` of all."""
+        return -self.least(-number, device)
+
+    def check_same(self, tensors: Sequence[Tensor], what: str) -> None:
+        """Raise RanksDiffer, one sentence, unless `tensors` are the same in all processes, bit by bit."""
+        if self.count == 1:
+            return
+        digest = torch.stack([digest_of(tensor) for tensor in tensors])
+        found = [torch.empty_like(digest) for _ in range(self.count)]
+        dist.all_gather(found, digest)
+        others = [rank for rank, other in enumerate(found) if not torch.equal(other, found[0])]
+        if others:
+            raise RanksDiffer(
+                f"{what} of process {others[0]} are not those of process 0: processes must run the same code."
+            )
+
+
+class RanksDiffer(RuntimeError):
+    """Processes that have to agree do not. The message is one sentence."""
+
+
+ALONE = Ranks()
+
+
+def digest_of(tensor: Tensor) -> Tensor:
+    """A sum [] int64 of the bits of a float32 tensor [...], each word times an odd number of its own, modulo 2^64."""
+    words = tensor.detach().contiguous().view(torch.int32).flatten().to(torch.int64)
+    return (words * (2 * torch.arange(len(words), device=words.device) + 1)).sum()
+
+
+def launched() -> Ranks:
+    """This process's place among those that torchrun has started."""
+    if not dist.is_torchelastic_launched():
+        return ALONE
+    return Ranks(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+
+
+@contextmanager
+def meeting(ranks: Ranks, device: torch.device) -> Iterator[None]:
+    """A context in which the processes can hear one another, each with its own `device`."""
+    if ranks.count == 1:
+        yield
+        return
+    dist.init_process_group(collectives(device), device_id=None if device.index is None else device)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
