@@ -76,7 +76,11 @@ def assemble(
 
     Raises PriorError and ValueError, one sentence each; the latter also for a checkpoint of another run, unless `force`.
     """
-    device = resolve_device(config.device, ranks.local)
+    device, views = resolve_device(config.device, ranks.local), config.guidance.C_batch_size
+    if views < ranks.count:
+        raise ValueError(
+            f"GuidanceParams.C_batch_size is {views}, but {ranks.count} processes need as many views: --C_batch_size {ranks.count}."
+        )
     torch.autograd.set_detect_anomaly(config.detect_anomaly)
     draws = Draws(config.seed)
     params, extent = config.optimization, config.camera.default_radius
