@@ -99,7 +99,8 @@ def train(
         warn_of_unknown_words(config)
         state = assemble(configuration.of_new_run(config), checkpoint, force=config.force)
         counts, iterations = state.counts, config.optimization.iterations
-        recorder, keeper = Recorder(state.config, run, state.prior.decode, counts.step), Keeper(config, run)
+        recorder = Recorder(state.config, run, state.prior.decode, counts.step)
+        keeper = Keeper(config, run, before=recorder.drain)
         with recorder, Interruption() as interruption:
             if checkpoint is None:
                 recorder.start(state.gaussians)
