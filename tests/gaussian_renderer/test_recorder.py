@@ -24,6 +24,7 @@ from scene.cameras import Cameras, orbit, six_views
 from scene.gaussian_model import GaussianModel
 from tests.changed import changed
 from utils.background import Background
+from utils.device import HOST
 from utils.media import to_uint8
 from utils.run_folder import RunFolder
 
@@ -46,13 +47,12 @@ def gaussians() -> GaussianModel:
     return GaussianModel.from_points(points - 0.5, colors, 0)
 
 
-def views_of(device: torch.device | str | None = None) -> tuple[TrainingViews, dict[str, Tensor], Tensor]:
+def views_of(device: torch.device = HOST) -> tuple[TrainingViews, dict[str, Tensor], Tensor]:
     """What `picture` is given."""
     cameras = orbit([0.0, 90.0], 90.0, 3.0, 0.6, SIZE, SIZE)
     rgb, plane, latents = (torch.full((2, c, SIZE, SIZE), 0.5, device=device) for c in (3, 1, 4))
     out = RenderOutput(rgb, plane, plane, plane, plane)
-    on_device = cameras._map(lambda tensor: tensor.to(device or "cpu"))
-    return TrainingViews(on_device, out, plane, rgb, False, False), {"x0": latents}, latents
+    return TrainingViews(cameras.to(device), out, plane, rgb, False, False), {"x0": latents}, latents
 
 
 def go_on(record: Recorder, model: GaussianModel, after: Callable[[int], None] = lambda step: None) -> None:
@@ -231,7 +231,7 @@ def test_what_an_error_leaves_is_written_but_ctrl_c_waits_for_nothing(
 
     def hold() -> None:
         begun.set()
-        gate.wait()
+        gate.wait(60)
 
     def break_off() -> None:
         with Recorder(config, run, lambda z: z[:, :3]) as record:

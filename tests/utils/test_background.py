@@ -72,7 +72,7 @@ def test_closing_waits_for_all_or_drops_what_has_not_begun(drop: bool) -> None:
 
     def first() -> None:
         begun.set()
-        gate.wait()
+        gate.wait(60)
         done.append(1)
 
     background.submit(first)
