@@ -110,7 +110,8 @@ def train(
         warn_of_unknown_words(config)
         state = begin(config, ranks)
         counts, last = state.counts, config.optimization.iterations
-        recorder, keeper = Recorder(state.config, run, state.prior.decode, counts.step), Keeper(config, run)
+        recorder = Recorder(state.config, run, state.prior.decode, counts.step)
+        keeper = Keeper(config, run, before=recorder.drain)
         with recorder, Interruption() as interruption:
             if counts.step == 0:
                 recorder.start(state.gaussians)

@@ -1,4 +1,8 @@
-"""What a run leaves behind: pictures, videos, point clouds and TensorBoard events."""
+"""What a run leaves behind: pictures, videos, point clouds and TensorBoard events.
+
+On the way, the loop only has it rendered: as tensors of their own, which no later iteration changes, pictures go to a thread
+that waits for the device, compresses, encodes and writes.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +10,28 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor
 
 import config as configuration
 from config import Config
-from gaussian_renderer import Gaussians
-from gaussian_renderer.showcase import Shown, show, solid
+from gaussian_renderer.showcase import show, show_pixels, solid
 from gaussian_renderer.training_picture import training_picture
 from gaussian_renderer.training_views import TrainingViews
-from scene.cameras import Cameras, six_views, turntable
+from scene.cameras import six_views, turntable
 from scene.cameras_json import cameras_json, cfg_args
 from scene.gaussian_model import GaussianModel
-from utils.event_log import EventLog
+from scene.ply import write_gaussians
+from utils.background import Background
+from utils.device import HOST
+from utils.event_log import EventLog, gather
 from utils.files import write_text
-from utils.media import Row, contact_sheet, read_image, rows_sheet, write_png, write_video
+from utils.media import Pixels, Row, contact_sheet, read_image, rows_sheet, write_png, write_video
 from utils.report import report_sheet, tiles
 from utils.run_folder import RunFolder
 
@@ -32,6 +40,8 @@ logger = logging.getLogger(__name__)
 TURNTABLE_FRAMES = 120
 STRIP = 6
 """Pictures in the report's strip of the asset as it formed."""
+MOST_PENDING = 2**29
+"""Bytes of device memory for what is not written yet; beyond, the loop waits. A turntable of 120 frames of 512² has 94 MB."""
 
 
 def evenly(iterations: int, times: int) -> set[int]:
@@ -40,7 +50,7 @@ def evenly(iterations: int, times: int) -> set[int]:
 
 
 class Recorder:
-    """Writes a run's files as it goes. A context manager, which closes the log.
+    """Writes a run's files as it goes. A context manager, at whose end all is written and the log is closed.
 
     `decode` makes images [V, 3, H, W] of clean latents [V, ...]; `done`: iterations that are done already, from a
     checkpoint.
@@ -62,6 +72,12 @@ class Recorder:
         self._process_cameras = turntable(
             config.camera.model_copy(update={"default_polar": polar}), max(frames, 1)
         )
+        self._how: dict[str, Any] = {
+            "white": self.white,
+            "ssaa": config.camera.SSAA,
+            "antialiasing": config.pipeline.antialiasing,
+        }
+        self._background = Background(MOST_PENDING)
         self._given_up: set[str] = set()
         self._log = EventLog(run.root, done)
         write_text(run.config, configuration.dump(config))
@@ -86,20 +102,11 @@ class Recorder:
     def white(self) -> bool:
         return self.config.model.white_background
 
-    def _show(self, gaussians: Gaussians, cameras: Cameras) -> Shown:
-        return show(
-            gaussians,
-            cameras,
-            white=self.white,
-            ssaa=self.config.camera.SSAA,
-            antialiasing=self.config.pipeline.antialiasing,
-        )
-
     def start(self, gaussians: GaussianModel) -> None:
         """The picture of what training starts from, as solid as it can be drawn: shapes begin nearly transparent."""
         cameras = six_views(self.config.camera)
         labels = [f"{round(azimuth) % 360}°" for azimuth in cameras.azimuth.tolist()]
-        shown = self._show(solid(gaussians), cameras)
+        shown = show(solid(gaussians), cameras, **self._how)
         rows = [
             Row(title, tiles(images), labels)
             for title, images in (("The start", shown.rgb), ("Its depth", shown.depth))
@@ -109,7 +116,8 @@ class Recorder:
 
     def scalars(self, step: int, values: Mapping[str, float | Tensor]) -> None:
         """TensorBoard scalars by name ('group/name')."""
-        self._log.scalars(step, values)
+        fetch = gather(values)
+        self._background.submit(lambda: self._log.scalars(step, fetch()))
 
     def picture(
         self, step: int, seen: TrainingViews, predictions: Mapping[str, Tensor], gradient: Tensor
@@ -117,47 +125,85 @@ class Recorder:
         """At iteration 1 and every `vis_interval`: the picture of `training_picture`."""
         if step % self.config.guidance.vis_interval and step != 1:
             return
-        sheet = training_picture(seen, predictions, gradient, self._decode)
-        with self._extra("A training picture"):
-            write_png(self.run.train_picture(step), sheet)
-        self._log.image("train/views", sheet, step)
+        picture = training_picture(seen, predictions, gradient, self._decode)
+
+        def write() -> None:
+            sheet = picture.sheet()
+            with self._extra("A training picture"):
+                write_png(self.run.train_picture(step), sheet)
+            self._log.image("train/views", sheet, step)
+
+        self._background.submit(write, picture.nbytes)
 
     def after_step(self, step: int, gaussians: GaussianModel) -> None:
         """Whatever is due after iteration `step`."""
         if step in self._process:
             self._process_frame(step, gaussians)
         if step in self._test_steps:
-            self._test(step, gaussians)
+            self._test_views(step, gaussians)
+            if self.config.save_video:
+                self._turntable(step, gaussians)
         if step in self._save_steps:
-            with self._extra("The Gaussians on the way"):
-                gaussians.save_ply(self.run.point_cloud(step))
+            self._point_cloud(step, gaussians)
 
     def _process_frame(self, step: int, gaussians: GaussianModel) -> None:
         """A file of its own until the end, so that a run that stops here can go on."""
         index = self._process[step]
-        frame = self._show(gaussians, self._process_cameras[index : index + 1]).rgb[0]
-        with self._extra("A frame of the process video"):
-            write_png(self.run.process_frame(index), frame)
+        frame = show_pixels(gaussians, self._process_cameras[index : index + 1], **self._how).rgb
 
-    def _test(self, step: int, gaussians: GaussianModel) -> None:
+        def write() -> None:
+            with self._extra("A frame of the process video"):
+                write_png(self.run.process_frame(index), frame.on_host()[0])
+
+        self._background.submit(write, frame.nbytes)
+
+    def _test_views(self, step: int, gaussians: GaussianModel) -> None:
         cameras = six_views(self.config.camera)
-        shown = self._show(gaussians, cameras)
-        with self._extra("The test views"):
-            for azimuth, image in zip(cameras.azimuth.tolist(), shown.rgb):
-                write_png(self.run.test_view(step, azimuth), image)
-        self._log.image("test/six_views", contact_sheet(shown.rgb, columns=3), step)
-        for name, values in (("opacity", gaussians.opacities), ("scale", gaussians.scales)):
-            self._log.histogram(f"gaussians/{name}", values.detach().cpu(), step)
-        if self.config.save_video:
-            around = turntable(self.config.camera, TURNTABLE_FRAMES, render_45=self.config.camera.render_45)
-            frames = self._show(gaussians, around)
+        views = show_pixels(gaussians, cameras, **self._how).rgb
+        statistics = {"opacity": gaussians.opacities.detach(), "scale": gaussians.scales.detach()}
+
+        def write() -> None:
+            images = views.on_host()
+            with self._extra("The test views"):
+                for azimuth, image in zip(cameras.azimuth.tolist(), images):
+                    write_png(self.run.test_view(step, azimuth), image)
+            self._log.image("test/six_views", contact_sheet(images, columns=3), step)
+            for name, values in statistics.items():
+                self._log.histogram(f"gaussians/{name}", values.to(HOST), step)
+
+        self._background.submit(write, views.nbytes + sum(values.nbytes for values in statistics.values()))
+
+    def _turntable(self, step: int, gaussians: GaussianModel) -> None:
+        around = turntable(self.config.camera, TURNTABLE_FRAMES, render_45=self.config.camera.render_45)
+        shown = show_pixels(gaussians, around, **self._how)
+
+        def write(kind: str, frames: Pixels) -> None:
             with self._extra("A turntable video"):
-                write_video(self.run.video(step, "rgb"), frames.rgb)
-                write_video(self.run.video(step, "depth"), frames.depth)
+                write_video(self.run.video(step, kind), frames.on_host())
+
+        # One job each, so that the first one's memory is free while the second is encoded.
+        for kind, frames in (("rgb", shown.rgb), ("depth", shown.depth)):
+            self._background.submit(partial(write, kind, frames), frames.nbytes)
+
+    def _point_cloud(self, step: int, gaussians: GaussianModel) -> None:
+        # Copies, for the optimizer changes the parameters in place.
+        raw = {name: parameter.detach().clone() for name, parameter in gaussians.raw().items()}
+
+        def write() -> None:
+            with self._extra("The Gaussians on the way"):
+                write_gaussians(self.run.point_cloud(step), raw)
+
+        self._background.submit(write, sum(tensor.nbytes for tensor in raw.values()))
+
+    def drain(self) -> None:
+        """Wait until all that the run has produced so far is on the disk."""
+        self._background.drain()
+        self._log.flush()
 
     def finish(self, gaussians: GaussianModel, lines: list[str]) -> None:
         """The final asset, the process video, and the report, with `lines` of text under its pictures."""
         gaussians.save_ply(self.run.asset)
+        self.drain()
         frames = [self.run.process_frame(index) for index in sorted(self._process.values())]
         frames = [frame for frame in frames if frame.exists()]
         with self._extra("The report"):
@@ -172,7 +218,7 @@ class Recorder:
             shutil.rmtree(self.run.process_frames, ignore_errors=True)
 
     def _report(self, gaussians: GaussianModel, lines: list[str], frames: list[Path]) -> None:
-        shown = self._show(gaussians, six_views(self.config.camera))
+        shown = show(gaussians, six_views(self.config.camera), **self._how)
         rows = [Row("Six views, 60° apart", shown.rgb), Row("Their depth", shown.depth)]
         if frames:
             chosen = sorted({round((len(frames) - 1) * (k + 1) / STRIP) for k in range(STRIP)})
@@ -185,4 +231,12 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._log.close()
+        try:
+            # Who interrupts a run for good does not wait: what is dropped, a resumed run makes again.
+            self._background.close(drop=error is not None and not isinstance(error, Exception))
+        except Exception as failure:
+            if error is None:
+                raise
+            logger.warning("Besides, not all could be written: %s", failure)
+        finally:
+            self._log.close()

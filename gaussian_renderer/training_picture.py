@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from gaussian_renderer.training_views import TrainingViews
-from utils.media import Row, colorize, rows_sheet
+from utils.media import Pixels, Row, colorize, rows_sheet, to_pixels
 
 LARGEST_TILE = 256
 """Pixels: larger images are shown at this size, or a run's pictures would fill the disk."""
+
+
+@dataclass(frozen=True)
+class TrainingPicture:
+    """Rows of V pictures by title, on their device: the first is labelled with azimuths [V], in degrees, the last one with
+    the largest gradients [V]."""
+
+    rows: Mapping[str, Pixels]
+    azimuths: Tensor
+    largest: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return sum(pixels.nbytes for pixels in self.rows.values())
+
+    def sheet(self) -> Tensor:
+        """One column per view and one row per kind: [3, H, W] in [0, 1]. Waits for the device."""
+        rows = [Row(title, pixels.on_host()) for title, pixels in self.rows.items()]
+        rows[0] = rows[0]._replace(labels=[f"azimuth {angle:.0f}°" for angle in self.azimuths.tolist()])
+        rows[-1] = rows[-1]._replace(labels=[f"max {value:.2g}" for value in self.largest.tolist()])
+        return rows_sheet(rows)
 
 
 @torch.no_grad()
@@ -21,8 +43,8 @@ def training_picture(
     predictions: Mapping[str, Tensor],
     gradient: Tensor,
     decode: Callable[[Tensor], Tensor],
-) -> Tensor:
-    """One column per view and one row per kind, as a picture [3, H, W] in [0, 1].
+) -> TrainingPicture:
+    """What was seen and said of V views, without waiting for their device.
 
     predictions: by name, clean latents [V, C, h, w], which `decode` makes images [V, 3, h', w'] of; gradient: [V, C, h, w]
     with respect to the latents. All rows are mirrored if the guidance saw the views mirrored.
@@ -35,25 +57,23 @@ def training_picture(
         return _resized(images.flip(-1) if seen.mirrored else images, size)
 
     mark = ": what the guidance sees" + (", mirrored" if seen.mirrored else "")
-    rows = [
-        Row(
-            "Render" + ("" if seen.geometry else mark),
-            as_seen(seen.out.rgb),
-            [f"azimuth {angle:.0f}°" for angle in seen.cameras.azimuth.tolist()],
-        ),
-        Row("Disparity" + (mark if seen.geometry else ""), as_seen(seen.disparity)),
-        Row("Alpha", as_seen(seen.out.alpha)),
-    ]
+    rows = {
+        "Render" + ("" if seen.geometry else mark): as_seen(seen.out.rgb),
+        "Disparity" + (mark if seen.geometry else ""): as_seen(seen.disparity),
+        "Alpha": as_seen(seen.out.alpha),
+    }
     for name, latents in predictions.items():
         # In half precision a wild prediction may overflow on its way through the decoder; that must not end a run.
-        decoded = torch.nan_to_num(decode(latents))
-        rows.append(Row(f"Predicted x0 {name}", _resized(decoded, size)))
+        rows[f"Predicted x0 {name}"] = _resized(torch.nan_to_num(decode(latents)), size)
     magnitude = gradient.abs().mean(dim=1, keepdim=True)
     largest = magnitude.amax(dim=(1, 2, 3), keepdim=True)
     heat = F.interpolate(magnitude / largest.clamp_min(torch.finfo(largest.dtype).tiny), size=size)
-    labels = [f"max {value:.2g}" for value in largest.flatten().tolist()]
-    rows.append(Row("Gradient in the latents, mean of |g|: white is the maximum", colorize(heat), labels))
-    return rows_sheet(rows)
+    rows["Gradient in the latents, mean of |g|: white is the maximum"] = colorize(heat)
+    return TrainingPicture(
+        {title: to_pixels(images) for title, images in rows.items()},
+        seen.cameras.azimuth,
+        largest.flatten(),
+    )
 
 
 def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:

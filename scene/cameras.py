@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from utils.device import HOST
 from utils.rotation import look_at
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ class Cameras:
         return self._map(lambda tensor: tensor[views])
 
     def to(self, device: torch.device | str) -> Cameras:
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        """On `device`; copies from the host to it are not waited for."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=tensor.device == HOST))
 
     @property
     def positions(self) -> Tensor:

@@ -128,7 +128,13 @@ def meet(rank: int, port: int) -> None:
         ranks.max_(radii)
         assert tensor.tolist() == [1, 3, 5]
         assert radii.tolist() == [1, 1]
-        assert ranks.all_views(torch.arange(5.0)[ranks.share(5).start : ranks.share(5).stop], 5).tolist() == [0, 1, 2, 3, 4]
+        assert ranks.all_views(torch.arange(5.0)[ranks.share(5).start : ranks.share(5).stop], 5).tolist() == [
+            0,
+            1,
+            2,
+            3,
+            4,
+        ]
         assert ranks.least(7 - rank, tensor.device) == 6
         assert ranks.greatest(-rank, tensor.device) == 0
         taken = torch.full((2,), float(rank))

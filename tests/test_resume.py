@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -244,6 +245,32 @@ def test_a_run_that_is_cut_off_before_its_last_file_keeps_its_process_video(
     run = train(configuration.load(["--resume", str(the_run(tmp_path).root), "--quiet"])).run
     assert imageio_ffmpeg.count_frames_and_secs(str(run.process_video))[0] == 6
     assert not run.process_frames.exists()
+
+
+def test_a_checkpoint_comes_after_all_that_was_made_before_it(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from gaussian_renderer import recorder
+
+    saved, written = checkpoints.save, recorder.write_png
+    found: dict[int, tuple[int, list[int]]] = {}
+
+    def slow(*given: object) -> None:
+        time.sleep(0.02)
+        written(*given)
+
+    def save(folder: Path, checkpoint: checkpoints.Checkpoint) -> None:
+        log = EventAccumulator(str(folder.parent)).Reload()
+        pictures = [event.step for event in log.Images("train/views")]
+        found[checkpoint.step] = len(list(folder.parent.rglob("frames/*.png"))), pictures
+        saved(folder, checkpoint)
+
+    monkeypatch.setattr(recorder, "write_png", slow)
+    monkeypatch.setattr(checkpoints, "save", save)
+    train(changed(config, checkpoint_iterations=(3, 7), densify_until_iter=0, vis_interval=3), tmp_path)
+    assert found == {3: (3, [1, 3]), 7: (7, [1, 3, 6])}
 
 
 def test_only_the_last_two_checkpoints_stay(config: Config, tmp_path: Path) -> None:

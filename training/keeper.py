@@ -6,6 +6,7 @@ import logging
 import re
 import shlex
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from config.schema import Config
@@ -24,11 +25,14 @@ logger = logging.getLogger(__name__)
 
 class Keeper:
     """Writes the checkpoints of one run: after `checkpoint_iterations`, every `checkpoint_minutes`, before density
-    control adds Gaussians (where memory may run out), and whenever it is told to."""
+    control adds Gaussians (where memory may run out), and whenever it is told to.
 
-    def __init__(self, config: Config, run: RunFolder) -> None:
+    before: called before each, to bring to the disk what a resumed run will not make again.
+    """
+
+    def __init__(self, config: Config, run: RunFolder, before: Callable[[], None]) -> None:
         self._iterations, self._seconds = set(config.checkpoint_iterations), 60 * config.checkpoint_minutes
-        self._params, self._run = config.optimization, run
+        self._params, self._run, self._before = config.optimization, run, before
         self._last, self._cost = time.monotonic(), 0.0
 
     def due(self, step: int) -> bool:
@@ -44,6 +48,7 @@ class Keeper:
         """
         settle(state)
         began = time.monotonic()
+        self._before()
         try:
             checkpoints.save(self._run.checkpoints, checkpoint_of(state))
         except OSError as error:

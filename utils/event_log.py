@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -28,10 +29,10 @@ class EventLog:
         except OSError as error:
             self._give_up(error)
 
-    def scalars(self, step: int, values: Mapping[str, float | Tensor]) -> None:
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
         def add(writer: SummaryWriter) -> None:
             for name, value in values.items():
-                writer.add_scalar(name, float(value), step)
+                writer.add_scalar(name, value, step)
 
         self._try(add)
 
@@ -41,6 +42,10 @@ class EventLog:
 
     def histogram(self, name: str, values: Tensor, step: int) -> None:
         self._try(lambda writer: writer.add_histogram(name, values, step))
+
+    def flush(self) -> None:
+        """Wait until all of it is in the file."""
+        self._try(lambda writer: writer.flush())
 
     def close(self) -> None:
         self._try(lambda writer: writer.close())
@@ -58,6 +63,17 @@ class EventLog:
         logger.warning(
             "The TensorBoard log cannot be written (%s): the run goes on without it.", error.strerror or error
         )
+
+
+def gather(values: Mapping[str, float | Tensor]) -> Callable[[], dict[str, float]]:
+    """What fetches scalars by name to the host: those on a device, one for all, in a single transfer.
+
+    Only the call of it waits for the device; tensors may be changed before.
+    """
+    there = {name: value.detach().float() for name, value in values.items() if isinstance(value, Tensor)}
+    here = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
+    together = torch.stack(list(there.values())) if there else torch.empty(0)
+    return lambda: {**here, **dict(zip(there, together.tolist()))}
 
 
 def _hush_the_writer() -> None:

@@ -1,10 +1,14 @@
-"""Pictures and videos: PNG files, labelled contact sheets, MP4 files and a colour map for depth."""
+"""Pictures and videos: PNG files, labelled contact sheets, MP4 files and a colour map for depth.
+
+A picture is an image [3 or 1, H, W] in [0, 1], or pixels: uint8 [H, W, 3].
+"""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -15,27 +19,67 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from utils.device import HOST
 from utils.files import atomic_path
 
 LABEL_HEIGHT = 18
 """Height in pixels of the line of text above each picture of a contact sheet."""
 
 
+@dataclass(frozen=True)
+class Pixels:
+    """V pictures on their device, which may be at work on them still: levels uint8 [V, H, W, 3], and finite [], whether
+    all of the images that they were made of are."""
+
+    levels: Tensor
+    finite: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return self.levels.nbytes
+
+    def on_host(self) -> Tensor:
+        """The levels, on the host. Waits for the device; raises ValueError for values that were not finite."""
+        if not bool(self.finite):
+            raise ValueError("image has values that are not finite, but a picture needs numbers in [0, 1].")
+        return self.levels.to(HOST)
+
+    @staticmethod
+    def join(parts: Sequence[Pixels]) -> Pixels:
+        """Pictures of one size, one after the other."""
+        levels = torch.cat([part.levels for part in parts])
+        return Pixels(levels, torch.stack([part.finite for part in parts]).all())
+
+
+def to_pixels(images: Tensor) -> Pixels:
+    """Images [V, 3 or 1, H, W] in [0, 1] as 8-bit RGB; values outside are clamped. Does not wait for their device.
+
+    Raises ValueError for another shape.
+    """
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(
+            f"images have shape {list(images.shape)}, but it must be [V, 3, H, W] or [V, 1, H, W]."
+        )
+    levels = (images.detach().clamp(0, 1) * 255).round().to(torch.uint8)
+    return Pixels(levels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous(), torch.isfinite(images).all())
+
+
 def to_uint8(image: Tensor) -> np.ndarray:
-    """An image [3 or 1, H, W] in [0, 1] as uint8 [H, W, 3]; values outside are clamped.
+    """A picture as uint8 [H, W, 3]; values outside of [0, 1] are clamped.
 
     Raises ValueError for another shape and for values that are not finite.
     """
-    if image.ndim != 3 or image.shape[0] not in (1, 3):
-        raise ValueError(f"image has shape {list(image.shape)}, but it must be [3, H, W] or [1, H, W].")
-    if not bool(torch.isfinite(image).all()):
-        raise ValueError("image has values that are not finite, but a picture needs numbers in [0, 1].")
-    pixels = (image.detach().expand(3, -1, -1).clamp(0, 1) * 255).round().to(torch.uint8)
-    return pixels.permute(1, 2, 0).contiguous().numpy(force=True)
+    if image.dtype == torch.uint8 and image.ndim == 3 and image.shape[2] == 3:
+        return image.numpy(force=True)
+    if image.dtype == torch.uint8 or image.ndim != 3 or image.shape[0] not in (1, 3):
+        raise ValueError(
+            f"image is {image.dtype} {list(image.shape)}, but it must be [3, H, W] or [1, H, W] in [0, 1], or uint8 [H, W, 3]."
+        )
+    return to_pixels(image[None]).on_host()[0].numpy()
 
 
 def write_png(path: str | os.PathLike[str], image: Tensor) -> None:
-    """Write an image [3 or 1, H, W] in [0, 1] as an 8-bit RGB PNG file, atomically."""
+    """Write a picture as an 8-bit RGB PNG file, atomically."""
     pixels = to_uint8(image)
     with atomic_path(path) as temporary:
         Image.fromarray(pixels).save(temporary, format="PNG")
@@ -49,7 +93,7 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
 
 
 def write_jpeg(path: str | os.PathLike[str], image: Tensor, quality: int = 85) -> None:
-    """Write an image [3 or 1, H, W] in [0, 1] as a JPEG file, atomically: for sheets whose PNG would be large."""
+    """Write a picture as a JPEG file, atomically: for sheets whose PNG would be large."""
     pixels = to_uint8(image)
     with atomic_path(path) as temporary:
         Image.fromarray(pixels).save(temporary, format="JPEG", quality=quality)
@@ -58,11 +102,23 @@ def write_jpeg(path: str | os.PathLike[str], image: Tensor, quality: int = 85) -
 def contact_sheet(
     images: Sequence[Tensor] | Tensor, columns: int, labels: Sequence[str] | None = None, gap: int = 4
 ) -> Tensor:
-    """Images [3 or 1, H, W] of one size in rows of `columns`, on white: float32 [3, height, width] in [0, 1].
+    """Pictures in rows of `columns`, on white: float32 [3, height, width] in [0, 1].
 
     `labels` puts a line of text above each image. Raises ValueError without images or for too few or many
     labels.
     """
+    return _image(_grid(images, columns, labels, gap))
+
+
+def _image(sheet: Image.Image) -> Tensor:
+    """A sheet as float32 [3, height, width] in [0, 1]."""
+    return torch.from_numpy(np.array(sheet)).permute(2, 0, 1).float() / 255
+
+
+def _grid(
+    images: Sequence[Tensor] | Tensor, columns: int, labels: Sequence[str] | None, gap: int
+) -> Image.Image:
+    """The sheet of `contact_sheet`."""
     if len(images) == 0 or columns < 1:
         raise ValueError(
             f"A contact sheet of {len(images)} images in {columns} columns needs at least 1 of each."
@@ -84,11 +140,11 @@ def contact_sheet(
         if labels is not None:
             draw.text((left + 2, top + 1), _fit(labels[index], width - 4, font), fill="black", font=font)
         sheet.paste(Image.fromarray(tile), (left, top + head))
-    return torch.from_numpy(np.array(sheet)).permute(2, 0, 1).float() / 255
+    return sheet
 
 
 class Row(NamedTuple):
-    """Images [V, 3 or 1, H, W] side by side under a title, each with a label of its own where there are labels."""
+    """Pictures side by side under a title, each with a label of its own where there are labels."""
 
     title: str
     images: Tensor
@@ -96,24 +152,24 @@ class Row(NamedTuple):
 
 
 def rows_sheet(rows: Sequence[Row], gap: int = 4) -> Tensor:
-    """Rows of images below each other, each under its title, on white: float32 [3, height, width] in [0, 1].
+    """Rows of pictures below each other, each under its title, on white: float32 [3, height, width] in [0, 1].
 
     As wide as the widest row or title. Raises ValueError without rows, and as contact_sheet does.
     """
     if not rows:
         raise ValueError("A sheet of 0 rows needs at least 1.")
     font = ImageFont.load_default(size=LABEL_HEIGHT - 5)
-    strips = [to_uint8(contact_sheet(row.images, len(row.images), row.labels, gap)) for row in rows]
-    width = max([strip.shape[1] for strip in strips] + [math.ceil(font.getlength(row.title)) for row in rows])
+    strips = [_grid(row.images, len(row.images), row.labels, gap) for row in rows]
+    width = max([strip.width for strip in strips] + [math.ceil(font.getlength(row.title)) for row in rows])
     head = LABEL_HEIGHT + gap
-    sheet = Image.new("RGB", (width, sum(strip.shape[0] + head + gap for strip in strips)), "white")
+    sheet = Image.new("RGB", (width, sum(strip.height + head + gap for strip in strips)), "white")
     draw = ImageDraw.Draw(sheet)
     top = 0
     for row, strip in zip(rows, strips):
         draw.text((0, top + gap), row.title, fill="#333333", font=font)
-        sheet.paste(Image.fromarray(strip), (0, top + head))
-        top += head + strip.shape[0] + gap
-    return torch.from_numpy(np.array(sheet)).permute(2, 0, 1).float() / 255
+        sheet.paste(strip, (0, top + head))
+        top += head + strip.height + gap
+    return _image(sheet)
 
 
 def _fit(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
@@ -126,7 +182,7 @@ def _fit(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFo
 
 
 def write_video(path: str | os.PathLike[str], frames: Iterable[Tensor], fps: int = 30) -> None:
-    """Write frames [3 or 1, H, W] in [0, 1] as an MP4 file (H.264, 4:2:0), atomically.
+    """Write pictures as the frames of an MP4 file (H.264, 4:2:0), atomically.
 
     Odd sizes get one more row or column, a copy of the last, since 4:2:0 needs even ones. Raises ValueError if there is no
     frame or one has another size than the first, and OSError if the encoder cannot write.
@@ -191,17 +247,21 @@ def colorize(values: Tensor) -> Tensor:
     return torch.cat([red, green, blue], dim=-3).clamp(0, 1)
 
 
-def depth_image(depth: Tensor, alpha: Tensor) -> Tensor:
+def depth_span(depth: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest and the farthest covered depth, [] each, of depth Σ T α z and alpha, shaped alike; inf and -inf where
+    nothing is covered."""
+    covered, mean_depth = alpha > 0.5, depth / alpha.clamp_min(1e-6)
+    # Not mean_depth[covered]: how many these are would have to be waited for.
+    return mean_depth.where(covered, math.inf).amin(), mean_depth.where(covered, -math.inf).amax()
+
+
+def depth_image(depth: Tensor, alpha: Tensor, span: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """Depth [V, 1, H, W] = Σ T α z as pictures [V, 3, H, W]: near is bright, where nothing is, black.
 
-    Scaled by the nearest and the farthest covered depth of all V views together, so that a video does not
-    flicker.
+    Scaled by `span`, or by the nearest and the farthest covered depth of all V views together, so that a video does not
+    flicker. Does not wait for the device.
     """
-    covered = alpha > 0.5
-    if not bool(covered.any()):
-        return torch.zeros_like(depth).expand(-1, 3, -1, -1)
-    mean_depth = depth / alpha.clamp_min(1e-6)
-    near, far = mean_depth[covered].aminmax()
-    nearness = (far - mean_depth) / (far - near).clamp_min(1e-6)
+    near, far = depth_span(depth, alpha) if span is None else span
+    nearness = (far - depth / alpha.clamp_min(1e-6)) / (far - near).clamp_min(1e-6)
     # The lowest fifth of the map stays for the empty background.
-    return colorize(0.2 + 0.8 * nearness.clamp(0, 1)) * alpha
+    return colorize(0.2 + 0.8 * nearness.clamp(0, 1)) * (alpha * (near <= far))

@@ -107,7 +107,7 @@ def pictured(mirrored: bool, geometry: bool = False) -> tuple[torch.Tensor, Trai
         views, RenderOutput(rgb, depth, alpha, empty, empty), disparity, images, geometry, mirrored
     )
     gradient = torch.cat([-images[:, 1:2], images[:, 1:2]], dim=1)
-    return training_picture(shown, {"as seen": images}, gradient, decode=lambda z: z), shown
+    return training_picture(shown, {"as seen": images}, gradient, decode=lambda z: z).sheet(), shown
 
 
 def rows_of(
@@ -147,7 +147,7 @@ def test_rows_of_the_picture_agree_with_one_another(mirrored: bool, geometry: bo
 def test_a_prediction_that_overflows_and_a_gradient_of_nothing_still_make_a_picture() -> None:
     _, views = pictured(False)
     broken = torch.full((3, 3, 8, 8), math.nan)
-    sheet = training_picture(views, {"broken": broken}, torch.zeros(3, 4, 2, 2), decode=lambda z: z)
+    sheet = training_picture(views, {"broken": broken}, torch.zeros(3, 4, 2, 2), decode=lambda z: z).sheet()
     rows = rows_of(sheet, (True, False, False, False, True))
     assert not rows[3].any()
     assert not rows[4].any()
@@ -157,5 +157,5 @@ def test_large_views_are_shown_smaller() -> None:
     big = orbit([0.0], 90.0, 3.0, 0.6, 600, 300)
     rgb, plane, empty = torch.rand(1, 3, 300, 600), torch.rand(1, 1, 300, 600), torch.zeros(1, 0)
     views = TrainingViews(big, RenderOutput(rgb, plane, plane, empty, empty), plane, rgb, False, False)
-    sheet = training_picture(views, {}, torch.rand(1, 4, 37, 75), decode=lambda z: z)
+    sheet = training_picture(views, {}, torch.rand(1, 4, 37, 75), decode=lambda z: z).sheet()
     assert sheet.shape[1] < 4 * (128 + 50)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -10,11 +11,15 @@ from PIL import Image
 
 from utils.media import (
     LABEL_HEIGHT,
+    Pixels,
     Row,
     colorize,
     contact_sheet,
     depth_image,
+    depth_span,
     rows_sheet,
+    to_pixels,
+    to_uint8,
     write_jpeg,
     write_png,
     write_video,
@@ -110,6 +115,71 @@ def test_depth_pictures_show_the_near_bright_and_nothing_black() -> None:
     near, far, empty = depth_image(depth, alpha)[0, :, 0].mean(dim=0).tolist()
     assert near > far > empty == 0.0
     assert depth_image(torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4)).shape == (2, 3, 4, 4)
+
+
+def looked_at(depth: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+    """`depth_image`, choosing its covered pixels one by one."""
+    covered = alpha > 0.5
+    if not bool(covered.any()):
+        return torch.zeros_like(depth).expand(-1, 3, -1, -1)
+    mean_depth = depth / alpha.clamp_min(1e-6)
+    near, far = mean_depth[covered].aminmax()
+    nearness = (far - mean_depth) / (far - near).clamp_min(1e-6)
+    return colorize(0.2 + 0.8 * nearness.clamp(0, 1)) * alpha
+
+
+@pytest.mark.parametrize("most", [1.0, 0.501, 0.5, 0.0], ids=["solid", "hardly", "faint", "empty"])
+def test_depth_pictures_need_no_look_at_what_is_covered(most: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    alpha = (2 * torch.rand(5, 1, 16, 16, generator=generator)).clamp_max(1) * most
+    depth = alpha * (3 + torch.rand(5, 1, 16, 16, generator=generator))
+    expected = looked_at(depth, alpha)
+    assert torch.equal(depth_image(depth, alpha), expected)
+    assert bool(expected.any()) == (most > 0.5)
+    # A part of the views on the scale of all.
+    span = depth_span(depth, alpha)
+    assert torch.equal(depth_image(depth[1:3], alpha[1:3], span), expected[1:3])
+    one = alpha.argmax() == torch.arange(alpha.numel()).reshape(alpha.shape)
+    assert torch.equal(depth_image(depth, alpha * one), looked_at(depth, alpha * one))
+
+
+def test_pixels_are_made_without_a_look_at_the_device() -> None:
+    images = torch.empty(2, 1, 8, 8, device="meta")
+    pixels = to_pixels(depth_image(images, images))
+    assert (pixels.levels.shape, pixels.levels.dtype) == ((2, 8, 8, 3), torch.uint8)
+    assert pixels.nbytes == 2 * 8 * 8 * 3
+    with pytest.raises(ValueError, match=r"\[2, 8, 8\]"):
+        to_pixels(images[:, 0])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_are_the_pictures_of_their_images(tmp_path: Path, channels: int) -> None:
+    images = 1.2 * torch.rand(4, channels, 6, 7, generator=torch.Generator().manual_seed(0)) - 0.1
+    pixels = to_pixels(images).on_host()
+    for image, level in zip(images, pixels):
+        expected = (image.expand(3, -1, -1).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+        assert np.array_equal(to_uint8(image), expected)
+        assert np.array_equal(to_uint8(level), expected)
+    assert torch.equal(contact_sheet(pixels, 2), contact_sheet(images, 2))
+    assert torch.equal(rows_sheet([Row("a", pixels)]), rows_sheet([Row("a", images)]))
+    for name, given in (("x", images), ("y", pixels)):
+        write_png(tmp_path / f"{name}.png", given[0])
+        write_video(tmp_path / f"{name}.mp4", given)
+    assert (tmp_path / "x.png").read_bytes() == (tmp_path / "y.png").read_bytes()
+    assert (tmp_path / "x.mp4").read_bytes() == (tmp_path / "y.mp4").read_bytes()
+    with pytest.raises(ValueError, match="uint8"):
+        write_png(tmp_path / "z.png", pixels)
+
+
+def test_pixels_of_what_is_not_finite_are_refused_on_the_host() -> None:
+    images = torch.zeros(2, 3, 4, 4)
+    images[1, 0, 0, 0] = math.inf
+    with pytest.raises(ValueError, match="not finite"):
+        to_pixels(images).on_host()
+    sound, broken = to_pixels(images[:1]), to_pixels(images)
+    assert len(Pixels.join([sound, sound]).on_host()) == 2
+    with pytest.raises(ValueError, match="not finite"):
+        Pixels.join([sound, broken]).on_host()
 
 
 def test_rows_lie_below_each_other_under_their_titles() -> None:

@@ -1,0 +1,48 @@
+"""One thread for what need not be waited for."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+
+class Background:
+    """Jobs done one after the other by a thread of their own, while whoever hands them in goes on.
+
+    most: bytes that jobs which are not done yet may hold together. A job that holds more than that gets its turn alone.
+    What a job raises, the next call of a method raises in its place; the jobs after it are done all the same.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._held = most, 0
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="background")
+        self._pending: deque[tuple[Future[None], int]] = deque()
+
+    def submit(self, job: Callable[[], None], holds: int = 0) -> None:
+        """Do `job`, which holds so many bytes, after those before it; wait while there is no room for it."""
+        self._settle(self._most - holds)
+        self._pending.append((self._thread.submit(job), holds))
+        self._held += holds
+
+    def drain(self) -> None:
+        """Wait until all jobs are done."""
+        while self._pending:
+            self._forget_first()
+
+    def close(self, *, drop: bool = False) -> None:
+        """Wait until all jobs are done, or, to `drop` those that have not begun, the one that has. There can be no more."""
+        self._thread.shutdown(cancel_futures=drop)
+        while self._pending:
+            self._forget_first()
+
+    def _settle(self, most: int) -> None:
+        """Wait for the oldest jobs until the others hold at most `most` bytes."""
+        while self._pending and (self._held > most or self._pending[0][0].done()):
+            self._forget_first()
+
+    def _forget_first(self) -> None:
+        first, holds = self._pending.popleft()
+        self._held -= holds
+        if not first.cancelled():
+            first.result()
