@@ -82,7 +82,7 @@ class ISM:
             eps = self._unguided(z[rows], t, conditioning.some(views))
             moved = solver.step(z[rows], eps, t, u, self.schedule)
             if self.params.xs_eta > 0:
-                fresh = torch.randn(moved.shape, generator=rng).to(moved)
+                fresh = torch.randn(moved.shape, generator=rng).to(moved, non_blocking=True)
                 moved = solver.churn(moved, eps, t, u, self.schedule, eta=self.params.xs_eta, noise=fresh)
             z[rows], now[views] = moved, u
         return z

@@ -67,7 +67,9 @@ def _check_indices(func: Any, used: Sequence[torch.Tensor], indices: Sequence[to
     if any(tensor.device != DEVICE and tensor.dim() for tensor in used):
         raise Wait(f"{func} of a device tensor with one on the host, which is copied first")
     if any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices):
-        raise Wait(f"{func} of a device tensor with a mask: torch.where and masked_fill need none as an index")
+        raise Wait(
+            f"{func} of a device tensor with a mask: torch.where and masked_fill need none as an index"
+        )
 
 
 def _copy(

@@ -92,12 +92,15 @@ def assemble(config: Config, checkpoint: Checkpoint | None = None, *, force: boo
         # Only now, for the prior has taken its share of the memory.
         counts.most_gaussians = _most_gaussians(config, device)
         counts.views_at_once = 1 if config.guidance.vram_O else None
+    prompts = guidance.embed_prompts(config, prior)
+    prior.free_text_encoder()
+    guidance.compile_networks(config, prior, counts.views_at_once or config.guidance.C_batch_size)
     return Training(
         config=config,
         optimizer=optimizer,
         stats=stats,
         prior=prior,
-        prompts=guidance.embed_prompts(config, prior),
+        prompts=prompts,
         guide=guidance.build(config, prior),
         rng=rng,
         device=device,

@@ -44,8 +44,8 @@ def training_step(state: Training, step: int, recorder: Recorder) -> dict[str, f
             grad = part.seen.out.means2d.grad
             assert grad is not None
             state.stats.accumulate(grad, part.seen.out.radii, cameras.width, cameras.height)
-    else:
-        # Where the way back through a network of half precision has overflowed, it is this one.
+    elif not state.prior.widen_overflowed():
+        # All answers of half precision were in its range: the way back has left it, which is the autoencoder's.
         state.prior.widen("vae")
     first = parts[0]
     recorder.picture(step, first.seen, first.guided.predictions, first.guided.gradient)
