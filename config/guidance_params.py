@@ -35,6 +35,9 @@ class GuidanceParams(Section):
         blank_is_default=True,
     )
     fp16: Flag = key(True, "half precision for the prior, where the device computes in it")
+    compile: OptionalFlag = key(
+        None, "torch.compile for the prior's networks; null: where the device is an accelerator"
+    )
     vram_O: Flag = key(False, "one view at a time, which takes the least memory and more time")
     guidance: Annotated[str, one_of("SD")] = key("SD", "the family of priors", unused=True)
     g_device: OptionalText = key(None, "the prior's device; --device sets all devices", unused=True)

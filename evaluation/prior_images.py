@@ -39,12 +39,22 @@ def samples(
     Each is made from the noise of its own seed, whatever else is in the batch. azimuth [B], degrees, on the host: as seen
     from there, by the view words of the training loop; None: of the prompts as they are.
     """
+    conditioning = _conditioning(prior, prompts, azimuth)
+    while True:
+        images = _sampled(prior, conditioning, seeds, scale)
+        if not prior.widen_overflowed():
+            return images
+
+
+def _sampled(
+    prior: StableDiffusionPrior, conditioning: Conditioning, seeds: Sequence[int], scale: float
+) -> Tensor:
+    """In the precision that the networks have now."""
     schedule, denoiser = Schedule(prior.alphas_cumprod), Denoiser(prior)
     latents = prior.unet.config
     shape = (latents.in_channels, latents.sample_size, latents.sample_size)
     z = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
     z = z.to(prior.device)
-    conditioning = _conditioning(prior, prompts, azimuth)
     # As Stable Diffusion's own sampler has it ("leading" spacing with an offset of 1): 981, 961, ..., 1.
     spacing = schedule.num_timesteps // STEPS
     times = [*reversed(range(1, 1 + STEPS * spacing, spacing)), CLEAN]

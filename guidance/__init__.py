@@ -13,7 +13,7 @@ from guidance.cds import CDS
 from guidance.cfg import Denoiser
 from guidance.gcs import GCS
 from guidance.ism import ISM
-from guidance.prior import Adaptations, PriorError, StableDiffusionPrior
+from guidance.prior import Adaptations, PriorError, StableDiffusionPrior, is_accelerator
 from guidance.prompts import Conditioning, PerpNeg, PromptEmbeddings, view_weights
 from guidance.sctd import SCTD
 from guidance.sctd_released import ReleasedSCTD
@@ -39,6 +39,7 @@ __all__ = [
     "ReleasedSCTD",
     "StableDiffusionPrior",
     "build",
+    "compile_networks",
     "embed_prompts",
     "load_prior",
     "view_weights",
@@ -94,6 +95,13 @@ def load_prior(config: Config, device: torch.device) -> StableDiffusionPrior:
             clip_skip=params.clip_skip or 0,
         ),
     )
+
+
+def compile_networks(config: Config, prior: StableDiffusionPrior, views: int) -> None:
+    """Compile the prior for `views` at a time, if `compile` asks for it, or leaves the choice and it pays."""
+    wanted = config.guidance.compile
+    if is_accelerator(prior.device) if wanted is None else wanted:
+        prior.compile(views)
 
 
 def embed_prompts(config: Config, prior: StableDiffusionPrior) -> PromptEmbeddings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 from guidance.adaptations import Adaptations, adapt, in_short, pipeline_of, quiet_libraries
+from guidance.compiled import Compiled, lasting_cache
 from guidance.model_files import (
     ModelFolder,
     PriorError,
@@ -21,6 +24,7 @@ from guidance.model_files import (
     find_single_file,
     fingerprint,
 )
+from guidance.overflow import OverflowWatch
 from guidance.schedule import Schedule
 from guidance.solver import eps_of_v
 from utils.device import computes_bfloat16
@@ -38,7 +42,7 @@ class StableDiffusionPrior:
     """A latent diffusion model in diffusers layout: Stable Diffusion 1 and 2, toybox, and their fine-tunes.
 
     Whether the network predicts the noise or v is known only in here. Parameters are frozen; the networks run
-    in their own precision and everything handed out is float32.
+    in their own precision and everything handed out is float32. None of `encode`, `decode` and `eps` waits for the device.
 
     Args:
         vae, unet: diffusers' AutoencoderKL and UNet2DConditionModel (which type checkers cannot see into).
@@ -49,6 +53,9 @@ class StableDiffusionPrior:
         alphas_cumprod: [T] abar_t.
         image_size: pixels; images of another size are resized before they are encoded.
         device: where the networks run.
+        text_encoder: None once it is freed.
+        encode_singly: the autoencoder sees one view at a time, and computes its activations again on the way back: no more
+            than one view's are ever held, at the cost of one more pass forward.
     """
 
     def __init__(
@@ -66,13 +73,15 @@ class StableDiffusionPrior:
             raise PriorError(
                 f"prediction_type of the scheduler is '{prediction_type}', not 'epsilon' or 'v_prediction'."
             )
-        self.vae, self.unet, self.text_encoder, self.tokenizer = vae, unet, text_encoder, tokenizer
+        self.vae, self.unet, self.tokenizer = vae, unet, tokenizer
+        self.text_encoder: CLIPTextModel | None = text_encoder
         layers = int(text_encoder.config.num_hidden_layers)
         if adaptations.clip_skip >= layers:
             raise PriorError(
                 f"clip_skip is {adaptations.clip_skip}, but must be below {layers}, the layers of this text encoder."
             )
         self._clip_skip = adaptations.clip_skip
+        self._text_length = int(text_encoder.config.max_position_embeddings)
         self._spell: Callable[[str], str] = str
         if adaptations.files():
             parts = {"vae": vae, "unet": unet, "text_encoder": text_encoder, "tokenizer": tokenizer}
@@ -85,6 +94,10 @@ class StableDiffusionPrior:
         # Of no effect but where the U-Net is differentiated (SCTD's `approximate: false`): activations are computed
         # again on the way back, block by block, for a chain of U-Nets would not fit otherwise.
         unet.enable_gradient_checkpointing()
+        self.encode_singly = False
+        self._posterior_mean: Callable[..., torch.Tensor] = self._plain_posterior_mean
+        self._denoise: Callable[..., torch.Tensor] = self._plain_denoise
+        self._watch = OverflowWatch()
         self.alphas_cumprod = alphas_cumprod
         self.device = unet.device
         self.image_size = int(unet.config.sample_size) * 2 ** (len(vae.config.block_out_channels) - 1)
@@ -112,6 +125,9 @@ class StableDiffusionPrior:
         """
         adaptations.check()
         half = fp16 and is_accelerator(device)
+        if is_accelerator(device):
+            # Few shapes, each of them thousands of times: worth trying all algorithms for each once.
+            torch.backends.cudnn.benchmark = True
         dtype = torch.float16 if half else torch.float32
         single = find_single_file(model_key, base_model_key)
         files = single or find_model(model_key, half=half)
@@ -143,8 +159,15 @@ class StableDiffusionPrior:
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> torch.Tensor:
         """The text encoder's last hidden states [P, L, D] float32 for P prompts, cut at L tokens; with clip_skip those of
-        an earlier layer, normalised like the last ones."""
-        length = int(self.text_encoder.config.max_position_embeddings)
+        an earlier layer, normalised like the last ones.
+
+        Raises: RuntimeError if the text encoder has been freed.
+        """
+        encoder, length = self.text_encoder, self._text_length
+        if encoder is None:
+            raise RuntimeError(
+                "The text encoder has been freed: embed every prompt before free_text_encoder()."
+            )
         prompts = [self._spell(prompt) for prompt in prompts]
         for prompt in prompts:
             if len(self.tokenizer(prompt, verbose=False).input_ids) > length:
@@ -152,10 +175,15 @@ class StableDiffusionPrior:
         tokens = self.tokenizer(
             prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         )
-        said = self.text_encoder(tokens.input_ids.to(self.device), output_hidden_states=self._clip_skip > 0)
+        said = encoder(tokens.input_ids.to(self.device), output_hidden_states=self._clip_skip > 0)
         if self._clip_skip == 0:
             return said.last_hidden_state.float()
-        return self.text_encoder.final_layer_norm(said.hidden_states[-1 - self._clip_skip]).float()
+        return encoder.final_layer_norm(said.hidden_states[-1 - self._clip_skip]).float()
+
+    def free_text_encoder(self) -> None:
+        """Let go of the text encoder (0.7 GB of Stable Diffusion 2.1 in half precision), when all prompts are embedded."""
+        # How prompts are spelt is known to a pipeline that holds all networks.
+        self.text_encoder, self._spell = None, str
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Scaled latents z_0 [V, C, h, w] float32 of images [V, 3, H, W] in [0, 1], differentiable.
@@ -166,15 +194,13 @@ class StableDiffusionPrior:
         size = (self.image_size, self.image_size)
         if images.shape[-2:] != size:
             images = F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
-        mean = self._in_range(
-            "vae", lambda dtype: self.vae.encode((2 * images - 1).to(dtype)).latent_dist.mean.float()
-        )
-        return mean * self.vae.config.scaling_factor
+        return self._by_autoencoder(self._posterior_mean, 2 * images - 1) * self.vae.config.scaling_factor
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         """Images [V, 3, H, W] float32 in [0, 1] of scaled latents z [V, C, h, w]."""
-        unscaled = z / self.vae.config.scaling_factor
-        decoded = self._in_range("vae", lambda dtype: self.vae.decode(unscaled.to(dtype)).sample.float())
+        decoded = self._by_autoencoder(
+            lambda latents: self.vae.decode(latents).sample, z / self.vae.config.scaling_factor
+        )
         return (0.5 * decoded + 0.5).clamp(0, 1)
 
     def eps(self, z: torch.Tensor, t: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
@@ -182,31 +208,91 @@ class StableDiffusionPrior:
 
         What a v-prediction model says is converted.
         """
-        timesteps = t.to(self.device, non_blocking=True)
-        output = self._in_range(
-            "unet", lambda dtype: self.unet(z.to(dtype), timesteps, cond.to(dtype)).sample.float()
-        )
+        dtype = self.unet.dtype
+        inputs = (z.to(dtype), t.to(self.device, non_blocking=True), cond.to(dtype))
+        if torch.is_grad_enabled() and z.requires_grad:
+            # Checkpointed block by block: a graph of the whole would hold what checkpoints are there to forget.
+            output = self._plain_denoise(*inputs)
+        else:
+            with torch.no_grad():
+                output = self._denoise(*inputs)
+        output = self._watched("unet", output)
         return eps_of_v(z, output, t, self._schedule) if self._predicts_v else output
 
-    def _in_range(self, name: str, forward: Callable[[torch.dtype], torch.Tensor]) -> torch.Tensor:
-        """forward(the network's precision), again in a wider one where float16 overflows."""
-        output = forward(getattr(self, name).dtype)
-        if getattr(self, name).dtype == torch.float16 and not bool(torch.isfinite(output).all()):
-            self.widen(name)
-            output = forward(getattr(self, name).dtype)
+    def _by_autoencoder(
+        self, function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
+    ) -> torch.Tensor:
+        """function(x), float32, of the autoencoder's half that takes x [V, ...]."""
+        x = x.to(self.vae.dtype)
+        if self.encode_singly:
+            views = [
+                checkpoint(function, view, use_reentrant=False, preserve_rng_state=False)
+                for view in x.split(1)
+            ]
+            return self._watched("vae", torch.cat(views))
+        return self._watched("vae", function(x))
+
+    def _plain_posterior_mean(self, images: torch.Tensor) -> torch.Tensor:
+        return self.vae.encode(images).latent_dist.mean
+
+    def _plain_denoise(self, z: torch.Tensor, t: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
+        return self.unet(z, t, cond).sample
+
+    def _watched(self, name: str, output: torch.Tensor) -> torch.Tensor:
+        """A network's output in float32."""
+        output = output.float()
+        if getattr(self, name).dtype == torch.float16:
+            self._watch.look(name, output)
         return output
 
-    def widen(self, name: str) -> None:
-        """Take a network, "vae" or "unet", that runs in float16 out of it, for good, and say so."""
+    def widen_overflowed(self) -> bool:
+        """Take the networks out of float16 whose answers have left its range since the last call; returns whether there
+        are any. Waits for the device: to be called when a gradient turns out not to be finite, and now and then."""
+        overflowed = self._watch.take()
+        for name in overflowed:
+            self.widen(name)
+        return bool(overflowed)
+
+    def widen(self, name: str) -> bool:
+        """Take a network, "vae" or "unet", that runs in float16 out of it, for good, and say so; returns whether it did."""
         network = getattr(self, name)
         if network.dtype != torch.float16:
-            return
+            return False
         network.to(torch.bfloat16 if computes_bfloat16(self.device) else torch.float32)
         logger.warning(
             "%s leaves the range of float16: from here on it runs in %s.",
             {"vae": "The autoencoder", "unet": "The U-Net"}[name],
             str(network.dtype).removeprefix("torch."),
         )
+        return True
+
+    def compile(self, views: int) -> None:
+        """Have torch compile the U-Net, for batches of any size, and the encoder, for `views` images at a time.
+
+        What cannot be compiled here runs as it is, after one sentence. Takes minutes where torch has nothing kept.
+        """
+        began = time.monotonic()
+        logger.info(
+            "Compiling the prior's networks; what later runs need of it is kept in %s.", lasting_cache()
+        )
+        unet = Compiled("The U-Net", self._plain_denoise, batched=True)
+        encoder = Compiled("The encoder", self._plain_posterior_mean, batched=False)
+        self._denoise, self._posterior_mean = unet, encoder
+
+        def denoise() -> None:
+            rows, side = 2 * views, int(self.unet.config.sample_size)
+            z = torch.zeros(rows, int(self.unet.config.in_channels), side, side, device=self.device)
+            width = int(self.unet.config.cross_attention_dim)
+            cond = torch.zeros(rows, self._text_length, width, device=self.device)
+            self.eps(z, torch.full((rows,), self._schedule.num_timesteps // 2), cond)
+
+        def encode_and_back() -> None:
+            grey = torch.full((views, 3, self.image_size, self.image_size), 0.5, device=self.device)
+            self.encode(grey.requires_grad_()).sum().backward()
+
+        unet.warm_up(denoise)
+        encoder.warm_up(encode_and_back)
+        logger.info("That took %.0f s.", time.monotonic() - began)
 
 
 def _read_folder(folder: ModelFolder, model_key: str, dtype: torch.dtype) -> dict[str, Any]:

@@ -21,15 +21,59 @@ ROOT = Path(__file__).parent.parent
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
-SMALL = "--quiet --text mug --init_shape sphere --init_num_pts 300 --image_w 48 --image_h 48 --C_batch_size 4".split()
-DENSIFIED = (
-    "--densify_from_iter 4 --densify_until_iter 45 --densification_interval 8 --densify_grad_threshold 1e-9 "
-    "--relocate_interval 10 --opacity_reset_interval 25 --max_num_gaussians 900"
-).split()
-AUGMENTED = (
-    "--sh_degree 1 --bg_aug_ratio 1 --flip_aug_ratio 0.5 --shs_aug_ratio 0.5 --as_latent_ratio 0.3 --jitter_pose true "
-    "--BEG true --start_reset_iter 5 --end_reset_iter 20 --lgt_thresh 0.6"
-).split()
+SMALL = [
+    "--quiet",
+    "--text",
+    "mug",
+    "--init_shape",
+    "sphere",
+    "--init_num_pts",
+    "300",
+    "--image_w",
+    "48",
+    "--image_h",
+    "48",
+    "--C_batch_size",
+    "4",
+]
+DENSIFIED = [
+    "--densify_from_iter",
+    "4",
+    "--densify_until_iter",
+    "45",
+    "--densification_interval",
+    "8",
+    "--densify_grad_threshold",
+    "1e-9",
+    "--relocate_interval",
+    "10",
+    "--opacity_reset_interval",
+    "25",
+    "--max_num_gaussians",
+    "900",
+]
+AUGMENTED = [
+    "--sh_degree",
+    "1",
+    "--bg_aug_ratio",
+    "1",
+    "--flip_aug_ratio",
+    "0.5",
+    "--shs_aug_ratio",
+    "0.5",
+    "--as_latent_ratio",
+    "0.3",
+    "--jitter_pose",
+    "true",
+    "--BEG",
+    "true",
+    "--start_reset_iter",
+    "5",
+    "--end_reset_iter",
+    "20",
+    "--lgt_thresh",
+    "0.6",
+]
 
 
 def run(script: str, *arguments: str, ranks: int, cwd: Path) -> subprocess.CompletedProcess[str]:

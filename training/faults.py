@@ -39,25 +39,34 @@ class Noted:
 def settle(state: Training) -> None:
     """Read what was noted of the iterations since the last time: the loop's one wait for the device.
 
-    Steps left out are counted and named, and a network that left the range of half precision is widened. Raises
-    FloatingPointError, one sentence, for the tenth one in a row and for parameters that are not finite; nothing noted is left then.
+    Steps left out are counted and named, and networks that have left the range of half precision are taken out of it.
+    Raises FloatingPointError, one sentence, for the tenth one in a row and for parameters that are not finite; nothing
+    noted is left then.
     """
     noted, state.noted = state.noted, []
     if not noted:
         return
     found = iter(torch.stack([number for each in noted for number in each.numbers()]).tolist())
+    bad_gradients, bad_parameters = [], []
     for each in noted:
-        gradients = {name: next(found) for name in each.update.gradients}
-        parameters = {name: next(found) for name in each.update.parameters}
+        bad_gradients.append([name for name in each.update.gradients if not math.isfinite(next(found))])
+        bad_parameters.append([name for name in each.update.parameters if not math.isfinite(next(found))])
         state.counts.dimmed += int(next(found))
-        judge(each, _not_finite(gradients), _not_finite(parameters), state.counts)
-    if state.counts.bad_steps_in_a_row:
-        # Where the way back through a network of half precision has overflowed, it is this one.
-        state.prior.widen("vae")
+    mended = state.prior.widen_overflowed()
+    if any(bad_gradients) and not mended:
+        # All answers were in range: if half precision is to blame, it is on the way back through the autoencoder.
+        mended = state.prior.widen("vae")
+    for each, gradients, parameters in zip(noted, bad_gradients, bad_parameters):
+        judge(each, gradients, parameters, state.counts, mended=mended)
 
 
-def judge(noted: Noted, bad_gradients: list[str], bad_parameters: list[str], counts: Counts) -> None:
-    """Count and name iteration `noted.step`'s update if it was left out. Raises FloatingPointError as `settle` does."""
+def judge(
+    noted: Noted, bad_gradients: list[str], bad_parameters: list[str], counts: Counts, *, mended: bool
+) -> None:
+    """Count and name iteration `noted.step`'s update if it was left out. mended: whether what may have caused it is gone.
+
+    Raises FloatingPointError as `settle` does.
+    """
     if bad_parameters:
         raise FloatingPointError(
             f"Parameters of {', '.join(bad_parameters)} are not finite after iteration {noted.step - 1}: lower their "
@@ -67,7 +76,7 @@ def judge(noted: Noted, bad_gradients: list[str], bad_parameters: list[str], cou
         counts.bad_steps_in_a_row = 0
         return
     counts.bad_steps += 1
-    counts.bad_steps_in_a_row += 1
+    counts.bad_steps_in_a_row = 0 if mended else counts.bad_steps_in_a_row + 1
     mean_times = ", ".join(f"mean {name} {value:.0f}" for name, value in noted.times.items())
     what = (
         f"The gradient of {', '.join(bad_gradients)} is not finite at iteration {noted.step} ({mean_times})"
@@ -81,7 +90,3 @@ def judge(noted: Noted, bad_gradients: list[str], bad_parameters: list[str], cou
         f"{what}, as in the {PATIENCE - 1} iterations before it; a lower guidance_scale or learning rate may help, and "
         "--detect_anomaly names the operation that made it."
     )
-
-
-def _not_finite(values: Mapping[str, float]) -> list[str]:
-    return [name for name, value in values.items() if not math.isfinite(value)]

@@ -105,12 +105,15 @@ def assemble(
         # Only now, for the prior has taken its share of the memory.
         counts.most_gaussians = ranks.least(_most_gaussians(config, device), device)
         counts.views_at_once = 1 if config.guidance.vram_O else None
+    prompts = guidance.embed_prompts(config, prior)
+    prior.free_text_encoder()
+    guidance.compile_networks(config, prior, counts.views_at_once or len(ranks.share(views)))
     return Training(
         config=config,
         optimizer=optimizer,
         stats=stats,
         prior=prior,
-        prompts=guidance.embed_prompts(config, prior),
+        prompts=prompts,
         guide=guidance.build(config, prior),
         draws=draws,
         device=device,

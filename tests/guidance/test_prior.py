@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import shutil
+import weakref
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from config.schema import Config
 from guidance import PriorError, PromptEmbeddings, StableDiffusionPrior, build
+from guidance.prior import Adaptations
 from tests.draws import rngs
 from tests.tiny_diffusers import write_tiny_folder
 from utils.device import resolve_device
@@ -248,9 +251,70 @@ def test_a_network_that_overflows_in_half_precision_leaves_it(
     assert float(precise.abs().max()) > 65504 * scale
     for network in (prior.vae, prior.unet):
         network.half()
-    for _ in range(2):
-        found = answer()
-        assert float((found - precise).norm() / precise.norm()) < 0.1
+    assert not torch.isfinite(answer()).all()
+    # What comes after does not hide it, and nothing is done about it before it is asked for.
+    images, z, cond = 1e-2 * images, z / 30, cond / 30
+    assert torch.isfinite(answer()).all()
+    assert (prior.vae.dtype, prior.unet.dtype) == (torch.float16, torch.float16)
+    assert prior.widen_overflowed()
+    images, z, cond = 1e2 * images, 30 * z, 30 * cond
+    assert float((answer() - precise).norm() / precise.norm()) < 0.1
+    assert not prior.widen_overflowed()
     assert getattr(prior, name).dtype == torch.bfloat16
     assert ({"vae": prior.unet, "unet": prior.vae}[name]).dtype == torch.float16
     assert caplog.text.count("leaves the range of float16: from here on it runs in bfloat16") == 1
+
+
+def test_the_text_encoder_is_freed(folder: Path, tmp_path: Path) -> None:
+    """With a textual inversion too, where a whole pipeline knows how prompts are spelt."""
+    torch.save({"<toy>": torch.randn(2, 12)}, tmp_path / "toy.bin")
+    for words in (None, str(tmp_path / "toy.bin")):
+        prior = StableDiffusionPrior.load(str(folder), HOST, adaptations=Adaptations(words=words))
+        prompts = PromptEmbeddings(prior, "a <toy>")
+        weights = [weakref.ref(weight) for weight in prior.text_encoder.parameters()]
+        prior.free_text_encoder()
+        gc.collect()
+        assert not any(weight() is not None for weight in weights)
+        conditioning = prompts.at(torch.tensor([0.0]), torch.tensor([90.0]))
+        assert torch.isfinite(
+            prior.eps(torch.zeros(1, 4, 16, 16), torch.tensor([500]), conditioning.positive)
+        ).all()
+        with pytest.raises(RuntimeError, match="The text encoder has been freed: embed every prompt before"):
+            prior.embed(["a mug"])
+
+
+def test_encoding_singly_gives_the_same_and_holds_less(prior: StableDiffusionPrior) -> None:
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    found = {}
+    for singly in (False, True):
+        prior.encode_singly = singly
+        held = 0
+
+        def count(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal held
+            held += tensor.numel() * tensor.element_size()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            latents = prior.encode(images)
+        gradient = torch.autograd.grad(latents.square().sum(), images)[0]
+        decoded = prior.decode(latents.detach())
+        found[singly] = (latents, gradient, decoded), held
+    prior.encode_singly = False
+    torch.testing.assert_close(found[True][0], found[False][0], rtol=1e-5, atol=1e-5)
+    assert found[True][1] < found[False][1] / 20
+
+
+def test_views_are_encoded_and_decoded_one_by_one(
+    prior: StableDiffusionPrior, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prior, "encode_singly", True)
+    seen: list[int] = []
+    halves = (prior.vae.encoder, prior.vae.decoder)
+    hooks = [
+        half.register_forward_pre_hook(lambda module, args: seen.append(len(args[0]))) for half in halves
+    ]
+    prior.decode(prior.encode(images).detach())
+    for hook in hooks:
+        hook.remove()
+    assert seen == [1, 1, 1, 1]

@@ -1,0 +1,238 @@
+"""Compiled, the prior says what it says otherwise; where it cannot be compiled it says so, and the same again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import guidance
+from config import Config
+from guidance import PromptEmbeddings, StableDiffusionPrior
+from guidance.compiled import CACHE, Compiled, lasting_cache
+from guidance.prior import Adaptations
+from tests.changed import changed
+from tests.lora import lora
+from tests.tiny_diffusers import write_tiny_folder
+from utils.device import resolve_device
+
+HOST = resolve_device("cpu")
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing kept from before, in memory or on the disk, and nothing written to this user's home."""
+    monkeypatch.setenv(CACHE, str(tmp_path / "inductor"))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+def graphs() -> int:
+    """How many dynamo has made since the test began."""
+    return torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+
+def shapes(prior: StableDiffusionPrior, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Latents, timesteps and text."""
+    rng, config = torch.Generator().manual_seed(count), prior.unet.config
+    z = torch.randn(count, config.in_channels, config.sample_size, config.sample_size, generator=rng)
+    cond = torch.randn(count, prior._text_length, config.cross_attention_dim, generator=rng)
+    return z, torch.randint(0, 1000, (count,), generator=rng), cond
+
+
+def images_of(prior: StableDiffusionPrior, count: int) -> torch.Tensor:
+    rng = torch.Generator().manual_seed(0)
+    return torch.rand(count, 3, prior.image_size, prior.image_size, generator=rng).requires_grad_()
+
+
+def encoded(prior: StableDiffusionPrior, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Latents, and the images' gradient of their squares' sum."""
+    latents = prior.encode(images)
+    return latents.detach(), torch.autograd.grad(latents.square().sum(), images)[0]
+
+
+def assert_as_near(found: torch.Tensor, plain: torch.Tensor, exact: torch.Tensor) -> None:
+    """`found` is another rounding of `exact` (float64) than `plain` is: no further from it than by a small factor."""
+    error, rounding = (float((each.double() - exact).norm() / exact.norm()) for each in (found, plain))
+    assert error < max(4 * rounding, 1e-6)
+    assert rounding < 1e-3
+
+
+@pytest.mark.slow
+def test_compiled_toybox_says_the_same() -> None:
+    """Noise at every batch size from one graph; latents, their gradient, and that of a whole guidance."""
+    prior, exact = (StableDiffusionPrior.load("toybox", HOST) for _ in range(2))
+    exact.vae.double(), exact.unet.double()
+    views = 2
+    images, counts = images_of(prior, views), (1, 2, 3, 5, 8)
+
+    def everything(prior: StableDiffusionPrior) -> dict[str, torch.Tensor]:
+        found = {f"eps {count}": prior.eps(*shapes(prior, count)) for count in counts}
+        found["latents"], found["gradient"] = encoded(prior, images)
+        prompts = PromptEmbeddings(prior, "a red car", negative="ugly")
+        conditioning = prompts.at(torch.tensor([0.0, 130.0]), torch.tensor([90.0, 60.0]))
+        method = guidance.build(Config(guidance_type="sctd"), prior)
+        output = method(images, conditioning, 0, torch.Generator().manual_seed(0))
+        found["guidance"] = torch.autograd.grad(output.loss, images)[0]
+        return found
+
+    plain = everything(prior)
+    # What the prior hands out is float32 throughout: the networks alone are exact.
+    truth = everything(exact)
+    prior.compile(views)
+    assert graphs() == 2
+    found = everything(prior)
+    assert graphs() == 2, "one for the U-Net, one for the encoder"
+    for name in plain:
+        if name == "gradient" or name == "guidance":
+            # Not of the same length everywhere: a chain of networks multiplies what rounding makes of them.
+            torch.testing.assert_close(
+                found[name], plain[name], rtol=0, atol=1e-2 * float(plain[name].abs().max())
+            )
+        assert_as_near(found[name], plain[name], truth[name].double())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_folder(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.mark.slow
+def test_a_derivative_through_the_unet_is_that_of_the_plain_one(folder: Path) -> None:
+    prior = StableDiffusionPrior.load(str(folder), HOST)
+    z, t, cond = shapes(prior, 2)
+
+    def derivative() -> torch.Tensor:
+        leaf = z.clone().requires_grad_()
+        eps = prior.eps(leaf, t, cond)
+        return torch.autograd.grad(prior.eps(leaf - 0.5 * eps, t, cond).square().sum(), leaf)[0]
+
+    plain = derivative()
+    prior.compile(1)
+    assert torch.equal(derivative(), plain)
+
+
+@pytest.mark.slow
+def test_view_by_view_and_after_a_change_of_precision_it_is_the_same(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    prior, plain = (StableDiffusionPrior.load(str(folder), HOST) for _ in range(2))
+    images = images_of(prior, 3)
+    for each in (prior, plain):
+        each.encode_singly = True
+    prior.compile(3)
+    torch.testing.assert_close(encoded(prior, images), encoded(plain, images), rtol=1e-4, atol=1e-5)
+    for each in (prior, plain):
+        each.vae.bfloat16(), each.unet.bfloat16()
+        each.encode_singly = False
+    torch.testing.assert_close(encoded(prior, images), encoded(plain, images), rtol=0.05, atol=0.05)
+    for count in (1, 3):
+        inputs = shapes(prior, count)
+        found, expected = prior.eps(*inputs), plain.eps(*inputs)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
+    assert "uncompiled" not in caplog.text
+
+
+@pytest.mark.slow
+def test_adapted_networks_are_compiled_too(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a LoRA, a textual inversion and a layer left out."""
+    save_file(lora(StableDiffusionPrior.load(str(folder), HOST)), tmp_path / "lora.safetensors")
+    save_file({"<toy>": torch.randn(2, 12)}, tmp_path / "toy.safetensors")
+    given = Adaptations(
+        lora=str(tmp_path / "lora.safetensors"), words=str(tmp_path / "toy.safetensors"), clip_skip=1
+    )
+    prior = StableDiffusionPrior.load(str(folder), HOST, adaptations=given)
+    cond = prior.embed(["a <toy>", "a mug"])
+    z, t, _ = shapes(prior, 2)
+    expected = prior.eps(z, t, cond)
+    prior.free_text_encoder()
+    prior.compile(2)
+    torch.testing.assert_close(prior.eps(z, t, cond), expected, rtol=1e-4, atol=1e-5)
+    assert "uncompiled" not in caplog.text
+
+
+PROGRAM = """
+import sys, torch
+from guidance import StableDiffusionPrior
+prior = StableDiffusionPrior.load(sys.argv[1], torch.device("cpu"))
+prior.compile(1)
+found = torch._dynamo.utils.counters["inductor"]
+print(found["fxgraph_cache_miss"], found["fxgraph_cache_hit"])
+"""
+
+
+@pytest.mark.slow
+def test_a_second_process_finds_what_the_first_has_compiled(folder: Path) -> None:
+    """The U-Net, and the encoder forward and backward."""
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", PROGRAM, str(folder)], cwd=ROOT, check=True, capture_output=True, text=True
+        ).stdout.split()
+        for _ in range(2)
+    ]
+    assert runs[0] == ["3", "0"]
+    assert runs[1][0] == "0"
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_without_a_compiler_the_plain_function_runs(batched: bool, caplog: pytest.LogCaptureFixture) -> None:
+    import torch._inductor.config
+
+    function = Compiled("The U-Net", lambda x, y: x.sin() + y.cos(), batched=batched)
+    with torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}):
+        for count in (3, 1):
+            x, y = torch.randn(count, 4), torch.randn(count, 4)
+            assert torch.equal(function(x, y), x.sin() + y.cos())
+    [said] = [message for message in caplog.messages if "uncompiled" in message]
+    assert said.startswith("The U-Net runs uncompiled, for torch cannot compile it here: ")
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("Failed to find C compiler.\nmore"), torch.OutOfMemoryError("no")]
+)
+def test_a_warm_up_never_stops_a_run(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    function = Compiled("The encoder", torch.sin, batched=False)
+
+    def fail() -> None:
+        raise error
+
+    function.warm_up(fail)
+    told = ["The encoder runs uncompiled, for torch cannot compile it here: Failed to find C compiler."]
+    assert caplog.messages == ([] if isinstance(error, torch.OutOfMemoryError) else told)
+
+
+@pytest.mark.parametrize(("wanted", "expected"), [(True, [3]), (None, []), (False, [])])
+def test_the_key_decides(
+    wanted: bool | None, expected: list[int], tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the host, null means no."""
+    config, asked = changed(tiny_config, compile=wanted), []
+    prior = guidance.load_prior(config, HOST)
+    monkeypatch.setattr(prior, "compile", asked.append)
+    guidance.compile_networks(config, prior, 3)
+    assert asked == expected
+
+
+def test_what_is_compiled_outlives_a_reboot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE, "/somewhere")
+    assert lasting_cache() == os.environ[CACHE] == "/somewhere"
+    monkeypatch.delenv(CACHE)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert lasting_cache() == os.environ[CACHE] == str(tmp_path / "torch" / "inductor")
+    monkeypatch.delenv(CACHE)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert not lasting_cache().startswith(str(tmp_path)), "torch's own, where nothing can be written"

@@ -1,0 +1,120 @@
+"""From the images to their gradient, no guidance waits for the device: on one where every wait raises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+
+import guidance
+from guidance import PerpNeg, PromptEmbeddings, StableDiffusionPrior, solver
+from guidance.cfg import Denoiser
+from tests.guidance.cases import VARIANTS, VIEWS, config_of
+from tests.tiny_diffusers import write_tiny_folder
+from tests.waits import DEVICE, Wait, no_waits
+from utils.device import resolve_device
+
+AZIMUTH, POLAR = torch.tensor([0.0, 60.0, 130.0, -90.0]), torch.tensor([90.0, 80.0, 70.0, 20.0])
+
+
+@pytest.fixture(scope="module")
+def prior(tmp_path_factory: pytest.TempPathFactory) -> StableDiffusionPrior:
+    """In half precision on the device, where overflows are watched for, and of v, which has to be converted."""
+    folder = write_tiny_folder(tmp_path_factory.mktemp("tiny"), prediction_type="v_prediction")
+    loaded = StableDiffusionPrior.load(str(folder), resolve_device("cpu"))
+    with DEVICE:
+        unet = UNet2DConditionModel.from_config(loaded.unet.config).half()
+        vae = AutoencoderKL.from_config(loaded.vae.config).half()
+    networks = (vae, unet, loaded.text_encoder, loaded.tokenizer)
+    moved = StableDiffusionPrior(*networks, loaded.alphas_cumprod, "v_prediction")
+    assert moved.device == DEVICE
+    return moved
+
+
+class Encoder:
+    """Stands for the text encoder: prompts are embedded once, before the first iteration."""
+
+    def embed(self, prompts: Sequence[str]) -> torch.Tensor:
+        return torch.zeros(len(prompts), 16, 12, device=DEVICE)
+
+
+def guide(prior: StableDiffusionPrior, variant: str, *, with_negatives: bool, **changes: object) -> None:
+    """An iteration, forward and backward."""
+    config = config_of(variant, **changes)
+    prompts = PromptEmbeddings(
+        Encoder(),
+        "a mug",
+        negative="ugly" if with_negatives else "",
+        perp_neg=PerpNeg() if with_negatives else None,
+    )
+    method = guidance.build(config, prior)
+    rng = torch.Generator().manual_seed(0)
+    images = torch.rand(VIEWS, 3, 64, 64, device=DEVICE, requires_grad=True)
+    with no_waits():
+        output = method(images, prompts.at(AZIMUTH, POLAR), 399, rng)
+        output.loss.backward()
+    assert images.grad is not None
+
+
+@pytest.mark.parametrize("with_negatives", [False, True], ids=["CFG", "Perp-Neg"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_guidance_waits_for_nothing(
+    prior: StableDiffusionPrior, variant: str, with_negatives: bool
+) -> None:
+    guide(prior, variant, with_negatives=with_negatives)
+
+
+def test_nor_does_encoding_singly(prior: StableDiffusionPrior, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prior, "encode_singly", True)
+    guide(prior, "gcs", with_negatives=False)
+
+
+@pytest.mark.parametrize(
+    ("variant", "changes"),
+    [
+        ("sds", {"normalize_grad": True}),
+        ("sds", {"guidance_scale": 1.0, "fix_noise": True}),
+        ("ism", {"xs_delta_t": 60, "xs_eta": 0.5, "denoise_guidance_scale": 2.0, "fix_noise": False}),
+        ("cds", {"fix_noise": False}),
+        ("sctd", {"phase_num": 50}),
+        ("sctd released", {"w_cp": 0.7, "normalize_grad": True}),
+    ],
+)
+def test_a_guidance_waits_for_nothing_under_other_settings(
+    prior: StableDiffusionPrior, variant: str, changes: dict[str, object]
+) -> None:
+    guide(prior, variant, with_negatives=True, **changes)
+
+
+def test_waits_in_a_step_are_seen(prior: StableDiffusionPrior, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of these faults is one that this file is there to find."""
+    encode, eps, per_view = prior.encode, Denoiser.eps, solver.per_view
+
+    def looks(images: torch.Tensor) -> torch.Tensor:
+        z0 = encode(images)
+        return z0 if bool(torch.isfinite(z0).all()) else torch.zeros_like(z0)
+
+    def looks_at_predictions(
+        self: Denoiser, z: torch.Tensor, t: torch.Tensor, cond: torch.Tensor
+    ) -> torch.Tensor:
+        predicted = eps(self, z, t, cond)
+        return predicted / max(1.0, predicted.norm().item())
+
+    def copies(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        return (
+            per_view(values, like).to(like)
+            if values.device == like.device
+            else per_view(values.to(DEVICE), like)
+        )
+
+    for owner, name, fault in (
+        (prior, "encode", looks),
+        (Denoiser, "eps", looks_at_predictions),
+        (solver, "per_view", copies),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, fault)
+            with pytest.raises(Wait):
+                guide(prior, "sds", with_negatives=False)
