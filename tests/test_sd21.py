@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from iterations.sd21 import PARAMETERS, make_text_encoder, make_unet, make_vae
 from torch import nn
 
 from scene.gaussian_model import GaussianModel
@@ -19,12 +20,12 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.mark.parametrize(
     ("name", "make"),
-    [("unet", sd21.make_unet), ("vae", sd21.make_vae), ("text_encoder", sd21.make_text_encoder)],
+    [("unet", make_unet), ("vae", make_vae), ("text_encoder", make_text_encoder)],
 )
 def test_parameter_counts(name: str, make: Callable[[], nn.Module]) -> None:
     with torch.device("meta"):
         network = make()
-    assert sum(parameter.numel() for parameter in network.parameters()) == sd21.PARAMETERS[name]
+    assert sum(parameter.numel() for parameter in network.parameters()) == PARAMETERS[name]
 
 
 @pytest.mark.slow

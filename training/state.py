@@ -15,6 +15,7 @@ from scene.gaussian_model import GaussianModel
 from scene.initialize import initialize
 from scene.optimizer import GaussianOptimizer
 from scene.snapshot import restore, snapshot
+from training.memory_plan import plan_memory
 from utils.checkpoints import Checkpoint
 from utils.device import HOST, free_memory, resolve_device
 from utils.rng import Generators
@@ -25,7 +26,8 @@ class Counts:
     """What a run has done so far. seconds: of its loop; evaluations: of the U-Net, per view, summed over iterations;
     dimmed: how often Brightness-Equalised Generation has dimmed the colours; bad_steps: iterations left out because a
     gradient was not finite, and how many of them were the last ones; views_at_once: views of an iteration that fit into
-    memory together, None for all; most_gaussians: what density control may make, decided when the run begins."""
+    memory together, None for all; encode_singly: the autoencoder takes them one by one all the same; most_gaussians: what
+    density control may make; these three are decided when the run begins."""
 
     step: int = 0
     seconds: float = 0.0
@@ -34,6 +36,7 @@ class Counts:
     bad_steps: int = 0
     bad_steps_in_a_row: int = 0
     views_at_once: int | None = None
+    encode_singly: bool = False
     most_gaussians: int = 0
 
 
@@ -88,16 +91,18 @@ def assemble(config: Config, checkpoint: Checkpoint | None = None, *, force: boo
             f"The checkpoint of iteration {counts.step} was made with other weights of "
             f"{config.guidance.model_key}; --force continues with these."
         )
+    prompts = guidance.embed_prompts(config, prior)
     if checkpoint is None:
         # Only now, for the prior has taken its share of the memory.
         counts.most_gaussians = _most_gaussians(config, device)
-        counts.views_at_once = 1 if config.guidance.vram_O else None
+        _plan(config, prior, counts, device)
+    prior.encode_singly = counts.encode_singly  # type: ignore[attr-defined]
     return Training(
         config=config,
         optimizer=optimizer,
         stats=stats,
         prior=prior,
-        prompts=guidance.embed_prompts(config, prior),
+        prompts=prompts,
         guide=guidance.build(config, prior),
         rng=rng,
         device=device,
@@ -114,6 +119,15 @@ def checkpoint_of(state: Training) -> Checkpoint:
         "torch": torch.__version__,
     }
     return Checkpoint(state.counts.step, snapshot(state.optimizer, state.stats, state.rng), facts)
+
+
+def _plan(config: Config, prior: StableDiffusionPrior, counts: Counts, device: torch.device) -> None:
+    """Decide how many views go through the networks together. On this machine's own processor all do unless `vram_O` asks
+    for less: its memory serves other processes too, and a run's result must not depend on them."""
+    if device.type == HOST.type and not config.guidance.vram_O:
+        return
+    plan = plan_memory(config, prior, free_memory(device))
+    counts.views_at_once, counts.encode_singly = plan.views_at_once, plan.encode_singly
 
 
 def _most_gaussians(config: Config, device: torch.device) -> int:
