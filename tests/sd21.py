@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from iterations.sd21 import PARAMETERS, make_text_encoder, make_unet, make_vae
 from torch import nn
 
+from iterations.sd21 import PARAMETERS, make_text_encoder, make_unet, make_vae
 from tests.tiny_diffusers import write_scheduler, write_tokenizer
 
 

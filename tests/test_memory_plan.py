@@ -9,12 +9,12 @@ from typing import cast
 
 import pytest
 import torch
-from iterations.sd21 import RandomPrior
 
 import config as configuration
 import guidance
 from config import Config
 from guidance import GuidanceOutput, StableDiffusionPrior
+from iterations.sd21 import RandomPrior
 from scene.cameras import ViewRange, sample
 from scene.initialize import initialize
 from tests.changed import changed

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from iterations.sd21 import PARAMETERS, make_text_encoder, make_unet, make_vae
 from torch import nn
 
+from iterations.sd21 import PARAMETERS, make_text_encoder, make_unet, make_vae
 from scene.gaussian_model import GaussianModel
 from tests import sd21
 
