@@ -21,20 +21,16 @@ def shadow(prior: StableDiffusionPrior) -> StableDiffusionPrior:
 
     float16 becomes bfloat16, which takes as many bytes and whose range nobody has to watch.
     """
-    twin = copy.copy(prior)
-    twin.vae, twin.unet = (_without_numbers(network) for network in (prior.vae, prior.unet))
+    # Whatever holds the networks, or methods of `prior`, holds the copies of them in the end.
+    copies: dict[int, Any] = {id(prior.text_encoder): None}
+    for network in (prior.vae, prior.unet):
+        for parameter in network.parameters():
+            copies[id(parameter)] = nn.Parameter(_shape_of(parameter), requires_grad=parameter.requires_grad)
+        for buffer in network.buffers():
+            copies[id(buffer)] = _shape_of(buffer)
+    twin = copy.deepcopy(prior, copies)
     twin.device = META
     return twin
-
-
-def _without_numbers(network: nn.Module) -> nn.Module:
-    """A copy with all that was put into it and set on it, on the meta device."""
-    copies: dict[int, Any] = {}
-    for parameter in network.parameters():
-        copies[id(parameter)] = nn.Parameter(_shape_of(parameter), requires_grad=parameter.requires_grad)
-    for buffer in network.buffers():
-        copies[id(buffer)] = _shape_of(buffer)
-    return copy.deepcopy(network, copies)
 
 
 def _shape_of(tensor: Tensor) -> Tensor:
