@@ -19,16 +19,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import shutil
-import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from itertools import product
-from pathlib import Path
 
 import torch
 
+from hardware import hardware
 from rasterizers import peers
 from rasterizers.measure import Job, Row, measure
 
@@ -48,33 +45,6 @@ COLUMNS = {
     "gradients": 9,
 }
 """The table's columns and their widths."""
-
-
-def hardware(device: str, threads: int) -> dict[str, str]:
-    """What the figures depend on beside the code."""
-    found = {"processor": processor(), "threads": str(threads), "python": platform.python_version()}
-    found["torch"] = torch.__version__
-    if device == "cuda":
-        found["GPU"] = torch.cuda.get_device_name()
-        found["CUDA"] = str(torch.version.cuda)
-        found["driver"] = driver()
-    return found
-
-
-def processor() -> str:
-    """The processor's name."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def driver() -> str:
-    """The version of NVIDIA's driver, "unknown" without its tool."""
-    if shutil.which("nvidia-smi") is None:
-        return "unknown"
-    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    return subprocess.run(command, capture_output=True, text=True).stdout.split("\n")[0]
 
 
 def cells(row: Row, ours: float | None) -> tuple[str, ...]:

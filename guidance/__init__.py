@@ -14,7 +14,7 @@ from guidance.cfg import Denoiser
 from guidance.gcs import GCS
 from guidance.ism import ISM
 from guidance.prior import Adaptations, PriorError, StableDiffusionPrior, is_accelerator
-from guidance.prompts import Conditioning, PerpNeg, PromptEmbeddings, view_weights
+from guidance.prompts import Conditioning, PerpNeg, PromptEmbeddings, TextEncoder, view_weights
 from guidance.sctd import SCTD
 from guidance.sctd_released import ReleasedSCTD
 from guidance.sds import SDS
@@ -104,7 +104,7 @@ def compile_networks(config: Config, prior: StableDiffusionPrior, views: int) ->
         prior.compile(views)
 
 
-def embed_prompts(config: Config, prior: StableDiffusionPrior) -> PromptEmbeddings:
+def embed_prompts(config: Config, prior: TextEncoder) -> PromptEmbeddings:
     """The embeddings of the run's prompt, negative prompt and inverse text."""
     params = config.guidance
     return PromptEmbeddings(

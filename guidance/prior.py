@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -265,6 +266,12 @@ class StableDiffusionPrior:
             str(network.dtype).removeprefix("torch."),
         )
         return True
+
+    def uncompiled(self) -> StableDiffusionPrior:
+        """Another prior with the same networks, as they are."""
+        plain = copy.copy(self)
+        plain._posterior_mean, plain._denoise = plain._plain_posterior_mean, plain._plain_denoise
+        return plain
 
     def compile(self, views: int) -> None:
         """Have torch compile the U-Net, for batches of any size, and the encoder, for `views` images at a time.

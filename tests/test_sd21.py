@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from iterations.sd21 import PARAMETERS, make_text_encoder, make_unet, make_vae
 from scene.gaussian_model import GaussianModel
 from tests import sd21
 
@@ -19,12 +20,12 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.mark.parametrize(
     ("name", "make"),
-    [("unet", sd21.make_unet), ("vae", sd21.make_vae), ("text_encoder", sd21.make_text_encoder)],
+    [("unet", make_unet), ("vae", make_vae), ("text_encoder", make_text_encoder)],
 )
 def test_parameter_counts(name: str, make: Callable[[], nn.Module]) -> None:
     with torch.device("meta"):
         network = make()
-    assert sum(parameter.numel() for parameter in network.parameters()) == sd21.PARAMETERS[name]
+    assert sum(parameter.numel() for parameter in network.parameters()) == PARAMETERS[name]
 
 
 @pytest.mark.slow

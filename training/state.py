@@ -16,6 +16,7 @@ from scene.initialize import initialize
 from scene.optimizer import GaussianOptimizer
 from scene.snapshot import restore, snapshot
 from training.faults import Noted
+from training.memory_plan import plan_memory
 from utils.checkpoints import Checkpoint
 from utils.device import HOST, free_memory, resolve_device
 from utils.ranks import ALONE, Ranks
@@ -27,7 +28,8 @@ class Counts:
     """What a run has done so far. seconds: of its loop; evaluations: of the U-Net, per view, summed over iterations;
     dimmed: how often Brightness-Equalised Generation has dimmed the colours; bad_steps: iterations left out because a
     gradient was not finite, and how many of them were the last ones; views_at_once: views of an iteration that fit into
-    memory together, None for all; most_gaussians: what density control may make, decided when the run begins."""
+    memory together, None for all; encode_singly: the autoencoder takes them one by one all the same; most_gaussians: what
+    density control may make; these three are decided when the run begins."""
 
     step: int = 0
     seconds: float = 0.0
@@ -36,6 +38,7 @@ class Counts:
     bad_steps: int = 0
     bad_steps_in_a_row: int = 0
     views_at_once: int | None = None
+    encode_singly: bool = False
     most_gaussians: int = 0
 
 
@@ -77,6 +80,7 @@ def assemble(
     Raises PriorError and ValueError, one sentence each; the latter also for a checkpoint of another run, unless `force`.
     """
     device, views = resolve_device(config.device, ranks.local), config.guidance.C_batch_size
+    mine = ranks.share(views)
     if views < ranks.count:
         raise ValueError(
             f"GuidanceParams.C_batch_size is {views}, but {ranks.count} processes need as many views: --C_batch_size {ranks.count}."
@@ -101,13 +105,14 @@ def assemble(
             f"The checkpoint of iteration {counts.step} was made with other weights of "
             f"{config.guidance.model_key}; --force continues with these."
         )
+    prompts = guidance.embed_prompts(config, prior)
+    prior.free_text_encoder()
     if checkpoint is None:
         # Only now, for the prior has taken its share of the memory.
         counts.most_gaussians = ranks.least(_most_gaussians(config, device), device)
-        counts.views_at_once = 1 if config.guidance.vram_O else None
-    prompts = guidance.embed_prompts(config, prior)
-    prior.free_text_encoder()
-    guidance.compile_networks(config, prior, counts.views_at_once or len(ranks.share(views)))
+        _plan(config, prior, counts, len(mine))
+    prior.encode_singly = counts.encode_singly
+    guidance.compile_networks(config, prior, counts.views_at_once or len(mine))
     return Training(
         config=config,
         optimizer=optimizer,
@@ -131,6 +136,15 @@ def checkpoint_of(state: Training) -> Checkpoint:
         "torch": torch.__version__,
     }
     return Checkpoint(state.counts.step, snapshot(state.optimizer, state.stats), facts)
+
+
+def _plan(config: Config, prior: StableDiffusionPrior, counts: Counts, views: int) -> None:
+    """Decide how many of a process's `views` go through the networks together. On this machine's own processor all do unless
+    `vram_O` asks for less: its memory serves other processes too, and a run's result must not depend on them."""
+    if prior.device.type == HOST.type and not config.guidance.vram_O:
+        return
+    plan = plan_memory(config, prior, views, free_memory(prior.device))
+    counts.views_at_once, counts.encode_singly = plan.views_at_once, plan.encode_singly
 
 
 def _most_gaussians(config: Config, device: torch.device) -> int:

@@ -1,0 +1,167 @@
+"""Times one configuration in one way: block by block, spread over a whole run."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
+from unittest.mock import patch
+
+import torch
+
+import guidance
+import training.step
+from config import Config
+from guidance import StableDiffusionPrior
+from rasterizers.measure import MIB, PeakMemory
+from training.state import Training, assemble
+
+from .clock import Clock
+from .watch import WHOLE, milliseconds, views_rendered_one_by_one, watched
+from .work import Work, tera
+
+WAYS = ("ours", "plain, rendered one by one", "plain, view by view")
+"""ours: as train.py does it. Plain: the same networks in the same precision, but neither compiled nor fitted to the memory;
+with a rasterizer call for every view and the guidance of all views at once, as in the originals' loops, or with the whole
+iteration view by view, as theirs is with one view in a batch."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Figures of the median block, per iteration.
+
+    ms: of the whole; parts: of each of watch.PARTS, which add up to it; calls: of the U-Net, latents: that went through it
+    in all, per view as the run's log says: evaluations. TFLOP/s of the U-Net, the encoder and its way back (the penalties
+    count as part of that); memory: GB at most, weights included; waits: of the host for the device, None on the host.
+    why: the reason where there are no figures.
+    """
+
+    guidance: str
+    prompting: str
+    views: int
+    way: str
+    at_once: str = ""
+    ms: float | None = None
+    parts: dict[str, float] = field(default_factory=dict)
+    calls: float = 0.0
+    latents: float = 0.0
+    evaluations: float = 0.0
+    unet_tflops: float = 0.0
+    encode_tflops: float = 0.0
+    encode_backward_tflops: float = 0.0
+    memory: float | None = None
+    waits: int | None = None
+    why: str | None = None
+
+    def hours(self, iterations: int) -> float | None:
+        """Of a run of so many."""
+        return None if self.ms is None else self.ms * iterations / 3.6e6
+
+
+@dataclass(frozen=True)
+class Job:
+    """How to time: so many blocks (an odd number) of so many iterations, spread evenly over the run."""
+
+    blocks: int
+    iterations: int
+
+    def steps(self, last: int) -> list[list[int]]:
+        """Of each block. Schedules that change over the run's `last` iterations weigh the same in all of them."""
+        total = self.blocks * self.iterations
+        spread = [1 + round((k + 0.5) * (last - 1) / total) for k in range(total)]
+        return [spread[block :: self.blocks] for block in range(self.blocks)]
+
+
+def measure(config: Config, prior: StableDiffusionPrior, way: str, job: Job, work: Work) -> Row:
+    """The row of this way, whatever happens."""
+    params = config.guidance
+    row = Row(config.guidance_type, "Perp-Neg" if params.perpneg else "CFG", params.C_batch_size, way)
+    try:
+        return Row(**{**asdict(row), **figures(config, prior, way, job, work)})
+    except torch.OutOfMemoryError:
+        return Row(**{**asdict(row), "why": "out of memory"})
+
+
+def figures(config: Config, prior: StableDiffusionPrior, way: str, job: Job, work: Work) -> dict[str, object]:
+    """What Row holds of the measurement, by name."""
+    state = assembled(config, prior, way)
+    memory = PeakMemory(prior.device.type)
+    clock = Clock(prior.device)
+    found = []
+    with views_rendered_one_by_one() if way == WAYS[1] else nullcontext(), watched(state, clock):
+        for step in (1, 2):  # to warm up
+            iterate(state, step)
+        for steps in job.steps(config.optimization.iterations):
+            clock.spans.clear()
+            evaluations = [float(iterate(state, step)["guidance/unet_evals_per_view"]) for step in steps]
+            clock.wait()
+            each = len(steps)
+            times = {name: ms / each for name, ms in milliseconds(clock.spans).items()}
+            asked, encoded = (
+                [span.rows for span in clock.spans if span.name == name] for name in ("U-Net", "encode")
+            )
+            found.append((times, evaluations, len(asked) / each, sum(asked) / each, sum(encoded) / each))
+        held = memory.peak()
+        waits = host_waits(lambda: iterate(state, config.optimization.iterations), prior.device)
+    found.sort(key=lambda block: block[0][WHOLE])
+    times, evaluations, calls, latents, images = found[len(found) // 2]
+    whole = times.pop(WHOLE)
+    at_once = state.counts.views_at_once or config.guidance.C_batch_size
+    return {
+        "at_once": f"{at_once}{', encoded singly' if state.counts.encode_singly else ''}",
+        "ms": whole,
+        "parts": times,
+        "calls": calls,
+        "latents": latents,
+        "evaluations": sum(evaluations) / len(evaluations),
+        "unet_tflops": tera(latents * work.unet, times["U-Net"]),
+        "encode_tflops": tera(images * work.encode, times["encode"]),
+        "encode_backward_tflops": tera(images * work.encode_backward, times["backward: autoencoder"]),
+        "memory": None if held is None or memory.before is None else (memory.before + held * MIB) / 1e9,
+        "waits": waits,
+    }
+
+
+def assembled(config: Config, prior: StableDiffusionPrior, way: str) -> Training:
+    """A run at its start, whose prior is this one, or for the plain ways its networks uncompiled."""
+    if way != WAYS[0]:
+        prior, config = prior.uncompiled(), _without_compiling(config)
+    with (
+        patch.object(guidance, "load_prior", lambda config, device: prior),
+        patch.object(prior, "free_text_encoder"),
+    ):
+        state = assemble(config)
+    if way != WAYS[0]:
+        state.counts.views_at_once = 1 if way == WAYS[2] else None
+        state.counts.encode_singly = prior.encode_singly = False
+    return state
+
+
+def _without_compiling(config: Config) -> Config:
+    return config.model_copy(update={"guidance": config.guidance.model_copy(update={"compile": False})})
+
+
+def iterate(state: Training, step: int) -> dict[str, float | torch.Tensor]:
+    """An iteration's numbers."""
+    return training.step.training_step(state, step).numbers
+
+
+def host_waits(run: Callable[[], object], device: torch.device) -> int | None:
+    """How often a call makes the host wait for a CUDA device; None elsewhere, where nothing tells."""
+    if device.type != "cuda":
+        return None
+    with warnings.catch_warnings(record=True) as said, _told_of_waits():
+        warnings.simplefilter("always")
+        run()
+    return sum("synchronizing" in str(warning.message) for warning in said)
+
+
+@contextmanager
+def _told_of_waits() -> Iterator[None]:
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)

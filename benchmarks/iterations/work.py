@@ -1,0 +1,69 @@
+"""Floating-point operations: of a prior's networks, and how many a device does in matrix products at best."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from guidance import StableDiffusionPrior
+from guidance.shadow import META, shadow
+
+from .clock import Clock, Span
+
+REPEATS = 20
+
+
+@dataclass(frozen=True)
+class Work:
+    """Operations of matrix products and convolutions, a multiplication and an addition being two: of one latent in the
+    U-Net, and of one image in the encoder, there and back."""
+
+    unet: int
+    encode: int
+    encode_backward: int
+
+
+def operations(function: Callable[[], Any]) -> int:
+    """Of a call."""
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return int(counter.get_total_flops())
+
+
+def work_of(prior: StableDiffusionPrior) -> Work:
+    """Counted on the meta device."""
+    twin = shadow(prior)
+    images = torch.zeros(1, 3, prior.image_size, prior.image_size, device=META, requires_grad=True)
+    latents: list[torch.Tensor] = []
+    encode = operations(lambda: latents.append(twin.encode(images)))
+    [z] = latents
+    cond = torch.zeros(1, 77, int(prior.unet.config.cross_attention_dim), device=META)
+    with torch.no_grad():
+        unet = operations(lambda: twin.eps(z, torch.zeros(1, dtype=torch.long), cond))
+    return Work(unet, encode, operations(z.sum().backward))
+
+
+def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """TFLOP/s of a product of two large square matrices: the median of REPEATS, after as many to warm up."""
+    size = 1024 if device.type == "cpu" else 8192
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    clock = Clock(device)
+    product = clock.timed("product", torch.matmul)
+    for _ in range(2 * REPEATS):
+        product(left, right)
+    clock.wait()
+    return tera(2 * size**3, statistics.median(map(ms_of, clock.spans[REPEATS:])))
+
+
+def ms_of(span: Span) -> float:
+    return span.ms
+
+
+def tera(count: float, ms: float) -> float:
+    """TFLOP/s of so many operations in so many milliseconds."""
+    return count / ms / 1e9 if ms > 0 else 0.0

@@ -1,0 +1,122 @@
+"""How many views of an iteration go through the networks together, decided by the memory that there is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import guidance
+from config import Config
+from guidance import StableDiffusionPrior
+from guidance.shadow import META, fused_attention, shadow
+from scene.densify import bytes_per_gaussian
+from utils.live_memory import LiveMemory
+from utils.rng import Draws
+
+GROWTH = 5
+"""So many times the Gaussians that a run may start with get room beforehand, unless `max_num_gaussians` allows fewer.
+Whatever more density control makes finds memory or waits for it."""
+BYTES_PER_PIXEL = 4 * 40
+"""Of the rasterizer's images, what is made of them on their way to the guidance and to the penalties, and their
+gradients: at most, in float32. A test counts them."""
+SHARE_OF_ALLOCATOR = 0.1
+"""On top of what tensors take: torch's allocator rounds blocks up, and pieces of two blocks hold no tensor together."""
+WORKSPACES = 2**29
+"""Bytes that convolutions and matrix products may take for themselves."""
+TOKENS = 77
+"""Of a prompt, in CLIP. What they take is next to nothing."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """views_at_once: views of an iteration that are rendered, guided and differentiated together; encode_singly: the
+    autoencoder takes them one by one all the same, and computes its activations again on the way back."""
+
+    views_at_once: int
+    encode_singly: bool
+
+    def __str__(self) -> str:
+        views = "1 view" if self.views_at_once == 1 else f"{self.views_at_once} views"
+        return f"{views} at a time" + (", the autoencoder view by view" if self.encode_singly else "")
+
+
+def plans(views: int) -> Iterator[MemoryPlan]:
+    """Of an iteration's `views`, from the fastest to the one that takes the least memory: each takes less."""
+    yield MemoryPlan(views, encode_singly=False)
+    while True:
+        # With one view too: its activations in the autoencoder are gone while the U-Net is asked.
+        yield MemoryPlan(views, encode_singly=True)
+        if views == 1:
+            return
+        views = (views + 1) // 2
+
+
+def plan_memory(config: Config, prior: StableDiffusionPrior, views: int, free_bytes: int) -> MemoryPlan:
+    """The first of the `plans` of so many views that fits into `free_bytes`, which are left when the networks have their share; or the last.
+
+    `vram_O` asks for the last one. What was chosen is said.
+    """
+    *_, last = tried = list(plans(views))
+    free = f"{free_bytes / 1e9:.1f} GB free"
+    if config.guidance.vram_O:
+        logger.info("vram_O: %s.", last)
+        return last
+    for plan in tried:
+        needed = needed_bytes(config, prior, plan)
+        if needed <= free_bytes:
+            logger.info("%s: %s (%.1f GB).", free, plan, needed / 1e9)
+            return plan
+    logger.warning("%s: %s, which may take %.1f GB.", free, last, needed / 1e9)
+    return last
+
+
+def needed_bytes(config: Config, prior: StableDiffusionPrior, plan: MemoryPlan) -> int:
+    """Bytes of an iteration beside the networks' weights, with the reserve that allocator and libraries want."""
+    camera = config.camera
+    gaussians = GROWTH * camera.init_num_pts
+    if config.optimization.max_num_gaussians is not None:
+        gaussians = min(gaussians, config.optimization.max_num_gaussians)
+    pixels = plan.views_at_once * camera.image_w * camera.image_h * camera.SSAA**2
+    tensors = (
+        guidance_bytes(config, prior, plan)
+        + BYTES_PER_PIXEL * pixels
+        + gaussians * bytes_per_gaussian(config.model.sh_degree, plan.views_at_once)
+    )
+    return int((1 + SHARE_OF_ALLOCATOR) * tensors) + WORKSPACES
+
+
+def guidance_bytes(config: Config, prior: StableDiffusionPrior, plan: MemoryPlan) -> int:
+    """The most that the guidance of a part of an iteration's views holds, forward and backward, or their picture.
+
+    It is gone through with `prior`'s networks on the meta device, where tensors have sizes but no numbers: a second.
+    """
+    twin = shadow(prior)
+    twin.encode_singly = plan.encode_singly
+    guide = guidance.build(config, twin)
+    views, camera = plan.views_at_once, config.camera
+    prompts = guidance.embed_prompts(config, _NoWords(int(prior.unet.config.cross_attention_dim)))
+    # Halfway to the side: from there Perp-Neg asks the most.
+    conditioning = prompts.at(torch.full((views,), 45.0), torch.full((views,), 90.0))
+    images = torch.zeros(views, 3, camera.image_h, camera.image_w, device=META, requires_grad=True)
+    with LiveMemory() as memory, fused_attention():
+        guided = guide(images, conditioning, 0, Draws(0).of_views("timesteps", 0, range(views)))
+        guided.loss.backward()
+        with torch.no_grad():
+            twin.decode(guided.gradient)
+    return memory.peak
+
+
+class _NoWords:
+    """A text encoder on the meta device. width: D of its embeddings."""
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+
+    def embed(self, prompts: Sequence[str]) -> Tensor:
+        return torch.zeros(len(prompts), TOKENS, self._width, device=META)
