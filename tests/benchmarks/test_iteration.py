@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import redirect_stdout
+from io import StringIO
 from types import SimpleNamespace
 
 import iteration as script
@@ -247,11 +249,9 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, ob
     flags = (
         "--model toybox --device cpu --guidance sds sctd --prompting Perp-Neg --views 2 --blocks 1 --block 1"
     )
-    with pytest.MonkeyPatch.context() as patch:
-        lines: list[str] = []
-        patch.setattr("builtins.print", lambda text="", flush=False: lines.append(str(text)))
+    with redirect_stdout(StringIO()) as shown:
         script.main([*flags.split(), "--size", "32", "--count", "100", "--json", str(out)])
-    return "\n".join(lines), json.loads(out.read_text())
+    return shown.getvalue(), json.loads(out.read_text())
 
 
 def test_the_table_is_whole(printed: tuple[str, dict[str, object]]) -> None:

@@ -252,12 +252,8 @@ def test_a_network_that_overflows_in_half_precision_leaves_it(
     for network in (prior.vae, prior.unet):
         network.half()
     assert not torch.isfinite(answer()).all()
-    # What comes after does not hide it, and nothing is done about it before it is asked for.
-    images, z, cond = 1e-2 * images, z / 30, cond / 30
-    assert torch.isfinite(answer()).all()
-    assert (prior.vae.dtype, prior.unet.dtype) == (torch.float16, torch.float16)
+    assert (prior.vae.dtype, prior.unet.dtype) == (torch.float16, torch.float16), "nobody has asked yet"
     assert prior.widen_overflowed()
-    images, z, cond = 1e2 * images, 30 * z, 30 * cond
     assert float((answer() - precise).norm() / precise.norm()) < 0.1
     assert not prior.widen_overflowed()
     assert getattr(prior, name).dtype == torch.bfloat16
