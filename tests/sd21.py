@@ -5,14 +5,8 @@ For measuring time and memory, and for running the whole pipeline at full scale 
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
-
-from tests.tiny_diffusers import write_scheduler, write_tokenizer
 
 PARAMETERS = {"unet": 865_910_724, "vae": 83_653_863, "text_encoder": 340_387_840}
 """Published parameter counts of the three networks."""
@@ -57,21 +51,3 @@ def make_text_encoder() -> CLIPTextModel:
             hidden_act="gelu",
         )
     )
-
-
-def write_sd21_folder(path: Path, dtype: torch.dtype, *, seed: int = 0) -> Path:
-    """Write the folder (2.6 GB in half precision, twice that in single) and return its path.
-
-    The tokenizer is a byte-level one made on the fly: what a prompt says is lost on random weights anyway.
-    """
-    torch.manual_seed(seed)
-    write_tokenizer(path / "tokenizer")
-    write_scheduler(path / "scheduler", "epsilon")
-    # One network in memory at a time.
-    for name, make in (("unet", make_unet), ("vae", make_vae), ("text_encoder", make_text_encoder)):
-        network: nn.Module = make()
-        count = sum(parameter.numel() for parameter in network.parameters())
-        assert count == PARAMETERS[name], f"{name} has {count} parameters, not {PARAMETERS[name]}"
-        # diffusers' own `to` warns about modules that these networks do not have.
-        nn.Module.to(network, dtype).save_pretrained(path / name)  # type: ignore[operator]
-    return path
