@@ -70,7 +70,6 @@ SD21_BASE = StableDiffusion(
     sd21.PARAMETERS,
 )
 SD21 = StableDiffusion("2.1", SD21_BASE.makers, sd21.PARAMETERS, "v_prediction", 96)
-ALL = (SD15, SD21_BASE, SD21)
 
 
 def write_folder(model: StableDiffusion, path: Path, *, sample_size: int | None = None) -> Path:

@@ -21,7 +21,7 @@ from guidance.adaptations import Adaptations
 from tests import stable_diffusions
 from tests.ldm import write_single_file
 from tests.lora import changes, kohya, lora
-from tests.stable_diffusions import SD15, StableDiffusion
+from tests.stable_diffusions import SD15, SD21, SD21_BASE, StableDiffusion
 from utils.device import HOST
 
 LATENTS = 8
@@ -32,7 +32,6 @@ FILES = {
     "vae": "vae/diffusion_pytorch_model.safetensors",
     "text_encoder": "text_encoder/model.safetensors",
 }
-each = pytest.mark.parametrize("model", stable_diffusions.ALL, ids=lambda model: model.name)
 
 
 @pytest.fixture
@@ -54,7 +53,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
 
-@each
+@pytest.mark.parametrize("model", [SD15, SD21_BASE, SD21], ids=lambda model: model.name)
 def test_parameter_counts(model: StableDiffusion) -> None:
     with torch.device("meta"):
         networks = {name: make() for name, make in model.makers.items()}
@@ -63,9 +62,12 @@ def test_parameter_counts(model: StableDiffusion) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("offline")
-@each
+@pytest.mark.parametrize("model", [SD15, SD21], ids=lambda model: model.name)
 def test_it_is_loaded_runs_and_is_adapted(model: StableDiffusion, space: Path) -> None:
-    """From its folder; then from one file, with a LoRA (1.5: kohya's layout, convolutions too) and a textual inversion."""
+    """From its folder; then from one file, with a LoRA (1.5: kohya's layout, convolutions too) and a textual inversion.
+
+    2.1-base, whose networks are those of 2.1, goes through the whole program in tests/test_sd21.py.
+    """
     folder = stable_diffusions.write_folder(model, space / "folder", sample_size=LATENTS)
     prior = StableDiffusionPrior.load(str(folder), HOST)
     assert {name: _size(getattr(prior, name)) for name in FILES} == model.parameters
