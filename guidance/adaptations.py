@@ -7,12 +7,16 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import sqrt
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import load_file
 
 from guidance.model_files import PriorError
+from utils.device import HOST
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -58,21 +62,56 @@ def adapt(pipeline: StableDiffusionPipeline, adaptations: Adaptations) -> Callab
     files = adaptations.files()
     if words := files.get("textual_inversion_path"):
         with _one_sentence("textual_inversion_path", words):
-            pipeline.load_textual_inversion(str(words), local_files_only=True)
+            pipeline.load_textual_inversion(str(words), token=_word_of(words), local_files_only=True)
     if lora := files.get("LoRA_path"):
         _merge_lora(pipeline, lora, adaptations.lora_scale)
     return lambda prompt: pipeline.maybe_convert_prompt(prompt, pipeline.tokenizer)
+
+
+def _word_of(path: Path) -> str | None:
+    """The word that a textual inversion without one is known by, its file's name, as where it comes from; else None.
+
+    AUTOMATIC1111 writes the vectors of a .safetensors file as "emb_params", which nobody means as a word.
+    """
+    return path.stem if list(_tensors_in(path)) == ["emb_params"] else None
 
 
 def _merge_lora(pipeline: StableDiffusionPipeline, path: Path, scale: float) -> None:
     networks = (pipeline.unet, pipeline.text_encoder)
     before = [_sums(network) for network in networks]
     with _one_sentence("LoRA_path", path):
-        pipeline.load_lora_weights(str(path), local_files_only=True)
+        pipeline.load_lora_weights(_lora_of(path), local_files_only=True)
         pipeline.fuse_lora(lora_scale=scale)
         pipeline.unload_lora_weights()
     if scale != 0 and before == [_sums(network) for network in networks]:
         raise PriorError(f"LoRA_path '{path}' changes no weight of this model: it is of another one.")
+
+
+def _lora_of(path: Path) -> str | dict[str, torch.Tensor]:
+    """What diffusers is to load: the file, or for one in kohya's layout its tensors with their strength in them.
+
+    There each module has an alpha, and counts alpha/rank times. Where alphas differ, as in files whose modules were cut to
+    ranks of their own, diffusers gives them names that no module has, and all count by the commonest one. Either factor
+    takes the root, so that neither leaves the range of float16.
+    """
+    tensors = _tensors_in(path)
+    alphas = [name for name in tensors if name.endswith(".alpha")]
+    for name in alphas:
+        down, up = (name.replace(".alpha", f".lora_{way}.weight") for way in ("down", "up"))
+        if down in tensors and up in tensors:
+            root = sqrt(float(tensors.pop(name)) / tensors[down].shape[0])
+            tensors[down], tensors[up] = root * tensors[down].float(), root * tensors[up].float()
+    return tensors if alphas else str(path)
+
+
+def _tensors_in(path: Path) -> dict[str, Any]:
+    """A file of weights; of a pickle nothing but tensors and what holds them."""
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    try:
+        return dict(torch.load(path, map_location=HOST, weights_only=True))
+    except UnpicklingError:  # torch's own words are a page, and end in how to run the program that is in it
+        raise ValueError("it holds more than tensors") from None
 
 
 def _sums(network: torch.nn.Module) -> list[float]:

@@ -27,6 +27,7 @@ from guidance.model_files import (
 )
 from guidance.overflow import OverflowWatch
 from guidance.schedule import Schedule
+from guidance.single_file import missing_weights
 from guidance.solver import eps_of_v
 from utils.device import computes_bfloat16
 
@@ -320,11 +321,14 @@ def _read_folder(folder: ModelFolder, model_key: str, dtype: torch.dtype) -> dic
 
 
 def _read_single_file(file: SingleFile, model_key: str, dtype: torch.dtype) -> dict[str, Any]:
-    """The networks by name."""
+    """The networks by name, complete."""
     with quiet_libraries():
         from diffusers import StableDiffusionPipeline
 
         try:
+            missing = missing_weights(file)
+            if missing:
+                raise ValueError(f"it lacks {len(missing)} of its weights, such as {missing[0]}")
             pipeline = StableDiffusionPipeline.from_single_file(
                 str(file.path),
                 config=str(file.base),

@@ -1,4 +1,4 @@
-"""A diffusers folder as one file in the layout of the original Stable Diffusion 1 (CompVis's names)."""
+"""A diffusers folder as one file in the layout of the original Stable Diffusion 1 and 2 (CompVis's and OpenCLIP's names)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -38,30 +39,78 @@ VAE_LEAVES = {
     "to_out.0": "proj_out",
     "conv_norm_out": "norm_out",
 }
+CLIP, OPENCLIP = "cond_stage_model.transformer.text_model.", "cond_stage_model.model."
+OPENCLIP_NAMES = {
+    "embeddings.token_embedding.weight": "token_embedding.weight",
+    "embeddings.position_embedding.weight": "positional_embedding",
+    "final_layer_norm": "ln_final",
+    "encoder.layers": "transformer.resblocks",
+    "self_attn": "attn",
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "fc1": "c_fc",
+    "fc2": "c_proj",
+}
 
 
 def write_single_file(folder: Path, path: Path) -> Path:
-    """Write the networks of `folder` to one .safetensors file."""
-    merged: dict[str, Tensor] = {}
+    """Write the networks of `folder` to one .safetensors file, with what published files hold beside them."""
+    merged: dict[str, Tensor] = {name: torch.zeros(1000) for name in ("betas", "alphas_cumprod")}
+    merged["model_ema.decay"] = torch.tensor(0.9999)
+    config = json.loads((folder / "unet" / "config.json").read_text())
+    layers = int(config["layers_per_block"])
+    attended = ["Attn" in kind for kind in config["up_block_types"]]
     for name, values in load_file(folder / "unet" / "diffusion_pytorch_model.safetensors").items():
-        merged[f"model.diffusion_model.{unet_name(name, _layers(folder))}"] = values
+        merged[f"model.diffusion_model.{unet_name(name, layers, attended)}"] = values
     levels = len(json.loads((folder / "vae" / "config.json").read_text())["block_out_channels"])
     for name, values in load_file(folder / "vae" / "diffusion_pytorch_model.safetensors").items():
         # Attention was made of convolutions of one pixel.
         square = ".attentions." in name and values.ndim == 2
         merged[f"first_stage_model.{vae_name(name, levels)}"] = values[:, :, None, None] if square else values
-    for name, values in load_file(folder / "text_encoder" / "model.safetensors").items():
-        merged[f"cond_stage_model.transformer.text_model.{name}"] = values
+    merged |= text_tensors(
+        load_file(folder / "text_encoder" / "model.safetensors"), openclip=config["use_linear_projection"]
+    )
     save_file({name: values.contiguous() for name, values in merged.items()}, path)
     return path
 
 
-def _layers(folder: Path) -> int:
-    return int(json.loads((folder / "unet" / "config.json").read_text())["layers_per_block"])
+def text_tensors(tensors: dict[str, Tensor], *, openclip: bool) -> dict[str, Tensor]:
+    """A text encoder's: of CLIP (Stable Diffusion 1), or of OpenCLIP (2), whose last layer and projection are of no use."""
+    width = tensors["final_layer_norm.weight"].shape[0]
+    if not openclip:
+        places = tensors["embeddings.position_embedding.weight"].shape[0]
+        extra = {f"{CLIP}embeddings.position_ids": torch.arange(places)[None]}
+        return {f"{CLIP}{name}": values for name, values in tensors.items()} | extra
+    renamed: dict[str, Tensor] = {}
+    layers = 1 + max(
+        int(match[1]) for name in tensors if (match := re.match(r"encoder\.layers\.(\d+)", name))
+    )
+    for name, values in tensors.items():
+        for ours, theirs in OPENCLIP_NAMES.items():
+            name = name.replace(ours, theirs)
+        # Query, key and value are one matrix.
+        if match := re.fullmatch(r"(.*attn)\.q_proj\.(weight|bias)", name):
+            of = [tensors[_unfused(match[1], part, match[2])] for part in "qkv"]
+            renamed[f"{OPENCLIP}{match[1]}.in_proj_{match[2]}"] = torch.cat(of)
+        elif not re.search(r"attn\.[kv]_proj", name):
+            renamed[f"{OPENCLIP}{name}"] = values
+    unused = {
+        name.replace(".resblocks.0.", f".resblocks.{layers}."): torch.zeros_like(values)
+        for name, values in renamed.items()
+        if ".resblocks.0." in name
+    }
+    extra = {"text_projection": torch.zeros(width, width), "logit_scale": torch.tensor(4.6)}
+    return renamed | unused | {f"{OPENCLIP}{name}": values for name, values in extra.items()}
 
 
-def unet_name(name: str, layers: int) -> str:
-    """Blocks are numbered through, a resampling counting as one on the way down."""
+def _unfused(attention: str, part: str, kind: str) -> str:
+    layer = re.sub(r"\D", "", attention)
+    return f"encoder.layers.{layer}.self_attn.{part}_proj.{kind}"
+
+
+def unet_name(name: str, layers: int, attended: list[bool]) -> str:
+    """Blocks are numbered through, a resampling counting as one on the way down. attended: the blocks on the way up that
+    have attention."""
     for ours, theirs in UNET.items():
         if name.startswith(ours + "."):
             return name.replace(ours, theirs, 1)
@@ -79,8 +128,8 @@ def unet_name(name: str, layers: int) -> str:
         return _block("input_blocks", number, kind, rest)
     number = block * (layers + 1) + layer
     if kind == "upsamplers":
-        # After the block's last resnet and, in this network's first block, its attention.
-        return f"output_blocks.{number + layers}.2.{rest}"
+        # After the block's last resnet and, where there is one, its attention.
+        return f"output_blocks.{number + layers}.{2 if attended[block] else 1}.{rest}"
     return _block("output_blocks", number, kind, rest)
 
 

@@ -23,11 +23,17 @@ from utils.files import UNFINISHED
 from utils.run_folder import RunFolder
 
 KILLS, SIGNALS = 50, 8
-FLAGS = "--iterations 24 --C_batch_size 1 --init_num_pts 800 --image_w 64 --image_h 64 --vis_interval 8 --test_ratio 2 --init_shape sphere"
+# A tiny Stable Diffusion, for whatever its size it is files, and the random numbers between them, that a kill tears.
+FLAGS = "--text mug --iterations 24 --C_batch_size 1 --init_num_pts 800 --image_w 64 --image_h 64 --vis_interval 8 --test_ratio 2 --init_shape sphere"
 FLAGS += " --checkpoint_iterations 4 8 12 16 20 --save_video false --pro_frames_num 8 --densify_until_iter 20"
 FLAGS += " --densification_interval 6 --densify_from_iter 0 --densify_grad_threshold 1e-9"
 
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def flags(tiny_prior: Path) -> list[str]:
+    return [*FLAGS.split(), "--model_key", str(tiny_prior)]
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +56,10 @@ def asset_under(outputs: Path) -> bytes:
 
 
 @pytest.mark.slow
-def test_fifty_kills_end_in_the_same_asset(start: Callable[..., ForkServerProcess], tmp_path: Path) -> None:
-    flags, whole = FLAGS.split(), tmp_path / "whole"
+def test_fifty_kills_end_in_the_same_asset(
+    start: Callable[..., ForkServerProcess], flags: list[str], tmp_path: Path
+) -> None:
+    whole = tmp_path / "whole"
     hears, tells = get_context("forkserver").Pipe(duplex=False)
     began = time.monotonic()
     start(killed.files_of, flags, str(whole), tells.send).join()
@@ -91,9 +99,9 @@ def test_fifty_kills_end_in_the_same_asset(start: Callable[..., ForkServerProces
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_at_any_moment_exit_as_is_usual_and_lose_no_iteration(
-    start: Callable[..., ForkServerProcess], tmp_path: Path, number: signal.Signals
+    start: Callable[..., ForkServerProcess], flags: list[str], tmp_path: Path, number: signal.Signals
 ) -> None:
-    flags, whole = FLAGS.split(), tmp_path / "whole"
+    whole = tmp_path / "whole"
     began = time.monotonic()
     start(killed.command, flags, str(whole)).join()
     lasts, chance, resumed = time.monotonic() - began, random.Random(0), 0
@@ -127,9 +135,11 @@ def test_signals_at_any_moment_exit_as_is_usual_and_lose_no_iteration(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_command_itself_says_in_one_sentence_how_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
+def test_the_command_itself_says_in_one_sentence_how_to_go_on(
+    flags: list[str], tmp_path: Path, number: signal.Signals
+) -> None:
     """The real process, from the shell's side, at its start and in its iterations."""
-    command = [sys.executable, str(Path(train.__file__)), *FLAGS.split(), "--iterations", "100000", "--quiet"]
+    command = [sys.executable, str(Path(train.__file__)), *flags, "--iterations", "100000", "--quiet"]
     for begun in (False, True):
         process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=ONE_THREAD)
         if begun:

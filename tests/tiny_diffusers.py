@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from itertools import islice, product
 from pathlib import Path
 
 import torch
@@ -12,14 +14,15 @@ MAX_TOKENS = 77
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
-def write_tokenizer(folder: Path, *, length: int = MAX_TOKENS) -> CLIPTokenizer:
-    """A CLIP tokenizer without merges: one token for each byte, alone and at the end of a word."""
+def write_tokenizer(folder: Path, *, length: int = MAX_TOKENS, pairs: int = 0) -> CLIPTokenizer:
+    """A CLIP tokenizer: one token for each byte, alone and at the end of a word, and for that many pairs of bytes."""
     from tokenizers.pre_tokenizers import ByteLevel
 
     letters = sorted(ByteLevel.alphabet())
-    pieces = [*letters, *(letter + "</w>" for letter in letters), START, END]
+    merges = list(islice(product(letters, letters), pairs))
+    pieces = [*letters, *(letter + "</w>" for letter in letters), *map("".join, merges), START, END]
     tokenizer = CLIPTokenizer(
-        vocab={piece: index for index, piece in enumerate(pieces)}, merges=[], model_max_length=length
+        vocab={piece: index for index, piece in enumerate(pieces)}, merges=merges, model_max_length=length
     )
     tokenizer.save_pretrained(folder)
     return tokenizer
@@ -37,6 +40,20 @@ def write_scheduler(folder: Path, prediction_type: str) -> None:
         steps_offset=1,
         prediction_type=prediction_type,
     ).save_pretrained(folder)
+
+
+def write_index(folder: Path) -> None:
+    """The list of the parts, which says what pipeline a folder is of."""
+    parts = {
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    index = {"_class_name": "StableDiffusionPipeline", **parts}
+    (folder / "model_index.json").write_text(json.dumps(index))
 
 
 def write_tiny_folder(path: Path, *, prediction_type: str = "epsilon", seed: int = 0) -> Path:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from guidance import PriorError, StableDiffusionPrior
-from guidance.adaptations import Adaptations
+from guidance.adaptations import Adaptations, _lora_of
 from tests.ldm import write_single_file
-from tests.lora import lora
-from tests.tiny_diffusers import write_tiny_folder
+from tests.lora import changes, kohya, lora
+from tests.tiny_diffusers import write_index, write_tiny_folder
 from utils.device import resolve_device
 
 HOST = resolve_device("cpu")
@@ -24,14 +23,7 @@ DIM = 12
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = write_tiny_folder(tmp_path_factory.mktemp("tiny"))
-    parts = {
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "scheduler": ["diffusers", "DDIMScheduler"],
-    }
-    (path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline", **parts}))
+    write_index(path)
     return path
 
 
@@ -75,25 +67,40 @@ def test_a_single_file_says_what_it_lacks(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.25])
+@pytest.mark.parametrize("layout", ["peft", "kohya", "kohya, U-Net only", "kohya, text encoder only"])
 def test_a_lora_adds_its_product_to_the_weights(
-    folder: Path, plain: StableDiffusionPrior, tmp_path: Path, scale: float
+    folder: Path, plain: StableDiffusionPrior, tmp_path: Path, layout: str, scale: float
 ) -> None:
+    """In kohya's layout with ranks and alphas of each module's own."""
     low = lora(plain)
-    save_file(low, tmp_path / "lora.safetensors")
+    file, added = (low, changes(low)) if layout == "peft" else kohya(low)
+    if "only" in layout:
+        prefix, name = ("lora_unet", "unet") if "U-Net" in layout else ("lora_te", "text_encoder")
+        file = {key: values for key, values in file.items() if key.startswith(prefix)}
+        added = {key: values for key, values in added.items() if key.startswith(name)}
+    save_file(file, tmp_path / "lora.safetensors")
     given = Adaptations(lora=str(tmp_path / "lora.safetensors"), lora_scale=scale)
     prior = StableDiffusionPrior.load(str(folder), HOST, adaptations=given)
     for prefix in ("unet", "text_encoder"):
         before, after = getattr(plain, prefix).state_dict(), getattr(prior, prefix).state_dict()
         assert set(before) == set(after)
         for key, weight in after.items():
-            stem = f"{prefix}.{key.removesuffix('.weight')}"
-            change = torch.zeros_like(weight)
-            if f"{stem}.lora_A.weight" in low:
-                change = scale * low[f"{stem}.lora_B.weight"] @ low[f"{stem}.lora_A.weight"]
+            change = scale * added.get(f"{prefix}.{key}", torch.zeros(()))
             torch.testing.assert_close(weight, before[key] + change, rtol=1e-5, atol=1e-6)
     assert not torch.allclose(predicted(prior), predicted(plain), atol=1e-3)
     assert prior.fingerprint != plain.fingerprint
     assert not any(parameter.requires_grad for parameter in prior.unet.parameters())
+
+
+def test_the_strength_of_a_lora_of_many_ranks_stays_in_the_range_of_half_precision(tmp_path: Path) -> None:
+    down, up = torch.full((128, 8), 0.03).half(), torch.full((8, 128), 1e-3).half()
+    file = {"lora_unet_x.lora_down.weight": down, "lora_unet_x.lora_up.weight": up}
+    save_file({**file, "lora_unet_x.alpha": torch.tensor(1.0)}, tmp_path / "many.safetensors")
+    loaded = _lora_of(tmp_path / "many.safetensors")
+    assert isinstance(loaded, dict)
+    assert set(loaded) == set(file)
+    found = [loaded[name].half().float() for name in file]
+    torch.testing.assert_close(found[1] @ found[0], up.float() @ down.float() / 128, rtol=2e-3, atol=0)
 
 
 def test_a_lora_of_another_model_is_refused(
@@ -107,6 +114,26 @@ def test_a_lora_of_another_model_is_refused(
         StableDiffusionPrior.load(
             str(folder), HOST, adaptations=Adaptations(lora=str(tmp_path / "other.safetensors"))
         )
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["unet.conv_out.weight", "vae.decoder.conv_in.bias", "text_encoder.encoder.layers.1.mlp.fc1.weight"],
+)
+def test_a_weight_that_a_single_file_has_not_does_not_stay_random(
+    folder: Path, tmp_path: Path, part: str
+) -> None:
+    theirs = {
+        "unet.conv_out.weight": "model.diffusion_model.out.2.weight",
+        "vae.decoder.conv_in.bias": "first_stage_model.decoder.conv_in.bias",
+        "text_encoder.encoder.layers.1.mlp.fc1.weight": "cond_stage_model.transformer.text_model.encoder.layers.1.mlp.fc1.weight",
+    }
+    tensors = load_file(write_single_file(folder, tmp_path / "all.safetensors"))
+    del tensors[theirs[part]]
+    save_file(tensors, tmp_path / "most.safetensors")
+    with pytest.raises(PriorError) as caught:
+        StableDiffusionPrior.load(str(tmp_path / "most.safetensors"), HOST, base_model_key=str(folder))
+    assert str(caught.value).endswith(f"(it lacks 1 of its weights, such as {part}).")
 
 
 @pytest.mark.parametrize("vectors", [1, 3])
@@ -123,6 +150,19 @@ def test_a_textual_inversion_is_a_word(
     assert torch.equal(table[tokens[-1 - vectors : -1]], learned)
     # Prompts without the word mean what they did.
     assert torch.equal(prior.embed(["a mug"]), plain.embed(["a mug"]))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_a_textual_inversion_of_automatic1111_has_its_name(folder: Path, tmp_path: Path, suffix: str) -> None:
+    """That of its file, or the one in it."""
+    learned, file = torch.randn(2, DIM, generator=torch.Generator().manual_seed(0)), tmp_path / f"toy{suffix}"
+    if suffix == ".pt":
+        torch.save({"string_to_token": {"*": 265}, "string_to_param": {"*": learned}, "name": "toy"}, file)
+    else:
+        save_file({"emb_params": learned}, file)
+    prior = StableDiffusionPrior.load(str(folder), HOST, adaptations=Adaptations(words=str(file)))
+    tokens = prior.tokenizer(prior._spell("a toy")).input_ids
+    assert torch.equal(prior.text_encoder.get_input_embeddings().weight[tokens[-3:-1]], learned)
 
 
 class Harmful:
