@@ -210,7 +210,7 @@ class StableDiffusionPrior:
 
         What a v-prediction model says is converted.
         """
-        dtype = self.unet.dtype
+        dtype = _precision(self.unet)
         inputs = (z.to(dtype), t.to(self.device, non_blocking=True), cond.to(dtype))
         if torch.is_grad_enabled() and z.requires_grad:
             # Checkpointed block by block: a graph of the whole would hold what checkpoints are there to forget.
@@ -225,7 +225,7 @@ class StableDiffusionPrior:
         self, function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
     ) -> torch.Tensor:
         """function(x), float32, of the autoencoder's half that takes x [V, ...]."""
-        x = x.to(self.vae.dtype)
+        x = x.to(_precision(self.vae))
         if self.encode_singly:
             views = [
                 checkpoint(function, view, use_reentrant=False, preserve_rng_state=False)
@@ -243,7 +243,7 @@ class StableDiffusionPrior:
     def _watched(self, name: str, output: torch.Tensor) -> torch.Tensor:
         """A network's output in float32."""
         output = output.float()
-        if getattr(self, name).dtype == torch.float16:
+        if _precision(getattr(self, name)) == torch.float16:
             self._watch.look(name, output)
         return output
 
@@ -301,6 +301,11 @@ class StableDiffusionPrior:
         unet.warm_up(denoise)
         encoder.warm_up(encode_and_back)
         logger.info("That took %.0f s.", time.monotonic() - began)
+
+
+def _precision(network: Any) -> torch.dtype:
+    """All its parameters have one; diffusers' own attribute goes through every module for it."""
+    return next(network.parameters()).dtype
 
 
 def _read_folder(folder: ModelFolder, model_key: str, dtype: torch.dtype) -> dict[str, Any]:

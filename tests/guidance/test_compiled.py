@@ -18,6 +18,7 @@ from guidance import PromptEmbeddings, StableDiffusionPrior
 from guidance.compiled import CACHE, Compiled, lasting_cache
 from guidance.prior import Adaptations
 from tests.changed import changed
+from tests.draws import rngs
 from tests.lora import lora
 from tests.tiny_diffusers import write_tiny_folder
 from utils.device import resolve_device
@@ -88,7 +89,7 @@ def test_compiled_it_says_the_same(model: str, folder: Path) -> None:
         prompts = PromptEmbeddings(prior, "a red car", negative="ugly")
         conditioning = prompts.at(torch.tensor([0.0, 130.0]), torch.tensor([90.0, 60.0]))
         method = guidance.build(Config(guidance_type="sctd"), prior)
-        output = method(images, conditioning, 0, torch.Generator().manual_seed(0))
+        output = method(images, conditioning, 0, rngs(len(images)))
         found["guidance"] = torch.autograd.grad(output.loss, images)[0]
         return found
 

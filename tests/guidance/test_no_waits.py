@@ -11,6 +11,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 import guidance
 from guidance import PerpNeg, PromptEmbeddings, StableDiffusionPrior, solver
 from guidance.cfg import Denoiser
+from tests.draws import rngs
 from tests.guidance.cases import VARIANTS, VIEWS, config_of
 from tests.tiny_diffusers import write_tiny_folder
 from tests.waits import DEVICE, Wait, no_waits
@@ -50,10 +51,9 @@ def guide(prior: StableDiffusionPrior, variant: str, *, with_negatives: bool, **
         perp_neg=PerpNeg() if with_negatives else None,
     )
     method = guidance.build(config, prior)
-    rng = torch.Generator().manual_seed(0)
     images = torch.rand(VIEWS, 3, 64, 64, device=DEVICE, requires_grad=True)
     with no_waits():
-        output = method(images, prompts.at(AZIMUTH, POLAR), 399, rng)
+        output = method(images, prompts.at(AZIMUTH, POLAR), 399, rngs(VIEWS))
         output.loss.backward()
     assert images.grad is not None
 

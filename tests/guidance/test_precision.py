@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 import guidance
 from guidance import Conditioning, PromptEmbeddings, StableDiffusionPrior
+from tests.draws import rngs
 from tests.guidance.cases import VARIANTS, config_of
 from tests.tiny_diffusers import write_tiny_folder
 from utils.device import resolve_device
@@ -122,7 +123,7 @@ def test_only_the_networks_are_in_half_precision(
     """z, the noise levels and the gradient stay float32 through all of a guidance."""
     changes = {"w_cp": 0.7} if variant == "sctd released" else {}
     method = guidance.build(config_of(variant, **changes), prior)
-    output = method(images, conditioning, 399, torch.Generator().manual_seed(0))
+    output = method(images, conditioning, 399, rngs(len(images)))
     output.loss.backward()
     assert watched == {"networks": {torch.bfloat16}, "prior": {torch.float32}}
     results = [output.loss, output.gradient, images.grad, *output.predictions.values()]

@@ -19,6 +19,7 @@ from config.schema import Config
 from guidance import PromptEmbeddings, StableDiffusionPrior, build
 from guidance.adaptations import Adaptations
 from tests import stable_diffusions
+from tests.draws import rngs
 from tests.ldm import write_single_file
 from tests.lora import changes, kohya, lora
 from tests.stable_diffusions import SD15, SD21, SD21_BASE, StableDiffusion
@@ -154,7 +155,7 @@ def _check_gradient(prior: StableDiffusionPrior) -> None:
         torch.tensor([130.0]), torch.tensor([90.0])
     )
     guidance = build(Config(guidance_type="sctd"), prior)
-    output = guidance(images, conditioning, 0, torch.Generator().manual_seed(0))
+    output = guidance(images, conditioning, 0, rngs(len(images)))
     output.loss.backward()
     assert images.grad is not None
     assert bool(torch.isfinite(images.grad).all())
