@@ -28,7 +28,7 @@ def shadow(prior: StableDiffusionPrior) -> StableDiffusionPrior:
             copies[id(parameter)] = nn.Parameter(_shape_of(parameter), requires_grad=parameter.requires_grad)
         for buffer in network.buffers():
             copies[id(buffer)] = _shape_of(buffer)
-    twin = copy.deepcopy(prior, copies)
+    twin = copy.deepcopy(prior.uncompiled(), copies)
     twin.device = META
     return twin
 

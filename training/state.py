@@ -110,7 +110,8 @@ def assemble(
     if checkpoint is None:
         # Only now, for the prior has taken its share of the memory.
         counts.most_gaussians = ranks.least(_most_gaussians(config, device), device)
-        _plan(config, prior, counts, len(mine))
+        free = ranks.least(free_memory(device), device)
+        _plan(config, prior, counts, len(mine), free)
     prior.encode_singly = counts.encode_singly
     guidance.compile_networks(config, prior, counts.views_at_once or len(mine))
     return Training(
@@ -138,12 +139,12 @@ def checkpoint_of(state: Training) -> Checkpoint:
     return Checkpoint(state.counts.step, snapshot(state.optimizer, state.stats), facts)
 
 
-def _plan(config: Config, prior: StableDiffusionPrior, counts: Counts, views: int) -> None:
+def _plan(config: Config, prior: StableDiffusionPrior, counts: Counts, views: int, free_bytes: int) -> None:
     """Decide how many of a process's `views` go through the networks together. On this machine's own processor all do unless
     `vram_O` asks for less: its memory serves other processes too, and a run's result must not depend on them."""
     if prior.device.type == HOST.type and not config.guidance.vram_O:
         return
-    plan = plan_memory(config, prior, views, free_memory(prior.device))
+    plan = plan_memory(config, prior, views, free_bytes)
     counts.views_at_once, counts.encode_singly = plan.views_at_once, plan.encode_singly
 
 

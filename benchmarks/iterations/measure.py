@@ -15,6 +15,7 @@ import training.step
 from config import Config
 from guidance import StableDiffusionPrior
 from rasterizers.measure import MIB, PeakMemory
+from training.faults import settle
 from training.state import Training, assemble
 
 from .clock import Clock
@@ -81,6 +82,8 @@ def measure(config: Config, prior: StableDiffusionPrior, way: str, job: Job, wor
         return Row(**{**asdict(row), **figures(config, prior, way, job, work)})
     except torch.OutOfMemoryError:
         return Row(**{**asdict(row), "why": "out of memory"})
+    except FloatingPointError as error:
+        return Row(**{**asdict(row), "why": str(error)})
 
 
 def figures(config: Config, prior: StableDiffusionPrior, way: str, job: Job, work: Work) -> dict[str, object]:
@@ -96,6 +99,7 @@ def figures(config: Config, prior: StableDiffusionPrior, way: str, job: Job, wor
             clock.spans.clear()
             evaluations = [float(iterate(state, step)["guidance/unet_evals_per_view"]) for step in steps]
             clock.wait()
+            settle(state)
             each = len(steps)
             times = {name: ms / each for name, ms in milliseconds(clock.spans).items()}
             asked, encoded = (
@@ -143,7 +147,7 @@ def _without_compiling(config: Config) -> Config:
 
 
 def iterate(state: Training, step: int) -> dict[str, float | torch.Tensor]:
-    """An iteration's numbers."""
+    """An iteration's numbers, before the look at what it found that the loop takes every few of them."""
     return training.step.training_step(state, step).numbers
 
 

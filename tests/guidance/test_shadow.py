@@ -56,3 +56,17 @@ def test_fused_attention_never_holds_the_matrix() -> None:
     expected = F.scaled_dot_product_attention(*host)
     with fused_attention():
         torch.testing.assert_close(F.scaled_dot_product_attention(*host), expected, rtol=0, atol=0)
+
+
+def test_what_is_compiled_stays_with_the_true_one(prior: StableDiffusionPrior) -> None:
+    """It is made for the true networks' weights."""
+
+    def compiled(*inputs: torch.Tensor) -> torch.Tensor:
+        raise AssertionError
+
+    prior._denoise = prior._posterior_mean = compiled
+    twin = shadow(prior)
+    z = twin.encode(torch.zeros(2, 3, 32, 32, device=META))
+    assert twin.eps(z, torch.tensor([1, 2]), torch.zeros(2, 16, 12, device=META)).shape == z.shape
+    with pytest.raises(AssertionError):
+        prior.encode(torch.zeros(2, 3, 32, 32))
