@@ -235,6 +235,8 @@ def main(config: Config) -> int:
     try:
         with meeting(ranks, resolve_device(config.device, ranks.local)):
             if not ranks.first:
+                # The first one says what there is to say.
+                logging.disable(logging.WARNING)
                 assist(config, ranks)
                 return 0
             result = train(config, ranks=ranks)

@@ -18,7 +18,6 @@ from iterations.sd21 import RandomPrior
 from scene.cameras import ViewRange, sample
 from scene.initialize import initialize
 from tests.changed import changed
-from tests.draws import rngs
 from training import memory_plan
 from training.memory_plan import BYTES_PER_PIXEL, MemoryPlan, guidance_bytes, plan_memory, plans
 from training.state import Training, assemble
@@ -102,7 +101,7 @@ def test_what_is_foretold_is_what_a_real_guidance_holds(tiny_config: Config, key
     images = torch.rand(3, 3, 32, 32, requires_grad=True)
     with LiveMemory() as memory:
         conditioning = prompts.at(torch.full((3,), 45.0), torch.full((3,), 90.0))
-        guided = guide(images, conditioning, 0, rngs(3))
+        guided = guide(images, conditioning, 0, Draws(0).of_views("timesteps", 0, range(3)))
         guided.loss.backward()
         del guided
     foretold = guidance_bytes(config, prior, MemoryPlan(3, False))

@@ -25,15 +25,21 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Noted:
     """What the device knows of iteration `step` and the host does not yet. times: mean timesteps of its guidance; dimmed:
-    whether its colours were, a bool []."""
+    whether its colours were, a bool []; evaluations: of the U-Net per view, in all processes, []."""
 
     step: int
     times: Mapping[str, float]
     update: Update
     dimmed: Tensor
+    evaluations: Tensor
 
     def numbers(self) -> list[Tensor]:
-        return [*self.update.gradients.values(), *self.update.parameters.values(), self.dimmed.float()]
+        return [
+            *self.update.gradients.values(),
+            *self.update.parameters.values(),
+            self.dimmed.float(),
+            self.evaluations,
+        ]
 
 
 def settle(state: Training) -> None:
@@ -52,6 +58,7 @@ def settle(state: Training) -> None:
         bad_gradients.append([name for name in each.update.gradients if not math.isfinite(next(found))])
         bad_parameters.append([name for name in each.update.parameters if not math.isfinite(next(found))])
         state.counts.dimmed += int(next(found))
+        state.counts.evaluations += next(found)
     mended = state.prior.widen_overflowed()
     if any(bad_gradients) and not mended:
         # All answers were in range: if half precision is to blame, it is on the way back through the autoencoder.

@@ -14,7 +14,6 @@ from training.faults import settle
 from training.state import Training
 from training.step import Iteration, training_step
 from utils.interruption import Interruption
-from utils.ranks import Ranks
 
 LOG_INTERVAL = 10
 
@@ -35,10 +34,9 @@ def iterations(state: Training, interruption: Interruption) -> Iterator[Iteratio
     for step in range(counts.step + 1, last + 1):
         iteration = training_step(state, step)
         counts.step, counts.seconds = step, time.perf_counter() - start
-        counts.evaluations += float(iteration.numbers["guidance/unet_evals_per_view"])
         if logs(step, last):
             settle(state)
-            iteration = replace(iteration, numbers=of_all(iteration.numbers, ranks, state.device))
+            iteration = replace(iteration, numbers=of_all(iteration.numbers, state))
         if step == last or grows(state.config.optimization, step):
             ranks.check_same(list(state.gaussians.raw().values()), "The Gaussians")
         yield iteration
@@ -49,17 +47,18 @@ def iterations(state: Training, interruption: Interruption) -> Iterator[Iteratio
                 return
 
 
-def of_all(
-    numbers: dict[str, float | Tensor], ranks: Ranks, device: torch.device
-) -> dict[str, float | Tensor]:
-    """An iteration's numbers in all processes: of the parts of a loss the sum, of the rest the mean."""
+def of_all(numbers: dict[str, float | Tensor], state: Training) -> dict[str, float | Tensor]:
+    """An iteration's numbers in all processes: of the parts of a loss the sum, of what the guidance says of views the mean;
+    the Gaussians' gradients are the same in all of them."""
+    ranks, views = state.ranks, state.config.guidance.C_batch_size
     if ranks.count == 1:
         return numbers
+    weights = {"loss": 1.0, "guidance": len(ranks.share(views)) / views, "grad_norm": 1 / ranks.count}
     shared = torch.stack(
-        [torch.as_tensor(value, dtype=torch.float32).to(device) for value in numbers.values()]
+        [
+            weights[name.split("/")[0]] * torch.as_tensor(value, dtype=torch.float32, device=state.device)
+            for name, value in numbers.items()
+        ]
     )
     ranks.sum_([shared])
-    return {
-        name: total if name.startswith("loss/") else total / ranks.count
-        for name, total in zip(numbers, shared.unbind())
-    }
+    return dict(zip(numbers, shared.unbind()))

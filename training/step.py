@@ -61,9 +61,13 @@ def training_step(state: Training, step: int) -> Iteration:
         dimmed = equalize_brightness(state.optimizer, ranks.all_views(torch.cat(bright), views), params)
     if params.max_scale is not None:
         cap_scales(state.gaussians, params.max_scale)
-    first, times = parts[0], mean_of([part.guided.times for part in parts])
-    state.noted.append(Noted(step, times, update, dimmed))
-    diagnostics = mean_of([part.guided.diagnostics for part in parts])
+    first, sizes = parts[0], [len(part.seen.cameras) for part in parts]
+    times = mean_of([part.guided.times for part in parts], sizes)
+    diagnostics = mean_of([part.guided.diagnostics for part in parts], sizes)
+    asked = float(diagnostics["unet_evals_per_view"]) * sum(sizes) / views
+    evaluations = torch.full_like(update.made, asked, dtype=torch.float32)
+    ranks.sum_([evaluations])
+    state.noted.append(Noted(step, times, update, dimmed, evaluations))
     numbers = {
         **{f"loss/{name}": sum(part.losses[name] for part in parts) for name in first.losses},
         **{f"guidance/{name}": value for name, value in (times | diagnostics).items()},
@@ -140,6 +144,9 @@ def what_was_seen(parts: Sequence[Part], cameras: Cameras, ranks: Ranks) -> Dens
     return total
 
 
-def mean_of(values: Sequence[Mapping[str, Number]]) -> dict[str, Number]:
+def mean_of(values: Sequence[Mapping[str, Number]], weights: Sequence[int]) -> dict[str, Number]:
     """By name, of mappings with the same names."""
-    return {name: sum(each[name] for each in values) / len(values) for name in values[0]}
+    return {
+        name: sum(weight * each[name] for each, weight in zip(values, weights)) / sum(weights)
+        for name in values[0]
+    }
