@@ -27,10 +27,15 @@ HOST = resolve_device("cpu")
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("inductor"))
+
+
 @pytest.fixture(autouse=True)
-def fresh_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing kept from before, in memory or on the disk, and nothing written to this user's home."""
-    monkeypatch.setenv(CACHE, str(tmp_path / "inductor"))
+def fresh_compiler(cache: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing kept from before in memory, nothing on the disk but what these tests have compiled."""
+    monkeypatch.setenv(CACHE, cache)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     yield
@@ -172,8 +177,11 @@ print(found["fxgraph_cache_miss"], found["fxgraph_cache_hit"])
 
 
 @pytest.mark.slow
-def test_a_second_process_finds_what_the_first_has_compiled(folder: Path) -> None:
+def test_a_second_process_finds_what_the_first_has_compiled(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The U-Net, and the encoder forward and backward."""
+    monkeypatch.setenv(CACHE, str(tmp_path))
     runs = [
         subprocess.run(
             [sys.executable, "-c", PROGRAM, str(folder)], cwd=ROOT, check=True, capture_output=True, text=True
