@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exporting.axes import Y_DOWN, Y_UP, in_axes
+from exporting.mesh import gltf as mesh_gltf
+from exporting.mesh import obj
+from exporting.mesh.textured import TexturedMesh
 from exporting.splats import compressed_ply, gltf, sog, splat, spz
 from exporting.splats.table import Splats
 from scene.gaussian_model import GaussianModel
@@ -32,7 +35,7 @@ SPLATS = {
 }
 """By the end of a file's name; a longer end comes before its own end."""
 MESHES = {".glb": Y_UP, ".obj": Y_UP}
-"""Axes of textured meshes."""
+"""Axes of textured meshes, by the end of a file's name."""
 
 
 def suffix_of(path: Path) -> str:
@@ -57,3 +60,14 @@ def write_splats(path: Path, gaussians: GaussianModel, axes: str | None = None) 
         turned.save_ply(path)
     else:
         write_bytes(path, form.encode(Splats.of(turned)))
+
+
+def write_mesh(path: Path, mesh: TexturedMesh, axes: str | None = None) -> None:
+    """Write a mesh in the format that the name asks for, in its own axes or in others. Raises ValueError, one sentence, for
+    a name of no format."""
+    suffix = suffix_of(path)
+    turned = mesh.in_axes(axes or MESHES[suffix])
+    if suffix == ".obj":
+        obj.write(path, turned)
+    else:
+        write_bytes(path, mesh_gltf.encode(turned))

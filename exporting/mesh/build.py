@@ -25,7 +25,7 @@ class MeshOptions:
     faces: int = 10_000
     texture: int = 1024
     resolution: int = 128
-    views: int = 96
+    views: int = 64
 
     @property
     def steps(self) -> int:
@@ -45,7 +45,7 @@ def build_mesh(
     vertices, faces = surface(field, outline_level(field, gaussians, box))
     vertices, faces = simplified(vertices, faces, options.faces)
     normals = np.asarray(trimesh.Trimesh(vertices, faces, process=False).vertex_normals)
-    gaps = vertices[open_edges(faces)].mean(axis=1)
+    gaps = vertices[open_edges(faces)].mean(axis=1)  # [E, 2, 3] are the ends of [E] edges
     origin, faces, places = unwrap(vertices, faces, options.texture)
     on_step("unwrapping")
     vertices, normals = vertices[origin], normals[origin]
@@ -66,5 +66,5 @@ def build_mesh(
         places,
         faces,
         texture,
-        gaps.reshape(-1, 3).astype(np.float32),
+        gaps.astype(np.float32),
     )

@@ -6,11 +6,13 @@ every surface of the field is closed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import marching_cubes
@@ -29,9 +31,11 @@ SMOOTHING = 1.0
 MAX_VIEW = 512
 """Pixels: finer depth images would cost more and say no more."""
 POINTS_AT_ONCE = 1 << 20
-LEVELS = np.linspace(0, 0.9, 46)
+LEVELS = np.linspace(-0.4, 0.8, 61)
 """What the surface's level is chosen from."""
 LEVEL_VIEWS = 8
+MAX_OUTLINE = 1024
+"""Pixels of the views in which outlines are compared."""
 SMALL = 0.01
 """Parts of less than this share of the largest one's volume are litter."""
 
@@ -96,16 +100,21 @@ def outline_level(field: Field, gaussians: Gaussians, box: Box) -> float:
     Chosen by the intersection over the union of outlines, in views between those of the fusion.
     """
     device = gaussians.means.device
-    # Pixels no finer than the grid, so that its points leave no gap.
-    cameras = around(box, LEVEL_VIEWS, size_for(box, 1.5 * field.spacing, MAX_VIEW), device)
+    # Pixels no finer than the grid, so that its points leave no gap; the Gaussians are rendered finer, since a render
+    # widens them to its pixels.
+    size = size_for(box, 1.5 * field.spacing, MAX_VIEW)
+    finer = math.ceil(2 * box.radius / size / box.grain)
+    finer = max(1, min(finer, MAX_OUTLINE // size))
+    cameras = around(box, LEVEL_VIEWS, size, device)
+    fine_cameras = around(box, LEVEL_VIEWS, size * finer, device)
     background = torch.zeros(3, device=device)
     values, points = torch.from_numpy(field.values).flatten().to(device), field.points().to(device)
     both, either = np.zeros((2, len(LEVELS)))
     for view in range(LEVEL_VIEWS):
-        camera = cameras[view : view + 1]
-        covered = (render(gaussians, camera, background).alpha[0, 0] >= 0.5).flatten()
-        pixels = project(camera, points).pixels(camera.width)
-        least = torch.ones(len(covered), device=device).scatter_reduce(0, pixels, values, "amin")
+        alpha = render(gaussians, fine_cameras[view : view + 1], background).alpha
+        covered = (F.avg_pool2d(alpha, finer) >= 0.5).flatten()
+        pixels = project(cameras[view : view + 1], points).pixels(size)
+        least = torch.ones(size * size, device=device).scatter_reduce(0, pixels, values, "amin")
         # How many pixels are below each level.
         inside = np.searchsorted(np.sort(least[covered].numpy(force=True)), LEVELS)
         outside = np.searchsorted(np.sort(least[~covered].numpy(force=True)), LEVELS)

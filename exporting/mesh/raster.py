@@ -29,35 +29,31 @@ def cover(corners: NDArray[np.floating], height: int, width: int) -> Covered:
     high = np.clip(np.floor(corners.max(axis=1)) + 1, 0, [width, height]).astype(np.intp)
     extent = np.maximum(high - low, 0)
     counts = extent.prod(axis=1)
-    found = []
-    ends = np.cumsum(counts)
-    start = 0
-    while start < len(corners):
-        stop = max(start + 1, int(np.searchsorted(ends, (ends[start - 1] if start else 0) + PAIRS_AT_ONCE)))
-        found.append(_pairs(corners, low, extent, counts, np.arange(start, min(stop, len(corners)))))
-        start = stop
-    if not found:
-        return Covered(*(np.zeros(0, dtype=np.intp) for _ in range(3)), np.zeros((0, 3)))
-    return Covered(*(np.concatenate(parts) for parts in zip(*found)))
+    # Faces in groups of about so many pairs, at least one face each.
+    groups = np.cumsum(counts) // PAIRS_AT_ONCE
+    starts = np.flatnonzero(np.diff(groups, prepend=-1))
+    found = [_pairs(corners, low, extent, faces) for faces in np.split(np.arange(len(corners)), starts[1:])]
+    return Covered(
+        np.concatenate([some.rows for some in found]),
+        np.concatenate([some.columns for some in found]),
+        np.concatenate([some.faces for some in found]),
+        np.concatenate([some.weights for some in found]),
+    )
 
 
-def _pairs(
-    corners: np.ndarray, low: np.ndarray, extent: np.ndarray, counts: np.ndarray, some: np.ndarray
-) -> Covered:
-    faces = np.repeat(some, counts[some])
-    place = np.arange(len(faces)) - np.repeat(np.cumsum(counts[some]) - counts[some], counts[some])
-    wide = extent[faces, 0]
-    columns, rows = low[faces, 0] + place % np.maximum(wide, 1), low[faces, 1] + place // np.maximum(wide, 1)
+def _pairs(corners: np.ndarray, low: np.ndarray, extent: np.ndarray, some: np.ndarray) -> Covered:
+    """The covered pixels of some faces, each with its box: low and extent [F, 2]."""
+    counts = extent[some].prod(axis=1)
+    faces = np.repeat(some, counts)
+    place = np.arange(len(faces)) - np.repeat(np.cumsum(counts) - counts, counts)
+    down, right = np.divmod(place, extent[faces, 0])
+    p = low[faces] + np.column_stack([right, down])
     a, b, c = (corners[faces, corner] for corner in range(3))
-    p = np.column_stack([columns, rows])
-    area = _cross(b - a, c - a)
+    twice_areas = np.column_stack([_cross(b - p, c - p), _cross(c - p, a - p), _cross(a - p, b - p)])
     with np.errstate(divide="ignore", invalid="ignore"):
-        weights = (
-            np.column_stack([_cross(b - p, c - p), _cross(c - p, a - p), _cross(a - p, b - p)])
-            / area[:, None]
-        )
-    inside = (weights >= -1e-9).all(axis=1)  # NaN, of faces without an area, is not
-    return Covered(rows[inside], columns[inside], faces[inside], weights[inside])
+        weights = twice_areas / _cross(b - a, c - a)[:, None]
+    inside = (weights >= -1e-9).all(axis=1)  # NaN, of a face without area, is not
+    return Covered(p[inside, 1], p[inside, 0], faces[inside], weights[inside])
 
 
 def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:

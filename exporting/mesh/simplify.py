@@ -8,20 +8,17 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-Vertices = NDArray[np.floating]
-Faces = NDArray[np.integer]
+Vertices = NDArray[np.float64]
+Faces = NDArray[np.int64]
 SWAPS = 4
 
 
 def simplified(vertices: Vertices, faces: Faces, count: int) -> tuple[Vertices, Faces]:
     """At most `count` faces, or a few more, by edge collapses with the least quadric error (Garland and Heckbert, 1997)."""
     if len(faces) > count:
-        vertices, faces = fast_simplification.simplify(
-            np.ascontiguousarray(vertices, dtype=np.float32),
-            np.ascontiguousarray(faces, dtype=np.int32),
-            target_count=count,
-        )
-    return unpinched(vertices.astype(np.float64), faces.astype(np.int64))
+        fewer = fast_simplification.simplify(vertices, faces.astype(np.int32), target_count=count)
+        vertices, faces = fewer[0].astype(np.float64), fewer[1].astype(np.int64)
+    return unpinched(vertices, faces)
 
 
 def unpinched(vertices: Vertices, faces: Faces) -> tuple[Vertices, Faces]:
