@@ -73,7 +73,8 @@ def bake(
     color = (sums[:, :3] / sums[:, 3:].clamp_min(1e-6)).clamp(0, 1).numpy(force=True)
     known = alpha > 1e-3
     if known.any() and not known.all():
-        color[~known] = color[known][cKDTree(points[known].cpu()).query(points[~known].cpu())[1]]
+        where = points.numpy(force=True)
+        color[~known] = color[known][cKDTree(where[known]).query(where[~known])[1]]
     texture = np.zeros((size, size, 3), dtype=np.float32)
     texture[rows, columns] = color
     return np.rint(_with_gutter(texture, rows, columns) * 255).astype(np.uint8)

@@ -6,20 +6,20 @@ every surface of the field is closed.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import marching_cubes
 from torch import Tensor
 
+from exporting.mesh.raster import cover
 from exporting.mesh.views import Box, around, front_depth, project, size_for
 from gaussian_renderer import Gaussians, render
+from scene.cameras import Cameras
 
 TRUNCATION = 4.0
 """Grains (see `Box`): the distance from the surface at which the field is 1 or -1."""
@@ -31,11 +31,9 @@ SMOOTHING = 1.0
 MAX_VIEW = 512
 """Pixels: finer depth images would cost more and say no more."""
 POINTS_AT_ONCE = 1 << 20
-LEVELS = np.linspace(-0.4, 0.8, 61)
-"""What the surface's level is chosen from."""
-LEVEL_VIEWS = 8
-MAX_OUTLINE = 1024
-"""Pixels of the views in which outlines are compared."""
+LEVELS = (-0.2, 0.0, 0.2, 0.4, 0.6)
+"""What the surface's level is chosen from, and then from those half-way to its neighbours."""
+LEVEL_VIEWS = 6
 SMALL = 0.01
 """Parts of less than this share of the largest one's volume are litter."""
 
@@ -77,8 +75,8 @@ def fuse(
     for view in range(count):
         camera = cameras[view : view + 1]
         depth = front_depth(gaussians, camera).flatten()
-        for some in torch.arange(len(points), device=device).split(POINTS_AT_ONCE):
-            rows = slice(int(some[0]), int(some[-1]) + 1)
+        for start in range(0, len(points), POINTS_AT_ONCE):
+            rows = slice(start, start + POINTS_AT_ONCE)
             seen = project(camera, points[rows])
             distance = (depth[seen.pixels(camera.width)] - seen.z) / truncation
             # Beyond the surface, a camera knows less and less.
@@ -94,33 +92,37 @@ def fuse(
 
 @torch.no_grad()
 def outline_level(field: Field, gaussians: Gaussians, box: Box) -> float:
-    """The level of the field that has the outlines of the asset, those where alpha is a half.
+    """The level of the field at which a mesh has the outlines of the asset, those where alpha is a half.
 
     Depth is where the middles of Gaussians are, but they look as large as their flanks, and the blur takes off edges.
-    Chosen by the intersection over the union of outlines, in views between those of the fusion.
     """
     device = gaussians.means.device
-    # Pixels no finer than the grid, so that its points leave no gap; the Gaussians are rendered finer, since a render
-    # widens them to its pixels.
-    size = size_for(box, 1.5 * field.spacing, MAX_VIEW)
-    finer = math.ceil(2 * box.radius / size / box.grain)
-    finer = max(1, min(finer, MAX_OUTLINE // size))
-    cameras = around(box, LEVEL_VIEWS, size, device)
-    fine_cameras = around(box, LEVEL_VIEWS, size * finer, device)
+    cameras = around(box, LEVEL_VIEWS, size_for(box, box.grain / 2, MAX_VIEW), device)
     background = torch.zeros(3, device=device)
-    values, points = torch.from_numpy(field.values).flatten().to(device), field.points().to(device)
-    both, either = np.zeros((2, len(LEVELS)))
-    for view in range(LEVEL_VIEWS):
-        alpha = render(gaussians, fine_cameras[view : view + 1], background).alpha
-        covered = (F.avg_pool2d(alpha, finer) >= 0.5).flatten()
-        pixels = project(cameras[view : view + 1], points).pixels(size)
-        least = torch.ones(size * size, device=device).scatter_reduce(0, pixels, values, "amin")
-        # How many pixels are below each level.
-        inside = np.searchsorted(np.sort(least[covered].numpy(force=True)), LEVELS)
-        outside = np.searchsorted(np.sort(least[~covered].numpy(force=True)), LEVELS)
-        both += inside
-        either += int(covered.sum()) + outside
-    return float(LEVELS[np.argmax(both / np.maximum(either, 1))])
+    views = [cameras[view : view + 1] for view in range(LEVEL_VIEWS)]
+    truth = [render(gaussians, camera, background).alpha[0, 0].numpy(force=True) >= 0.5 for camera in views]
+
+    def agreement(level: float) -> float:
+        """Intersection over union."""
+        if not (field.values < level).any():
+            return 0.0
+        vertices, faces = surface(field, level)
+        found = [outline(camera, vertices, faces) for camera in views]
+        both = sum(int((a & b).sum()) for a, b in zip(truth, found))
+        return both / max(1, sum(int((a | b).sum()) for a, b in zip(truth, found)))
+
+    best, half = max(LEVELS, key=agreement), (LEVELS[1] - LEVELS[0]) / 2
+    return max((best, best - half, best + half), key=agreement)
+
+
+def outline(camera: Cameras, vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Which pixels [S, S] of the one camera a mesh covers."""
+    seen = project(camera, torch.from_numpy(vertices).float().to(camera.viewmats.device))
+    x, y = (values.double().numpy(force=True) for values in (seen.x, seen.y))
+    covered = cover(np.stack([x, y], axis=-1)[faces], camera.height, camera.width)
+    image = np.zeros((camera.height, camera.width), dtype=bool)
+    image[covered.rows, covered.columns] = True
+    return image
 
 
 def without_litter(values: Values, level: float) -> Values:
