@@ -22,9 +22,9 @@ CODES = 256
 PALETTE_COLUMNS = 64
 MAX_PALETTE = 65_536
 """Entries that a label of two bytes can name: with so many Gaussians or fewer, each has its own."""
-CLUSTERED_PALETTE = 16_384
-ROUNDS = 8
-"""Of k-means, for the palette and for the codes."""
+CLUSTERED_PALETTE = 8_192
+PALETTE_ROUNDS, CODE_ROUNDS = 4, 8
+"""Of k-means."""
 
 
 def encode(splats: Splats) -> bytes:
@@ -110,7 +110,7 @@ def _coded(values: Floats) -> tuple[Bytes, list[float]]:
     shares = flat[np.linspace(0, len(flat) - 1, CODES // 2).round().astype(int)]
     codes = np.sort(np.concatenate([shares, np.linspace(flat[0], flat[-1], CODES // 2)]))
     sums = np.concatenate([[0.0], np.cumsum(flat)])
-    for _ in range(ROUNDS):
+    for _ in range(CODE_ROUNDS):
         # The values nearest to a code are a slice of the sorted ones.
         edges = np.searchsorted(flat, (codes[1:] + codes[:-1]) / 2)
         edges = np.concatenate([[0], edges, [len(flat)]])
@@ -127,7 +127,7 @@ def _palette(rest: Floats) -> tuple[Floats, NDArray[np.intp]]:
         return rest, np.arange(count)
     points = torch.from_numpy(rest.reshape(count, -1))
     centers = points[torch.linspace(0, count - 1, CLUSTERED_PALETTE).round().long()]
-    for _ in range(ROUNDS):
+    for _ in range(PALETTE_ROUNDS):
         labels = _nearest(points, centers)
         sizes = torch.bincount(labels, minlength=len(centers))[:, None]
         sums = torch.zeros_like(centers).index_add_(0, labels, points)

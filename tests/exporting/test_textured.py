@@ -73,8 +73,9 @@ def test_each_texel_has_the_colour_of_its_place() -> None:
     gaussians = on_surface(0.5 * normals, normals, 0.5 + 0.4 * normals, 0.02)
     colors, points = baked(gaussians, sphere(0.5))
     truth = 0.5 + 0.4 * points / np.linalg.norm(points, axis=1, keepdims=True)
-    assert np.abs(colors - truth).mean() < 0.01
-    assert np.abs(colors - truth).max() < 0.06
+    # Half a texel astray would be 0.008.
+    assert np.abs(colors - truth).mean() < 0.004
+    assert np.abs(colors - truth).max() < 0.02
 
 
 def test_the_background_does_not_come_through() -> None:
