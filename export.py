@@ -1,0 +1,148 @@
+"""An asset for other programs: Gaussians in their formats, or a textured mesh.
+
+  python export.py outputs/quickstart/a-red-mug-... -o mug.glb                    a mesh with a texture
+  python export.py asset.ply -o mug.splat.glb mug.spz mug.sog mug.compressed.ply  Gaussians
+  python export.py asset.ply -o mug.obj --faces 5000 --texture 2048
+
+The name tells the format:
+  .ply .compressed.ply .splat .spz .sog    Gaussians, for their viewers, editors and engines
+  .splat.glb                               Gaussians in glTF (KHR_gaussian_splatting)
+  .glb .obj                                a triangle mesh with one texture, unlit, for everything else
+
+Axes are those of each format: y up and z to the front, but y down and z to the back in .ply, .compressed.ply, .splat
+and .sog. An asset.ply of a run itself has z up and x to the front: --axes z,x.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from exporting.axes import parse_axes
+from exporting.formats import MESHES, SPLATS, suffix_of, write_mesh, write_splats
+from exporting.source import load_asset
+from utils.device import resolve_device
+
+if TYPE_CHECKING:
+    from exporting.mesh.textured import TexturedMesh
+    from scene.gaussian_model import GaussianModel
+
+LIBRARIES = {"skimage": "scikit-image", "xatlas": "xatlas", "fast_simplification": "fast-simplification"}
+"""What meshes need beside requirements.txt: modules, and what to install."""
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python export.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("asset", type=Path, metavar="RUN_OR_PLY", help="a run's folder, or a .ply file of Gaussians")
+    add("-o", "--output", nargs="+", type=Path, required=True, metavar="FILE", help="one or more files")
+    add(
+        "--axes", metavar="UP,FRONT", help="directions in the files, such as z,x (default: each format's own)"
+    )
+    add("--quiet", action="store_true", help="no progress bar, and nothing but errors")
+    mesh = parser.add_argument_group("meshes")
+    add = mesh.add_argument
+    add("--faces", type=between(100, 1_000_000), default=10_000, metavar="N", help="at most (10000)")
+    add("--texture", type=between(64, 8192), default=1024, metavar="N", help="texels along a side (1024)")
+    add(
+        "--resolution",
+        type=between(16, 512),
+        default=128,
+        metavar="N",
+        help="steps of the grid on which the surface is found, along the asset's longest side (128)",
+    )
+    add("--views", type=between(8, 1000), default=64, metavar="N", help="cameras all around (64)")
+    add("--device", default="auto", help="what renders them: auto, or a name that torch knows (auto)")
+    return parser.parse_args(argv)
+
+
+def between(low: int, high: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdecimal() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text} must be a whole number from {low} to {high}")
+        return int(text)
+
+    return number
+
+
+def main(argv: list[str] | None = None) -> int:
+    given = arguments(argv)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING if given.quiet else logging.INFO)
+    try:
+        export(given)
+    except KeyboardInterrupt:
+        print("Interrupted: files that were not told of are as they were.", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        print(f"export.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def export(given: argparse.Namespace) -> None:
+    axes = None if given.axes is None else parse_axes(given.axes)
+    suffixes = [suffix_of(path) for path in given.output]
+    if any(suffix in MESHES for suffix in suffixes):
+        needs_libraries()
+    gaussians = load_asset(given.asset, resolve_device(given.device))
+    for path, suffix in zip(given.output, suffixes):
+        if suffix in SPLATS:
+            write_splats(path, gaussians, axes)
+            logging.info("%s: %d Gaussians, %s", path, len(gaussians), size_of(path))
+    meshes = [path for path, suffix in zip(given.output, suffixes) if suffix in MESHES]
+    if not meshes:
+        return
+    mesh = mesh_of(gaussians, given)
+    for path in meshes:
+        write_mesh(path, mesh, axes)
+        logging.info("%s: %d faces, %s", path, len(mesh.faces), size_of(path))
+    logging.info(closedness(mesh))
+
+
+def needs_libraries() -> None:
+    """Raises ValueError, one sentence, if a library that only meshes need is missing."""
+    missing = [name for module, name in LIBRARIES.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        raise ValueError(f"a mesh needs {' and '.join(missing)}: python -m pip install {' '.join(missing)}.")
+
+
+def mesh_of(gaussians: GaussianModel, given: argparse.Namespace) -> TexturedMesh:
+    from exporting.mesh.build import MeshOptions, build_mesh
+
+    options = MeshOptions(given.faces, given.texture, given.resolution, given.views)
+    with tqdm(total=options.steps, unit="view", disable=given.quiet) as bar:
+
+        def on_step(doing: str) -> None:
+            bar.set_description(doing, refresh=False)
+            bar.update()
+
+        return build_mesh(gaussians, options, on_step)
+
+
+def closedness(mesh: TexturedMesh) -> str:
+    """Whether a mesh is watertight, and if not, where."""
+    if len(mesh.open_edges) == 0:
+        return "The mesh is watertight."
+    x, y, z = mesh.open_edges[0].tolist()
+    return (
+        f"The mesh is not watertight: {len(mesh.open_edges)} edges do not have two faces, "
+        f"the first one at ({x:.3g}, {y:.3g}, {z:.3g}) of the asset's own axes."
+    )
+
+
+def size_of(path: Path) -> str:
+    """In megabytes, for people."""
+    return f"{path.stat().st_size / 1e6:.2g} MB"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

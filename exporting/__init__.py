@@ -1,0 +1,1 @@
+"""Assets for other programs: files of Gaussians, and textured meshes."""

@@ -1,0 +1,88 @@
+"""Gaussians in the axes of other programs.
+
+Ours are right-handed, z up, the front facing +x. Axes are named as `init_axes` names them: the direction that points
+up and the one to the front, such as 'y,z' of glTF.
+"""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from diff_gaussian_rasterization.reference import sh_basis
+from scene.gaussian_model import GaussianModel
+from utils.spherical_harmonics import num_coefficients
+
+OURS = "z,x"
+Y_UP = "y,z"
+"""glTF 2.0 (section 3.4), OBJ by custom, and SPZ: x to the right of who looks at the front, y up, z towards them."""
+Y_DOWN = "-y,-z"
+"""Files that descend from COLMAP's cameras, as .ply and .splat do: x right, y down, z away from who looks."""
+
+
+def parse_axes(text: str) -> str:
+    """Axes without spaces and plus signs. Raises ValueError, one sentence, for anything but two different axes."""
+    axes = "".join(text.split()).replace("+", "").lower()
+    found = re.fullmatch(r"-?([xyz]),-?([xyz])", axes)
+    if found is None or found[1] == found[2]:
+        raise ValueError(
+            f"axes is {text!r}, but it must name the directions up and to the front, such as y,z or z,-y."
+        )
+    return axes
+
+
+def turn(axes: str) -> Tensor:
+    """The rotation [3, 3], float64, that takes points (columns) from our axes to `axes`."""
+    up, front = (_direction(name) for name in axes.split(","))
+    # Where our x, y and z go.
+    return torch.stack([front, torch.linalg.cross(up, front), up], dim=1)
+
+
+def _direction(name: str) -> Tensor:
+    direction = torch.zeros(3, dtype=torch.float64)
+    direction["xyz".index(name[-1])] = -1.0 if name.startswith("-") else 1.0
+    return direction
+
+
+def in_axes(gaussians: GaussianModel, axes: str) -> GaussianModel:
+    """The same Gaussians, on the host, as a program with `axes` sees them: places, rotations and harmonics are turned."""
+    raw = {name: tensor.numpy(force=True) for name, tensor in gaussians.state_dict().items()}
+    host = {name: torch.from_numpy(values) for name, values in raw.items()}
+    if axes == OURS:
+        return GaussianModel(host)
+    rotation = turn(axes)
+    quaternions = torch.nn.functional.normalize(host["rotation"].double(), dim=-1)
+    # The rasterizer takes a quaternion of length 0 for no rotation.
+    quaternions[quaternions.norm(dim=-1) == 0] = torch.tensor([1.0, 0.0, 0.0, 0.0], dtype=torch.float64)
+    # SciPy's order is (x, y, z, w).
+    turned = Rotation.from_matrix(rotation.numpy()) * Rotation.from_quat(quaternions[:, [1, 2, 3, 0]].numpy())
+    host["rotation"] = torch.from_numpy(turned.as_quat()[:, [3, 0, 1, 2]]).float()
+    host["xyz"] = (host["xyz"].double() @ rotation.T).float()
+    if gaussians.sh_degree > 0:
+        matrix = harmonics_turn(rotation, gaussians.sh_degree)[1:, 1:]
+        host["f_rest"] = torch.einsum("jk,nkc->njc", matrix, host["f_rest"].double()).float()
+    return GaussianModel(host)
+
+
+def harmonics_turn(rotation: Tensor, degree: int) -> Tensor:
+    """What takes the coefficients of a function on the sphere to those of the function turned by `rotation`: [K, K],
+    float64, K = (degree + 1)².
+
+    A turned function has at direction d the value that it had at R^T d. Harmonics up to a degree contain all turned
+    ones of that degree, so that equality at enough directions settles the matrix.
+    """
+    directions = _spread(4 * num_coefficients(degree))
+    here, before = sh_basis(directions, degree), sh_basis(directions @ rotation, degree)
+    return torch.linalg.lstsq(here, before).solution
+
+
+def _spread(count: int) -> Tensor:
+    """`count` directions [count, 3] all around, float64: a Fibonacci spiral."""
+    index = torch.arange(count, dtype=torch.float64)
+    z = 1 - (2 * index + 1) / count
+    azimuth = index * torch.pi * (3 - 5**0.5)
+    r = (1 - z * z).sqrt()
+    return torch.stack([r * azimuth.cos(), r * azimuth.sin(), z], dim=-1)

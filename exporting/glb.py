@@ -1,0 +1,74 @@
+"""Binary glTF 2.0: accessors and images gathered into one buffer, and the container around them."""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+import numpy as np
+
+GENERATOR = "export.py"
+FLOAT, UNSIGNED_SHORT, UNSIGNED_INT = 5126, 5123, 5125
+COMPONENTS = {
+    np.dtype(np.float32): FLOAT,
+    np.dtype(np.uint16): UNSIGNED_SHORT,
+    np.dtype(np.uint32): UNSIGNED_INT,
+}
+TYPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4"}
+ATTRIBUTES, INDICES = 34962, 34963
+"""What a buffer view is for (glTF 2.0, section 5.11)."""
+
+
+class Buffer:
+    """The bytes of a file, and the accessors and views into them, in the order in which they were added."""
+
+    def __init__(self) -> None:
+        self.content = bytearray()
+        self.views: list[dict[str, Any]] = []
+        self.accessors: list[dict[str, Any]] = []
+
+    def add(
+        self, values: np.ndarray, *, normalized: bool = False, bounds: bool = False, indices: bool = False
+    ) -> int:
+        """The number of a new accessor of values [N] or [N, C]: float32, uint16 or uint32.
+
+        normalized: whole numbers stand for shares of the greatest; bounds: tell least and greatest, as POSITION must.
+        """
+        view = self.add_view(np.ascontiguousarray(values).tobytes(), INDICES if indices else ATTRIBUTES)
+        columns = 1 if values.ndim == 1 else values.shape[1]
+        accessor: dict[str, Any] = {
+            "bufferView": view,
+            "componentType": COMPONENTS[values.dtype],
+            "count": len(values),
+            "type": TYPES[columns],
+        }
+        if normalized:
+            accessor["normalized"] = True
+        if bounds:
+            accessor |= {"min": values.min(axis=0).tolist(), "max": values.max(axis=0).tolist()}
+        self.accessors.append(accessor)
+        return len(self.accessors) - 1
+
+    def add_view(self, content: bytes, target: int | None = None) -> int:
+        """The number of a new buffer view of any bytes, such as those of an image."""
+        view = {"buffer": 0, "byteOffset": len(self.content), "byteLength": len(content)}
+        self.views.append(view if target is None else view | {"target": target})
+        self.content += content
+        self.content += bytes(-len(self.content) % 4)
+        return len(self.views) - 1
+
+    def encode(self, document: dict[str, Any]) -> bytes:
+        """The file of a glTF document, whose asset, buffers, views and accessors are filled in."""
+        whole = {
+            "asset": {"version": "2.0", "generator": GENERATOR},
+            **document,
+            "buffers": [{"byteLength": len(self.content)}],
+            "bufferViews": self.views,
+            "accessors": self.accessors,
+        }
+        header = json.dumps(whole, separators=(",", ":"), allow_nan=False).encode()
+        header += b" " * (-len(header) % 4)
+        chunks = struct.pack("<I4s", len(header), b"JSON") + header
+        chunks += struct.pack("<I4s", len(self.content), b"BIN\0") + bytes(self.content)
+        return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks

@@ -1,0 +1,147 @@
+"""What is seen of an asset from all around: what its mesh and its texture are made from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gaussian_renderer import Gaussians, render
+from scene.cameras import Cameras, orbit
+
+FIELD_OF_VIEW = math.radians(25.0)
+"""Narrow, so that pixels are of one size on the whole asset."""
+VISIBLE = 0.1
+"""Opacity from which on a Gaussian counts for where the asset is."""
+STRAYS = 0.001
+"""Share of the Gaussians, at each end of each axis, that may lie outside the box."""
+MARGIN = 3.0
+"""Grains around the box of the means."""
+FRONT_PASSES = 2
+
+
+@dataclass(frozen=True)
+class Box:
+    """What is looked at: its corners low and high [3], on the host, and the grain, all in world units.
+
+    The grain is the size of a middling Gaussian along its longest axis, one standard deviation: what is finer than
+    that is no shape, but gaps between Gaussians.
+    """
+
+    low: Tensor
+    high: Tensor
+    grain: float
+
+    @property
+    def middle(self) -> Tensor:
+        """[3]"""
+        return (self.low + self.high) / 2
+
+    @property
+    def longest(self) -> float:
+        """The longest side."""
+        return float((self.high - self.low).max())
+
+    @property
+    def radius(self) -> float:
+        """Of the ball around it."""
+        return float((self.high - self.low).norm()) / 2
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the Gaussians of a model."""
+
+    sh_degree: int
+    means: Tensor
+    scales: Tensor
+    rotations: Tensor
+    opacities: Tensor
+    shs: Tensor
+
+    @staticmethod
+    def of(gaussians: Gaussians, rows: Tensor) -> Part:
+        """Those that `rows`, [N] truth values, names."""
+        return Part(
+            gaussians.sh_degree,
+            gaussians.means[rows],
+            gaussians.scales[rows],
+            gaussians.rotations[rows],
+            gaussians.opacities[rows],
+            gaussians.shs[rows],
+        )
+
+
+@torch.no_grad()
+def box_of(gaussians: Gaussians) -> Box:
+    """The box around all Gaussians that can be seen, but strays."""
+    opaque = gaussians.opacities[:, 0] >= VISIBLE
+    seen = opaque if bool(opaque.any()) else torch.ones_like(opaque)
+    grain = max(float(gaussians.scales[seen].amax(dim=1).median()), 1e-6)
+    means = gaussians.means[seen].sort(dim=0).values.cpu()
+    strays = int(STRAYS * len(means))
+    return Box(means[strays] - MARGIN * grain, means[-1 - strays] + MARGIN * grain, grain)
+
+
+def around(box: Box, count: int, size: int, device: torch.device) -> Cameras:
+    """`count` cameras of size × size pixels evenly all around the box, which fills their view."""
+    # A Fibonacci spiral over the whole sphere.
+    index = torch.arange(count, dtype=torch.float64)
+    polar = torch.rad2deg(torch.acos(1 - (2 * index + 1) / count))
+    azimuth = torch.rad2deg(index * math.pi * (3 - math.sqrt(5)))
+    distance = box.radius / math.sin(FIELD_OF_VIEW / 2)
+    middle = box.middle.double()
+    return orbit(azimuth, polar, distance, FIELD_OF_VIEW, size, size, center=middle, device=device)
+
+
+def size_for(box: Box, pixel: float, most: int) -> int:
+    """The size of a view that has pixels of `pixel` world units in the middle of the box, at most `most`, at least 32."""
+    return max(32, min(most, math.ceil(2 * box.radius / pixel)))
+
+
+class Projected(NamedTuple):
+    """Points as one camera sees them: x, y [N] in pixels, whole numbers at pixel centres, and z [N] in world units."""
+
+    x: Tensor
+    y: Tensor
+    z: Tensor
+
+    def pixels(self, size: int) -> Tensor:
+        """The pixel [N] that each falls into, counted row by row in a size × size image; the nearest one if none."""
+        column, row = (value.round().clamp(0, size - 1).long() for value in (self.x, self.y))
+        return row * size + column
+
+
+def project(camera: Cameras, points: Tensor) -> Projected:
+    """Points [N, 3] as the one camera of a batch of one sees them."""
+    (rotation,), (translation,) = camera.viewmats[:, :3, :3], camera.viewmats[:, :3, 3]
+    x, y, z = (points @ rotation.T + translation).unbind(-1)
+    (focal,), (principal,) = camera.focals, camera.principals
+    return Projected(x / z * focal[0] + principal[0], y / z * focal[1] + principal[1], z)
+
+
+@torch.no_grad()
+def front_depth(gaussians: Gaussians, camera: Cameras) -> Tensor:
+    """The depth [S, S] of the surface that the one camera sees, in world units; infinite where less than half of a pixel
+    is covered.
+
+    A render's own depth is the mean over all that can be seen, and of assets with gaps that is far inside: the back
+    shines through. So what lies behind the mean is left out, the mean taken again, and so on.
+    """
+    background = torch.zeros(3, device=gaussians.means.device)
+    place = project(camera, gaussians.means)
+    pixel = place.pixels(camera.width)
+    depth = torch.full((camera.height, camera.width), torch.inf, device=background.device)
+    covered: Tensor | None = None
+    for _ in range(1 + FRONT_PASSES):
+        part = Part.of(gaussians, place.z <= depth.flatten()[pixel])
+        out = render(part, camera, background)
+        alpha = out.alpha[0, 0]
+        solid = alpha >= 0.5
+        covered = solid if covered is None else covered
+        # Where the front alone covers too little, what it was the front of stays.
+        depth = torch.where(covered & solid, out.depth[0, 0] / alpha.clamp_min(0.5), depth)
+    return depth

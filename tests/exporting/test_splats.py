@@ -1,0 +1,264 @@
+"""Each format of Gaussians, opened by a program that is not ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import gsply
+import gsply.sog_reader
+import numpy as np
+import pygltflib
+import pytest
+import torch
+from plyfile import PlyData
+from scipy.spatial import cKDTree
+
+from exporting.axes import OURS, in_axes
+from exporting.formats import SPLATS, suffix_of, write_splats
+from exporting.splats import sog, spz
+from exporting.splats.table import Splats
+from scene.gaussian_model import GaussianModel
+from tests.exporting.assets import random_gaussians
+
+COUNT = 700
+"""More than two chunks of .compressed.ply, and no multiple of anything."""
+
+
+@dataclass
+class Read:
+    """As `Splats`: what another program found in a file."""
+
+    means: np.ndarray
+    log_scales: np.ndarray
+    rotations: np.ndarray
+    opacities: np.ndarray
+    harmonics: np.ndarray
+
+
+def of_gsply(data: gsply.GSData) -> Read:
+    rest = data.shN if data.shN is not None else np.zeros((len(data.means), 0, 3))
+    return Read(
+        means=data.means,
+        log_scales=data.scales,
+        rotations=data.quats,
+        opacities=1 / (1 + np.exp(-data.opacities.astype(np.float64))),
+        harmonics=np.concatenate([data.sh0[:, None], rest], axis=1),
+    )
+
+
+def read_splat(path: Path) -> Read:
+    """By antimatter15's description: 3 + 3 floats, RGBA, quaternion."""
+    content = path.read_bytes()
+    rows = [np.frombuffer(content[i : i + 32], np.uint8) for i in range(0, len(content), 32)]
+    numbers = np.stack([row[:24].view("<f4") for row in rows])
+    color = np.stack([row[24:28] for row in rows]) / 255
+    rotations = (np.stack([row[28:] for row in rows]).astype(float) - 128) / 128
+    dc = (color[:, None, :3] - 0.5) / 0.28209479177387814
+    return Read(numbers[:, :3], np.log(numbers[:, 3:]), rotations, color[:, 3], dc)
+
+
+def accessor(document: pygltflib.GLTF2, index: int) -> np.ndarray:
+    a = document.accessors[index]
+    view = document.bufferViews[a.bufferView]
+    kind = {5126: "<f4", 5123: "<u2"}[a.componentType]
+    columns = {"SCALAR": 1, "VEC3": 3, "VEC4": 4}[a.type]
+    blob = document.binary_blob()
+    values = np.frombuffer(blob, kind, a.count * columns, (view.byteOffset or 0) + (a.byteOffset or 0))
+    assert view.byteLength == values.nbytes
+    return values.reshape(a.count, columns) / (65535 if a.normalized else 1)
+
+
+def read_glb(path: Path) -> Read:
+    document = pygltflib.GLTF2().load(str(path))
+    (primitive,) = document.meshes[0].primitives
+    found = {name: index for name, index in vars(primitive.attributes).items() if index is not None}
+    name = "KHR_gaussian_splatting:{}".format
+    harmonics = [
+        accessor(document, found[name(f"SH_DEGREE_{degree}_COEF_{order}")])
+        for degree in range(4)
+        for order in range(2 * degree + 1)
+        if name(f"SH_DEGREE_{degree}_COEF_{order}") in found
+    ]
+    return Read(
+        means=accessor(document, found["POSITION"]),
+        log_scales=np.log(accessor(document, found[name("SCALE")])),
+        rotations=accessor(document, found[name("ROTATION")])[:, [3, 0, 1, 2]],
+        opacities=accessor(document, found[name("OPACITY")])[:, 0],
+        harmonics=np.stack(harmonics, axis=1),
+    )
+
+
+@dataclass
+class Tolerance:
+    """The largest difference: half of a format's step."""
+
+    means: float
+    log_scales: float
+    rotations: float
+    opacities: float
+    dc: float
+    rest: float
+
+
+HALF_BYTE = 0.5 / 255 + 1e-6
+READERS = {
+    ".ply": (lambda p: of_gsply(gsply.plyread(p)), Tolerance(1e-6, 1e-6, 1e-5, 1e-6, 1e-6, 1e-6)),
+    ".splat": (read_splat, Tolerance(1e-6, 1e-5, 0.02, HALF_BYTE, HALF_BYTE / 0.282, 0)),
+    ".splat.glb": (read_glb, Tolerance(1e-6, 1e-5, 1e-5, 1e-6, 1e-6, 1e-6)),
+    ".spz": (
+        lambda p: of_gsply(gsply.read_spz(p)),
+        Tolerance(2**-14, 0.5 / 16 + 1e-6, 0.005, HALF_BYTE, HALF_BYTE / 0.15, 0.5 / 128 + 1e-6),
+    ),
+    # Relative to the bounds of a chunk, which are those of the asset at most.
+    ".compressed.ply": (
+        lambda p: of_gsply(gsply.plyread(p)),
+        Tolerance(0.5 * 4 / 1023, 0.5 * 8 / 1023, 0.005, HALF_BYTE, HALF_BYTE / 0.282, 4 / 256 + 1e-5),
+    ),
+    ".sog": (
+        lambda p: of_gsply(gsply.sog_reader.sogread(p)),
+        Tolerance(1e-4, 0.05, 0.015, HALF_BYTE, 0.03, 0.03),
+    ),
+}
+
+
+def test_every_format_has_a_reader() -> None:
+    assert set(READERS) == set(SPLATS)
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+@pytest.mark.parametrize("suffix", READERS)
+def test_another_program_reads_the_same_gaussians(tmp_path: Path, suffix: str, degree: int) -> None:
+    path = tmp_path / f"asset{suffix}"
+    gaussians = random_gaussians(COUNT, degree)
+    write_splats(path, gaussians)
+    reader, tolerance = READERS[suffix]
+    found = reader(path)
+    truth = Splats.of(in_axes(gaussians, SPLATS[suffix].axes))
+    # Some formats have an order of their own.
+    distance, row = cKDTree(truth.means).query(found.means)
+    assert sorted(row) == list(range(COUNT))
+    truth = truth.rows(row)
+    assert np.abs(found.means - truth.means).max() <= tolerance.means
+    assert distance.max() <= 2 * tolerance.means
+    assert np.abs(found.log_scales - truth.log_scales).max() <= tolerance.log_scales
+    assert np.abs(found.opacities - truth.opacities).max() <= tolerance.opacities
+    unit = found.rotations / np.linalg.norm(found.rotations, axis=1, keepdims=True)
+    cosines = np.abs((unit * truth.rotations).sum(axis=1))
+    assert np.sqrt(np.maximum(0, 2 - 2 * cosines)).max() <= tolerance.rotations + 1e-3
+    assert np.abs(found.harmonics[:, 0] - truth.harmonics[:, 0]).max() <= tolerance.dc
+    if suffix != ".splat":
+        assert found.harmonics.shape == truth.harmonics.shape
+        assert np.abs(found.harmonics - truth.harmonics)[:, 1:].max(initial=0) <= tolerance.rest
+
+
+@pytest.mark.parametrize("suffix", SPLATS)
+def test_the_same_gaussians_give_the_same_bytes(tmp_path: Path, suffix: str) -> None:
+    files = [tmp_path / f"{name}{suffix}" for name in "ab"]
+    for file in files:
+        write_splats(file, random_gaussians(40, 1))
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.parametrize("suffix", SPLATS)
+@pytest.mark.parametrize("degree", [0, 3])
+def test_one_gaussian_is_enough(tmp_path: Path, suffix: str, degree: int) -> None:
+    path = tmp_path / f"one{suffix}"
+    gaussians = random_gaussians(1, degree)
+    write_splats(path, gaussians)
+    found = READERS[suffix][0](path)
+    np.testing.assert_allclose(found.means, in_axes(gaussians, SPLATS[suffix].axes).means.detach(), atol=1e-4)
+
+
+def test_axes_can_be_chosen(tmp_path: Path) -> None:
+    gaussians = random_gaussians(5, 1)
+    write_splats(tmp_path / "x.ply", gaussians, OURS)
+    again = GaussianModel.load_ply(tmp_path / "x.ply")
+    assert all(torch.equal(again.raw()[name], tensor) for name, tensor in gaussians.raw().items())
+
+
+def test_inrias_layout_is_kept(tmp_path: Path) -> None:
+    write_splats(tmp_path / "x.ply", random_gaussians(5, 3))
+    names = PlyData.read(tmp_path / "x.ply")["vertex"].data.dtype.names
+    assert len(names) == 62
+    assert names[:9] == ("x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2")
+
+
+def test_gltf_says_what_it_is(tmp_path: Path) -> None:
+    gaussians = random_gaussians(COUNT, 0)
+    write_splats(tmp_path / "x.splat.glb", gaussians)
+    document = pygltflib.GLTF2().load(str(tmp_path / "x.splat.glb"))
+    (primitive,) = document.meshes[0].primitives
+    assert document.extensionsUsed == ["KHR_gaussian_splatting"]
+    assert primitive.mode == pygltflib.POINTS
+    extension = primitive.extensions["KHR_gaussian_splatting"]
+    assert extension["kernel"] == "ellipse"
+    assert extension["colorSpace"] == "srgb_rec709_display"
+    position = document.accessors[primitive.attributes.POSITION]
+    means = accessor(document, primitive.attributes.POSITION)
+    assert position.min == means.min(axis=0).tolist()
+    assert position.max == means.max(axis=0).tolist()
+    # Points for programs that do not know the extension: light, not sRGB.
+    color = accessor(document, primitive.attributes.COLOR_0)
+    srgb = Splats.of(gaussians).colors.astype(np.float64)
+    gamma = np.where(color <= 0.0031308, 12.92 * color, 1.055 * np.maximum(color, 1e-9) ** (1 / 2.4) - 0.055)
+    np.testing.assert_allclose(gamma[:, :3], srgb, atol=1e-3)
+
+
+def test_splat_begins_with_what_matters_most(tmp_path: Path) -> None:
+    write_splats(tmp_path / "x.splat", random_gaussians(COUNT, 0))
+    found = read_splat(tmp_path / "x.splat")
+    weight = np.exp(found.log_scales.sum(axis=1)) * found.opacities
+    assert np.corrcoef(np.argsort(-weight, kind="stable"), np.arange(COUNT))[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 30.0, 5000.0, 4e6])
+def test_spz_uses_its_24_bits(tmp_path: Path, size: float) -> None:
+    gaussians = random_gaussians(50, 0)
+    gaussians.raw()["xyz"].data *= size / gaussians.means.abs().max()
+    write_splats(tmp_path / "x.spz", gaussians)
+    means = in_axes(gaussians, "y,z").means.detach().numpy()
+    found = gsply.read_spz(tmp_path / "x.spz").means
+    assert np.abs(found - means).max() <= max(size * 2**-17, 2**-13 if size < 2000 else size * 2**-22)
+
+
+def test_what_spz_cannot_hold_gets_one_sentence(tmp_path: Path) -> None:
+    gaussians = random_gaussians(2, 0)
+    gaussians.raw()["xyz"].data[0, 0] = 5e6
+    with pytest.raises(ValueError, match=r"^a Gaussian is 5e\+06 units out, but \.spz holds"):
+        write_splats(tmp_path / "x.spz", gaussians)
+    assert not (tmp_path / "x.spz").exists()
+    assert spz.fraction_bits(0.0) == 16
+
+
+def test_sog_clusters_harmonics_of_many_gaussians(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if labels could name 64 entries: 8 kinds of Gaussians are found again."""
+    monkeypatch.setattr(sog, "MAX_PALETTE", 64)
+    monkeypatch.setattr(sog, "CLUSTERED_PALETTE", 64)
+    gaussians = random_gaussians(COUNT, 2)
+    kinds = gaussians.raw()["f_rest"].data[:8].clone()
+    gaussians.raw()["f_rest"].data = kinds[torch.arange(COUNT) % 8]
+    write_splats(tmp_path / "x.sog", gaussians)
+    found = of_gsply(gsply.sog_reader.sogread(tmp_path / "x.sog"))
+    truth = Splats.of(in_axes(gaussians, SPLATS[".sog"].axes))
+    row = cKDTree(truth.means).query(found.means)[1]
+    assert np.abs(found.harmonics - truth.harmonics[row])[:, 1:].max() < 0.03
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [
+        ("a.ply", ".ply"),
+        ("a.compressed.ply", ".compressed.ply"),
+        ("A.SPLAT.GLB", ".splat.glb"),
+        ("a.b.glb", ".glb"),
+    ],
+)
+def test_the_name_tells_the_format(name: str, suffix: str) -> None:
+    assert suffix_of(Path("folder") / name) == suffix
+
+
+@pytest.mark.parametrize("name", ["a", "a.stl", ".ply", "a.ply.gz"])
+def test_other_names_get_one_sentence(name: str) -> None:
+    with pytest.raises(ValueError, match=r"^the output is .* must end in one of \.compressed\.ply, \.glb"):
+        suffix_of(Path(name))
