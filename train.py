@@ -140,6 +140,7 @@ def train(
             evaluations=counts.evaluations / iterations,
             machine=machine(state.device),
         )
+        recorder.page(cost)
         cost.write(run.result)
         recorder.tidy()
     return Result(state.gaussians, run, cost)
@@ -217,7 +218,7 @@ def main(config: Config) -> int:
     run = result.run
     print(
         f"Asset {run.asset} (drop it on any Gaussian splat viewer, such as https://superspl.at/editor), "
-        f"report {run.report}, videos {run.root / 'videos'}; curves: tensorboard --logdir {run.root}"
+        f"report {run.page}, videos {run.root / 'videos'}; curves: tensorboard --logdir {run.root}"
     )
     return 0
 
