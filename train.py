@@ -51,6 +51,7 @@ from utils.device import machine, peak_memory
 from utils.interruption import Interruption
 from utils.run_cost import RunCost
 from utils.run_folder import OUTPUTS, RunFolder
+from viewer.live import live_view
 
 LOG_INTERVAL = 10
 
@@ -100,7 +101,7 @@ def train(
         state = assemble(configuration.of_new_run(config), checkpoint, force=config.force)
         counts, iterations = state.counts, config.optimization.iterations
         recorder, keeper = Recorder(state.config, run, state.prior.decode, counts.step), Keeper(config, run)
-        with recorder, Interruption() as interruption:
+        with recorder, Interruption() as interruption, live_view(config) as view:
             if checkpoint is None:
                 recorder.start(state.gaussians)
             steps = range(counts.step + 1, iterations + 1)
@@ -130,6 +131,11 @@ def train(
                 recorder.after_step(step, state.gaussians)
                 keeper.after_step(state)
                 on_step(step)
+                if view is not None:
+                    # Time that a run is paused is not time that it takes.
+                    start += view.after_step(
+                        step, state.gaussians, logged, lambda: interruption.signal is not None
+                    )
                 if interruption.signal is not None and step < iterations:
                     raise Interrupted(interruption.signal, f"stopped. {keeper.last_words(state)}")
             recorder.finish(state.gaussians, summary(state))

@@ -44,6 +44,8 @@ ABOUT_NO_RUN = {
     "start_checkpoint",
     "force",
     "quiet",
+    "view",
+    "view_port",
     "checkpoint_iterations",
     "checkpoint_minutes",
     "opt_path",
@@ -176,8 +178,8 @@ def changes(before: Config, after: Config) -> list[str]:
 
 
 def of_new_run(config: Config) -> Config:
-    """Without what makes it go on with another run."""
-    return config.model_copy(update={"resume": None, "start_checkpoint": None, "force": False})
+    """Without what makes it go on with another run, and what only those want who started it."""
+    return config.model_copy(update={"resume": None, "start_checkpoint": None, "force": False, "view": False})
 
 
 class _Dumper(yaml.SafeDumper):
