@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,7 +66,8 @@ def pixels(page: Page) -> np.ndarray:
 
 def until(page: Page, seen: Callable[[np.ndarray], bool]) -> np.ndarray:
     """The first of the page's pictures of which `seen` holds."""
-    for _ in range(PATIENCE // 100):
+    began = time.monotonic()
+    while time.monotonic() - began < PATIENCE / 1000:
         if seen(picture := pixels(page)):
             return picture
         page.wait_for_timeout(100)
