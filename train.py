@@ -7,6 +7,7 @@ should look, and ends in an asset, pictures, videos and TensorBoard logs under o
 from __future__ import annotations
 
 import logging
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -223,7 +224,7 @@ def main(config: Config) -> int:
         print(verdict)
     run = result.run
     print(
-        f"Asset {run.asset} (drop it on any Gaussian splat viewer, such as https://superspl.at/editor), "
+        f"Asset {run.asset} (python view.py {shlex.quote(str(run.root))} shows it, as any Gaussian splat viewer does), "
         f"report {run.page}, videos {run.root / 'videos'}; curves: tensorboard --logdir {run.root}"
     )
     return 0

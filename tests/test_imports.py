@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "scene": {"utils", "config"},
     "gaussian_renderer": {"utils", "config", "scene"},
     "guidance": {"utils", "config"},
+    "viewer": {"utils", "config", "scene", "gaussian_renderer"},
     "training": {"utils", "config", "scene", "gaussian_renderer", "guidance"},
     "evaluation": {"utils", "config", "scene", "gaussian_renderer", "guidance", "train"},
 }

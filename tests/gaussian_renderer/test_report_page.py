@@ -15,15 +15,12 @@ import torch
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-import config as configuration
 from gaussian_renderer import report_page
 from gaussian_renderer.report_page import STRIP, try_report_page, write_report_page
-from utils.files import digest_of_file, write_bytes, write_text
-from utils.media import count_frames, write_png, write_video
-from utils.run_cost import RunCost
+from tests.gaussian_renderer.small_run import COST, add_pictures, run_in
+from utils.files import digest_of_file
+from utils.media import count_frames, write_video
 from utils.run_folder import RunFolder
-
-COST = RunCost(151.4, 1.07, 6000, 3.48, "a machine of two cores")
 
 
 class Page(HTMLParser):
@@ -54,27 +51,6 @@ class Page(HTMLParser):
         """What the data addresses of the elements `tag` hold."""
         found = [str(attrs["src"]) for name, attrs in self.elements if name == tag]
         return [base64.b64decode(source.partition(",")[2]) for source in found]
-
-
-def run_in(folder: Path, *flags: str) -> RunFolder:
-    """A run of ten iterations that has left its settings and an asset."""
-    run = RunFolder(folder)
-    config = configuration.load(["--iterations", "10", "--vis_interval", "5", *flags])
-    write_text(run.config, configuration.dump(config))
-    write_bytes(run.asset, b"Gaussians")
-    return run
-
-
-def add_pictures(run: RunFolder, size: int = 32, frames: int = 10) -> None:
-    """Frame k of the process video is of brightness k / frames."""
-    grey = torch.linspace(0, 1, frames)[:, None, None, None].expand(-1, 3, size, size)
-    for kind in ("rgb", "depth"):
-        write_video(run.video(10, kind), grey)
-    write_video(run.process_video, grey)
-    for azimuth in range(0, 360, 60):
-        write_png(run.test_view(10, azimuth), grey[0])
-    for path in (run.start, run.train_picture(10)):
-        write_png(path, grey[0])
 
 
 @pytest.fixture

@@ -202,6 +202,7 @@ def test_a_run_that_is_watched_is_the_same_run(tiny_config: Config, tmp_path: Pa
     assert watched.run.config.read_text() == alone.run.config.read_text()
 
 
+@pytest.mark.slow
 def test_a_browser_sees_a_run_form_pauses_it_and_goes(
     tiny_config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -104,6 +104,7 @@ def image_of(download: Download) -> np.ndarray:
         return np.asarray(image)
 
 
+@pytest.mark.slow
 def test_every_control_changes_the_picture_as_it_says(page: Page) -> None:
     green = (0.4, 1, 0.4)  # over white
     until(page, shows(BLACK))
@@ -142,6 +143,7 @@ def test_every_control_changes_the_picture_as_it_says(page: Page) -> None:
     until(page, shows(RED))
 
 
+@pytest.mark.slow
 def test_the_camera_turns_by_itself_by_hand_and_back(page: Page) -> None:
     set_to(page, "SH degree", "0")
     still = until(page, lambda image: shows(RED)(image) and not shows(WHITE, right=-0.8)(image))
@@ -164,6 +166,7 @@ def test_the_camera_turns_by_itself_by_hand_and_back(page: Page) -> None:
     until(page, lambda image: bool(np.abs(at(image, -0.8) - at(still, -0.8)).max() < 0.05))
 
 
+@pytest.mark.slow
 def test_a_screenshot_is_the_rasterizers_own_picture(page: Page, subject: Subject) -> None:
     set_to(page, "Height, pixels", "256")
     choose(page, "Show", "depth")
@@ -184,6 +187,7 @@ def test_a_screenshot_is_the_rasterizers_own_picture(page: Page, subject: Subjec
         assert np.abs(found.astype(int) - expected).max() <= 2
 
 
+@pytest.mark.slow
 def test_videos_go_around_and_along_a_path(page: Page, tmp_path: Path) -> None:
     set_to(page, "Height, pixels", "128")
     set_to(page, "Seconds of video", "1")
@@ -207,6 +211,7 @@ def test_videos_go_around_and_along_a_path(page: Page, tmp_path: Path) -> None:
     assert film.is_disabled()
 
 
+@pytest.mark.slow
 def test_no_control_is_left_out_of_these_tests(page: Page) -> None:
     labels = page.locator("label:visible").all_inner_texts()
     buttons = [text for text in page.get_by_role("button").all_inner_texts() if text.strip()]
@@ -216,6 +221,7 @@ def test_no_control_is_left_out_of_these_tests(page: Page) -> None:
     assert not [name for name in (*labels, *buttons) if source.count(f'"{name}"') < 1]
 
 
+@pytest.mark.slow
 def test_two_browsers_do_not_disturb_each_other(browser: Browser, subject: Subject) -> None:
     with showing(subject, 8200) as address, visited(browser, address) as first:
         with visited(browser, address) as second:
