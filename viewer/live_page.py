@@ -22,7 +22,7 @@ class LivePage:
         self._server, self._iterations = server, iterations
         self._counting = threading.Lock()
         self._before: tuple[int, float] | None = None
-        camera, start = server.initial_camera, front.turned(30)
+        camera, start = server.initial_camera, front.turned(30).farther(1.25)  # beside the panel
         camera.position, camera.look_at, camera.fov = start.position, start.target, start.fovy
         self._status = server.gui.add_markdown("The first picture comes with the next iteration.")
         self._progress = server.gui.add_progress_bar(0.0)

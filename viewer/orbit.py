@@ -61,6 +61,9 @@ class Orbit:
     def turned(self, degrees: float) -> Orbit:
         return replace(self, azimuth=self.azimuth + degrees)
 
+    def farther(self, factor: float) -> Orbit:
+        return replace(self, radius=self.radius * factor)
+
 
 def cameras_at(orbits: Sequence[Orbit], width: int, height: int) -> Cameras:
     """Cameras of width × height pixels, one for each view, on the host."""

@@ -19,7 +19,7 @@ def showing(subject: Subject, port: int) -> Iterator[str]:
     visitors: dict[int, Visitor] = {}
     lock = threading.Lock()
     with serving(port, subject.title) as server:
-        camera, start = server.initial_camera, subject.front.turned(30)
+        camera, start = server.initial_camera, subject.front.turned(30).farther(1.25)  # beside the panel
         camera.position, camera.look_at, camera.fov = start.position, start.target, start.fovy
 
         @server.on_client_connect

@@ -34,11 +34,11 @@ def activated(gaussians: Gaussians, keep: torch.Tensor | slice = slice(None)) ->
     """The Gaussians that `keep` names, activated once for many pictures."""
     return Solid(
         sh_degree=gaussians.sh_degree,
-        means=gaussians.means[keep],
-        scales=gaussians.scales[keep],
-        rotations=gaussians.rotations[keep],
-        opacities=gaussians.opacities[keep],
-        shs=gaussians.shs[keep],
+        means=gaussians.means[keep].detach(),
+        scales=gaussians.scales[keep].detach(),
+        rotations=gaussians.rotations[keep].detach(),
+        opacities=gaussians.opacities[keep].detach(),
+        shs=gaussians.shs[keep].detach(),
     )
 
 
