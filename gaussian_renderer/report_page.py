@@ -59,7 +59,8 @@ def try_report_page(run: RunFolder, cost: RunCost, metrics: Mapping[str, str] | 
         write_report_page(run, cost, metrics)
     # What a run of hours has made does not depend on its page.
     except Exception as error:
-        logger.warning("%s cannot be written (%s: %s).", run.page, type(error).__name__, error)
+        reason = error.strerror if isinstance(error, OSError) else None
+        logger.warning("%s cannot be written (%s).", run.page, reason or f"{type(error).__name__}: {error}")
 
 
 def write_report_page(run: RunFolder, cost: RunCost, metrics: Mapping[str, str] | None = None) -> None:
