@@ -68,6 +68,8 @@ def scalars_in(folder: Path) -> dict[str, dict[int, float]]:
     # Not needed by those who write.
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    # It announces where it has stopped looking for more.
+    logging.getLogger("tensorboard").setLevel(logging.WARNING)
     kept = {"scalars": 0, "images": 1, "histograms": 1}
     log = EventAccumulator(str(folder), size_guidance=kept).Reload()
     return {name: {event.step: event.value for event in log.Scalars(name)} for name in log.Tags()["scalars"]}
