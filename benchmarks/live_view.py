@@ -1,9 +1,9 @@
 """What `train.py --view` costs training: python benchmarks/live_view.py [flags of train.py]
 
 One run of the quickstart, watched by a headless Chromium (tests/viewer/chromium.py says where it is found) in every second
-block of iterations. Told are: the time of an iteration in both kinds of blocks, paired; the time that the training thread
-spends in the view; and the processor time of all the view's threads in the watched blocks, which is the most that they can
-take from training. Where the browser draws on the processor, it shares that in both kinds of blocks.
+block of iterations. Told are: the median speed in both kinds of blocks; the time that the training thread spends in the view;
+and the processor time of all the view's threads in the watched blocks, which is the most that they can take from training.
+The browser stays open in both kinds of blocks: where it draws without a GPU, that slows both.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -23,9 +24,8 @@ import config as configuration
 from train import train
 from viewer.live import LiveView
 
-BLOCK = 10
-"""Iterations; the first of each block are left out, for snapshots of the last block may still be under way."""
-SETTLING = 2
+BLOCK, SETTLING = 10, 2
+"""Iterations of a block, and those at its beginning that are not timed: a snapshot of the last block may be under way."""
 BROWSER = """
 import sys
 from tests.viewer.chromium import chromium, opened
@@ -84,9 +84,8 @@ def main(argv: list[str]) -> None:
     def after_step(view: LiveView, step: int, *rest: object) -> float:
         if not browsers:
             address = f"http://127.0.0.1:{config.view_port}"
-            browser = subprocess.Popen(
-                [sys.executable, "-c", BROWSER, address], stdin=-1, stdout=-1, text=True
-            )
+            command = [sys.executable, "-c", BROWSER, address]
+            browser = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             browsers.append(browser)
             assert browser.stdout is not None
             browser.stdout.readline()
@@ -94,7 +93,8 @@ def main(argv: list[str]) -> None:
 
     LiveView.after_step = after_step  # type: ignore[method-assign, assignment]
     try:
-        train(config)
+        with tempfile.TemporaryDirectory() as folder:
+            train(config, Path(folder))
     finally:
         for browser in browsers:
             browser.communicate()

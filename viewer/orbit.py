@@ -13,6 +13,9 @@ from scipy.interpolate import CubicSpline
 from config import Config
 from scene.cameras import Cameras, orbit
 
+CLOSEST = 1e-6
+"""World units between a camera and its target, at least."""
+
 
 @dataclass(frozen=True)
 class Orbit:
@@ -27,10 +30,11 @@ class Orbit:
 
     @staticmethod
     def of(position: Sequence[float], target: Sequence[float], fovy: float) -> Orbit:
-        """The camera at `position`, which must not be `target`."""
+        """The camera at `position`; one that has come to its target looks down on it from hardly above."""
         x, y, z = (float(a) - float(b) for a, b in zip(position, target))
-        radius = math.hypot(x, y, z)
-        azimuth, polar = math.degrees(math.atan2(y, x)), math.degrees(math.acos(z / radius))
+        across = math.hypot(x, y)
+        azimuth, polar = math.degrees(math.atan2(y, x)), math.degrees(math.atan2(across, z))
+        radius = max(math.hypot(across, z), CLOSEST)
         first, second, third = (float(value) for value in target)
         return Orbit((first, second, third), azimuth, polar, radius, float(fovy))
 

@@ -32,6 +32,15 @@ def test_a_view_is_known_from_its_position_and_target(view: Orbit) -> None:
     assert math.remainder(again.azimuth - view.azimuth, 360) == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.parametrize("position", [(1.0, 2.0, 3.0), (1.0, 2.0, 5.0), (1.0, 2.0, -5.0)])
+def test_there_is_a_picture_from_the_target_itself_and_straight_above_and_below(
+    position: tuple[float, float, float],
+) -> None:
+    cameras = cameras_at([Orbit.of(position, (1.0, 2.0, 3.0), 0.5)], 8, 8)
+    assert bool(torch.isfinite(cameras.viewmats).all())
+    torch.testing.assert_close(cameras.positions[0], torch.tensor(position), atol=1e-4, rtol=0)
+
+
 @given(orbits)
 def test_the_camera_stands_there_looks_at_the_target_and_holds_up_z(view: Orbit) -> None:
     cameras = cameras_at([view], 60, 40)
