@@ -7,6 +7,7 @@ should look, and ends in an asset, pictures, videos and TensorBoard logs under o
 from __future__ import annotations
 
 import logging
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -51,6 +52,7 @@ from utils.interruption import Interruption
 from utils.ranks import ALONE, Ranks, RanksDiffer, launched, meeting
 from utils.run_cost import RunCost
 from utils.run_folder import OUTPUTS, RunFolder
+from viewer.live import live_view
 
 
 @dataclass(frozen=True)
@@ -106,13 +108,17 @@ def train(
     Raises PriorError, ValueError, FloatingPointError, MemoryError, OSError and RanksDiffer, one sentence each, and, in its loop,
     Interrupted after SIGTERM or SIGINT, when the last iteration is in a checkpoint.
     """
+    if config.view and ranks.count > 1:
+        raise ValueError(
+            "view is true, but it shows runs of one process only: its pause would leave the others waiting."
+        )
     with run_folder_of(config, outputs) as run:
         warn_of_unknown_words(config)
         state = begin(config, ranks)
         counts, last = state.counts, config.optimization.iterations
         recorder = Recorder(state.config, run, state.prior.decode, counts.step)
         keeper = Keeper(config, run, before=recorder.drain)
-        with recorder, Interruption() as interruption:
+        with recorder, Interruption() as interruption, live_view(config) as view:
             if counts.step == 0:
                 recorder.start(state.gaussians)
             try:
@@ -127,6 +133,11 @@ def train(
                     if keeper.due(step):
                         keeper.keep(state)
                     on_step(step)
+                    if view is not None:
+                        # Time that a run is paused is not time that it takes.
+                        counts.seconds -= view.after_step(
+                            step, state.gaussians, iteration.numbers, lambda: interruption.signal is not None
+                        )
             except FloatingPointError as error:
                 raise FloatingPointError(f"{error} {keeper.last_words(state)}") from None
             except torch.OutOfMemoryError:
@@ -144,6 +155,7 @@ def train(
             evaluations=counts.evaluations / last,
             machine=machine(state.device),
         )
+        recorder.page(cost)
         cost.write(run.result)
         recorder.tidy()
     return Result(state.gaussians, run, cost)
@@ -254,8 +266,8 @@ def main(config: Config) -> int:
         print(verdict)
     run = result.run
     print(
-        f"Asset {run.asset} (drop it on any Gaussian splat viewer, such as https://superspl.at/editor), "
-        f"report {run.report}, videos {run.root / 'videos'}; curves: tensorboard --logdir {run.root}"
+        f"Asset {run.asset} (python view.py {shlex.quote(str(run.root))} shows it, as any Gaussian splat viewer does), "
+        f"report {run.page}, videos {run.root / 'videos'}; curves: tensorboard --logdir {run.root}"
     )
     return 0
 

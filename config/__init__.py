@@ -28,6 +28,7 @@ __all__ = [
     "GUIDANCE_NAMES",
     "Config",
     "ConfigError",
+    "changed",
     "changes",
     "differences",
     "dump",
@@ -43,6 +44,8 @@ ABOUT_NO_RUN = {
     "start_checkpoint",
     "force",
     "quiet",
+    "view",
+    "view_port",
     "checkpoint_iterations",
     "checkpoint_minutes",
     "opt_path",
@@ -160,18 +163,23 @@ def differences(config: Config) -> list[str]:
     ]
 
 
-def changes(before: Config, after: Config) -> list[str]:
-    """The keys that make ``after`` another run than ``before``, as ``Section.key value (was value)``."""
+def changed(before: Config, after: Config) -> list[tuple[str, str, str]]:
+    """The keys that make ``after`` another run than ``before``: ``Section.key`` and both values, as text."""
     return [
-        f"{label} {show(new)} (was {show(old)})"
+        (label, show(old), show(new))
         for (label, _, old), (_, _, new) in zip(_all_keys(before), _all_keys(after))
         if label.split(".")[-1] not in ABOUT_NO_RUN and new != old
     ]
 
 
+def changes(before: Config, after: Config) -> list[str]:
+    """As ``changed``, each as ``Section.key value (was value)``."""
+    return [f"{label} {new} (was {old})" for label, old, new in changed(before, after)]
+
+
 def of_new_run(config: Config) -> Config:
-    """Without what makes it go on with another run."""
-    return config.model_copy(update={"resume": None, "start_checkpoint": None, "force": False})
+    """Without what makes it go on with another run, and what only those want who started it."""
+    return config.model_copy(update={"resume": None, "start_checkpoint": None, "force": False, "view": False})
 
 
 class _Dumper(yaml.SafeDumper):

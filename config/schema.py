@@ -44,6 +44,8 @@ class Config(Section):
     test_ratio: Whole = key(5, "number of times that test views are rendered", ge=1)
     save_ratio: Whole = key(2, "number of times that the Gaussians are saved", ge=1)
     quiet: Flag = key(False, "no progress bar")
+    view: Flag = key(False, "show the asset in the browser as it forms, with a button that pauses the run")
+    view_port: Whole = key(8080, "port of that page, or the next free one", ge=1024, le=65535)
     detect_anomaly: Flag = key(False, "let autograd name the operation that made a NaN (slow)")
     checkpoint_iterations: Annotated[tuple[int, ...], whole_numbers(1)] = key(
         (), "iterations after which a checkpoint is written, besides those by time"

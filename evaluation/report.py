@@ -9,6 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from evaluation import scorers
+from evaluation.pages import renew_page
 from evaluation.runs import Outcome
 from evaluation.scorers import SCORERS, ScorerOptions
 from evaluation.scores import ScoredRun, score
@@ -48,6 +49,8 @@ def write_report(
     for name, reason in skipped.items():
         print(f"{name} is skipped: {reason}")
     scored = [score(run, outcome, loaded) for run, outcome in tqdm(found.items(), "score", unit="run")]
+    for outcome in found.values():
+        renew_page(outcome)
 
     single = [column for name in names for column in SCORERS[name].columns]
     columns = [*single, *(column for name in names for column in SCORERS[name].set_columns), *COST_COLUMNS]

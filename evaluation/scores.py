@@ -72,9 +72,18 @@ def of_set(scorer: Scorer, runs: Sequence[ScoredRun]) -> Mapping[str, float]:
     return scorer.score_set(assets) if assets and scorer.set_columns else {}
 
 
+def files_of(outcome: Outcome) -> list[Path]:
+    """What scorers have said of a run: one file each, named after the scorer, and what its scores depend on."""
+    return sorted(_folder(outcome).glob("*-*.json"))
+
+
+def _folder(outcome: Outcome) -> Path:
+    return outcome.folder.root / "scores"
+
+
 def _file(outcome: Outcome, scorer: Scorer) -> Path:
     key = hashlib.sha256(scorer.identity.encode()).hexdigest()[:12]
-    return outcome.folder.root / "scores" / f"{scorer.name}-{key}.json"
+    return _folder(outcome) / f"{scorer.name}-{key}.json"
 
 
 def _read(path: Path) -> Scores | None:

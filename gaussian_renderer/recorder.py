@@ -20,6 +20,7 @@ from torch import Tensor
 
 import config as configuration
 from config import Config
+from gaussian_renderer.report_page import try_report_page
 from gaussian_renderer.showcase import show, show_pixels, solid
 from gaussian_renderer.training_picture import training_picture
 from gaussian_renderer.training_views import TrainingViews
@@ -33,6 +34,7 @@ from utils.event_log import EventLog, gather
 from utils.files import write_text
 from utils.media import Pixels, Row, contact_sheet, read_image, rows_sheet, write_png, write_video
 from utils.report import report_sheet, tiles
+from utils.run_cost import RunCost
 from utils.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -211,6 +213,10 @@ class Recorder:
         if frames:
             with self._extra("The process video"):
                 write_video(self.run.process_video, map(read_image, frames))
+
+    def page(self, cost: RunCost) -> None:
+        """The page of the finished run, once the log is closed: it is made of the other files."""
+        try_report_page(self.run, cost)
 
     def tidy(self) -> None:
         """Remove what the process video was made of: not before the run is finished, for until then it may be made again."""

@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "gaussian_renderer": {"utils", "config", "scene"},
     "guidance": {"utils", "config"},
     "exporting": {"utils", "scene", "gaussian_renderer"},
+    "viewer": {"utils", "config", "scene", "gaussian_renderer"},
     "training": {"utils", "config", "scene", "gaussian_renderer", "guidance"},
     "evaluation": {"utils", "config", "scene", "gaussian_renderer", "guidance", "train"},
 }

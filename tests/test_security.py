@@ -16,6 +16,7 @@ OURS = (
     "scene",
     "training",
     "utils",
+    "viewer",
     "submodules",
     "benchmarks",
 )

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent
 def test_a_run_leaves_every_file_that_users_look_for(tiny_config: Config) -> None:
     root = train(tiny_config).run.root
     expected = ["config.yaml", "cfg_args", "cameras.json", "start.png", "render_report.png", "save/asset.ply"]
-    expected += ["result.json"]
+    expected += ["result.json", "report.html"]
     expected += [f"point_cloud/iteration_{step}/point_cloud.ply" for step in (5, 10)]
     expected += [
         f"test_six_views/{step}_iteration/view_{a:03d}.png" for step in (5, 10) for a in range(0, 360, 60)

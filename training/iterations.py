@@ -30,10 +30,11 @@ def iterations(state: Training, interruption: Interruption) -> Iterator[Iteratio
     Raises FloatingPointError as `settle` does, RanksDiffer, and torch.OutOfMemoryError.
     """
     counts, ranks, last = state.counts, state.ranks, state.config.optimization.iterations
-    start = time.perf_counter() - counts.seconds
+    began = time.perf_counter()
     for step in range(counts.step + 1, last + 1):
         iteration = training_step(state, step)
-        counts.step, counts.seconds = step, time.perf_counter() - start
+        now = time.perf_counter()
+        counts.step, counts.seconds, began = step, counts.seconds + now - began, now
         if logs(step, last):
             settle(state)
             iteration = replace(iteration, numbers=of_all(iteration.numbers, state))

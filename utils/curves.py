@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,11 @@ def smoothed(values: Array) -> Array:
     return np.array([np.median(values[max(0, i - reach) : i + reach + 1]) for i in range(len(values))])
 
 
+def _short(value: float) -> str:
+    """Such as 0.0021, 63.6 and 6,000."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
 def _panel(curve: Curve, left: float) -> str:
     values = np.log10(curve.values) if curve.logarithmic else curve.values
     low, high = np.percentile(values, (0.5, 99.5))
@@ -43,10 +49,10 @@ def _panel(curve: Curve, left: float) -> str:
     bottom = MARGIN - 4 + inner_height
     return "\n".join(
         [
-            f'<text x="{left + MARGIN}" y="16" font-weight="bold">{curve.title}</text>',
+            f'<text x="{left + MARGIN}" y="16" font-weight="bold">{escape(curve.title)}</text>',
             f'<path d="M{left + MARGIN} {MARGIN - 4}V{bottom}h{inner_width}" fill="none" stroke="#999"/>',
-            f'<text x="{left + MARGIN - 4}" y="{MARGIN + 4}" text-anchor="end">{ends[1]:.2g}</text>',
-            f'<text x="{left + MARGIN - 4}" y="{bottom}" text-anchor="end">{ends[0]:.2g}</text>',
+            f'<text x="{left + MARGIN - 4}" y="{MARGIN + 4}" text-anchor="end">{_short(ends[1])}</text>',
+            f'<text x="{left + MARGIN - 4}" y="{bottom}" text-anchor="end">{_short(ends[0])}</text>',
             f'<text x="{left + MARGIN + inner_width}" y="{bottom + 14}" text-anchor="end">'
             f"{curve.steps.max() + 1:.0f} steps</text>",
             f'<polyline points="{line}" fill="none" stroke="#c33" stroke-width="1.3"/>',

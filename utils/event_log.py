@@ -76,6 +76,21 @@ def gather(values: Mapping[str, float | Tensor]) -> Callable[[], dict[str, float
     return lambda: {**here, **dict(zip(there, together.tolist()))}
 
 
+def scalars_in(folder: Path) -> dict[str, dict[int, float]]:
+    """The scalars logged in a folder, by name and then by step; {} without a log.
+
+    Of what a resumed run logs again the last word counts.
+    """
+    # Not needed by those who write.
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    # It announces where it has stopped looking for more.
+    logging.getLogger("tensorboard").setLevel(logging.WARNING)
+    kept = {"scalars": 0, "images": 1, "histograms": 1}
+    log = EventAccumulator(str(folder), size_guidance=kept).Reload()
+    return {name: {event.step: event.value for event in log.Scalars(name)} for name in log.Tags()["scalars"]}
+
+
 def _hush_the_writer() -> None:
     """The writer's own thread raises what it hands to us at the next call as well: it need not be printed twice."""
     usual = threading.excepthook

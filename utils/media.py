@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import NamedTuple
 
 import imageio_ffmpeg
@@ -219,13 +218,32 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[Tensor], fps: int
         finally:
             encoder.close()
         # The encoder does not say whether the last frames, too, found room.
-        if _frames_in(temporary) != count:
+        if count_frames(temporary) != count:
             raise OSError("the encoder did not write all frames, perhaps because the disk is full")
 
 
-def _frames_in(video: Path) -> int:
+def read_video(path: str | os.PathLike[str]) -> Iterator[Tensor]:
+    """The frames of a video file, one after the other, as float32 [3, H, W] in [0, 1].
+
+    Raises OSError if it cannot be read.
+    """
+    frames = imageio_ffmpeg.read_frames(os.fspath(path))
     try:
-        return imageio_ffmpeg.count_frames_and_secs(str(video))[0]
+        width, height = next(frames)["size"]
+        for frame in frames:
+            pixels = np.frombuffer(frame, dtype=np.uint8).reshape(height, width, 3)
+            yield torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+    except (OSError, RuntimeError, StopIteration):
+        # Its message is the decoder's whole log.
+        raise OSError(f"{os.fspath(path)!r} cannot be read as a video") from None
+    finally:
+        frames.close()
+
+
+def count_frames(video: str | os.PathLike[str]) -> int:
+    """How many frames a video file has; 0 if it is none."""
+    try:
+        return imageio_ffmpeg.count_frames_and_secs(os.fspath(video))[0]
     except (OSError, RuntimeError):
         return 0
 

@@ -110,6 +110,11 @@ class RunFolder:
         return self.root / "render_report.png"
 
     @property
+    def page(self) -> Path:
+        """The whole run on one page."""
+        return self.root / "report.html"
+
+    @property
     def process_video(self) -> Path:
         return self.root / "process_videos" / "video_rgb.mp4"
 

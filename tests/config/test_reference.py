@@ -77,7 +77,7 @@ WITHOUT_DEFAULT = {
 
 # What the table does not name: keys of ours, and keys that only some files or parsers of the originals have.
 BEYOND = {
-    "": "checkpoint_minutes resume force",
+    "": "checkpoint_minutes resume force view view_port",
     "GuidanceParams": "compile weighting normalize_grad interval_ratio accum sctd_variant approximate cds_stage LoRA_scale",
     "ModelParams": "bg_gray flip_aug_ratio source_path model_path images resolution",
     "PipelineParams": "",

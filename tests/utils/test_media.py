@@ -15,8 +15,10 @@ from utils.media import (
     Row,
     colorize,
     contact_sheet,
+    count_frames,
     depth_image,
     depth_span,
+    read_video,
     rows_sheet,
     to_pixels,
     to_uint8,
@@ -199,3 +201,21 @@ def test_titles_are_not_cut() -> None:
     assert narrow < 20 < wide
     with pytest.raises(ValueError, match="0 rows"):
         rows_sheet([])
+
+
+def test_a_video_is_read_as_it_was_written(tmp_path: Path) -> None:
+    levels = torch.linspace(0, 1, 5)
+    frames = levels[:, None, None, None].expand(-1, 3, 16, 24)
+    write_video(tmp_path / "x.mp4", frames)
+    assert count_frames(tmp_path / "x.mp4") == 5
+    read = torch.stack(list(read_video(tmp_path / "x.mp4")))
+    assert read.shape == frames.shape
+    # The codec keeps brightness to a few of 255 levels.
+    torch.testing.assert_close(read, frames, atol=0.02, rtol=0)
+
+
+def test_what_is_no_video_is_told(tmp_path: Path) -> None:
+    (tmp_path / "x.mp4").write_bytes(b"no video")
+    assert count_frames(tmp_path / "x.mp4") == 0
+    with pytest.raises(OSError, match="cannot be read as a video"):
+        list(read_video(tmp_path / "x.mp4"))

@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from utils.curves import Curve, svg
+from utils.event_log import scalars_in
 from utils.files import write_text
 
 CURVES = {
@@ -27,11 +27,7 @@ def read(folder: Path) -> list[Curve]:
     for name, (tag, title) in CURVES.items():
         if not (folder / "logs" / name).is_dir():
             continue
-        log = EventAccumulator(str(folder / "logs" / name), size_guidance={"scalars": 0})
-        log.Reload()
-        if tag in log.Tags()["scalars"]:
-            # A run that went on from its checkpoint logs some steps again: the last word counts.
-            points = {event.step: event.value for event in log.Scalars(tag)}
+        if points := scalars_in(folder / "logs" / name).get(tag):
             steps = np.array(sorted(points), dtype=float)
             values = np.array([points[int(step)] for step in steps])
             curves.append(Curve(title, steps, values, tag in LOGARITHMIC))

@@ -1,0 +1,59 @@
+"""Look at an asset in the browser: python view.py RUN_OR_PLY
+
+RUN_OR_PLY is a run's folder, such as outputs/quickstart/a-yellow-car-sctd-20261121-120000, or a PLY file of Gaussians.
+The page is served to this machine only. Its pictures are made here, by the rasterizer that training uses, so colours,
+depth and alpha are those that training sees; Ctrl-C ends it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+from pathlib import Path
+
+from config import ConfigError
+
+PORT = 8080
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python view.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("path", metavar="RUN_OR_PLY", type=Path, help="a run's folder, or a PLY file")
+    parser.add_argument("--port", type=port, default=PORT, help=f"or the next free one (default: {PORT})")
+    parser.add_argument(
+        "--device", default="auto", help="where to render; auto takes the best there is (default)"
+    )
+    return parser.parse_args(argv)
+
+
+def port(text: str) -> int:
+    if not text.isdecimal() or not 1024 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} must be a whole number from 1024 to 65535")
+    return int(text)
+
+
+def main(argv: list[str] | None = None) -> int:
+    given = arguments(argv)
+    # Only now, for torch takes its time.
+    from utils.device import resolve_device
+    from viewer.page import showing
+    from viewer.subject import open_subject
+
+    try:
+        subject = open_subject(given.path, resolve_device(given.device))
+        with showing(subject, given.port) as address:
+            print(f"{subject.title}: {address} (Ctrl-C ends it)", flush=True)
+            threading.Event().wait()
+    except KeyboardInterrupt:
+        return 0
+    except (ConfigError, ValueError, OSError) as error:
+        print(f"view.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""`train.py --view`: the Gaussians in the browser as they form, and a button that pauses the run.
+
+Training pays for a copy of a few tensors every other second, and only while a browser looks; all else happens in threads of
+their own. The browser draws the Gaussians itself, in the one colour that they have from all sides.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from config import Config
+from scene.gaussian_model import GaussianModel
+from utils.device import HOST
+from utils.rotation import quaternion_to_matrix
+from utils.spherical_harmonics import dc_to_rgb
+from viewer.orbit import Orbit
+
+INTERVAL = 2.0
+"""Seconds between two pictures, at least."""
+SHARE = 0.005
+"""Of the time, that making them may take: with more Gaussians there are fewer."""
+MOST = 200_000
+"""Gaussians that are sent: of more, every second, third, …"""
+POLL = 0.2
+"""Seconds in which a pause notices that the run is to stop."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a browser is shown of an iteration: raw means, f_dc, opacity, scaling and rotation of n of all `count`
+    Gaussians, and the logged values."""
+
+    step: int
+    count: int
+    raw: Mapping[str, Tensor]
+    logged: Mapping[str, float | Tensor]
+
+    @staticmethod
+    @torch.no_grad()
+    def of(step: int, gaussians: GaussianModel, logged: Mapping[str, float | Tensor]) -> Snapshot:
+        """A copy, for training changes the tensors in place. Nothing waits for the device."""
+        stride = max(1, -(-len(gaussians) // MOST))
+        names = ("xyz", "f_dc", "opacity", "scaling", "rotation")
+        raw = {name: gaussians.raw()[name].detach()[::stride].clone() for name in names}
+        return Snapshot(step, len(gaussians), raw, dict(logged))
+
+
+@dataclass(frozen=True)
+class Splats:
+    """What viser draws: centers [N, 3], covariances [N, 3, 3], rgbs and opacities [N, 3] and [N, 1] in [0, 1]."""
+
+    centers: np.ndarray
+    covariances: np.ndarray
+    rgbs: np.ndarray
+    opacities: np.ndarray
+
+    @staticmethod
+    def of(raw: Mapping[str, Tensor]) -> Splats:
+        """Of raw parameters, as in GaussianModel."""
+        host = {name: tensor.to(HOST) for name, tensor in raw.items()}
+        axes = quaternion_to_matrix(host["rotation"]) * host["scaling"].exp()[:, None, :]
+        return Splats(
+            centers=host["xyz"].numpy(),
+            covariances=(axes @ axes.transpose(1, 2)).numpy(),
+            rgbs=dc_to_rgb(host["f_dc"][:, 0]).clamp(0, 1).numpy(),
+            opacities=host["opacity"].sigmoid().numpy(),
+        )
+
+
+class LiveView:
+    """What a run tells its browsers. `after_step` is the training thread's, all else that of the others."""
+
+    def __init__(self, show: Callable[[Snapshot], None]) -> None:
+        """show: gives a snapshot to all browsers, in a thread of its own."""
+        self._show = show
+        self._watched, self._wanted, self._taken, self._over = (threading.Event() for _ in range(4))
+        self._running = threading.Event()
+        self._running.set()
+        self._snapshot: Snapshot | None = None
+        self._thread = threading.Thread(target=self._serve, name="live view", daemon=True)
+        self._thread.start()
+
+    def after_step(
+        self,
+        step: int,
+        gaussians: GaussianModel,
+        logged: Mapping[str, float | Tensor],
+        stopped: Callable[[], bool],
+    ) -> float:
+        """Tell of an iteration, if it is wanted, and wait while the run is paused and not `stopped`; returns for how many
+        seconds."""
+        if self._wanted.is_set():
+            self._wanted.clear()
+            self._snapshot = Snapshot.of(step, gaussians, logged)
+            self._taken.set()
+        if self._running.is_set():
+            return 0.0
+        start = time.perf_counter()
+        while not self._running.wait(POLL) and not stopped():
+            pass
+        return time.perf_counter() - start
+
+    @property
+    def paused(self) -> bool:
+        return not self._running.is_set()
+
+    def pause(self, paused: bool) -> None:
+        if paused and not self._over.is_set():
+            self._running.clear()
+        else:
+            self._running.set()
+
+    def watched(self, browsers: int) -> None:
+        """So many browsers look. Without any, nothing is copied, and a paused run goes on: nobody could resume it."""
+        if browsers:
+            self._watched.set()
+        else:
+            self._watched.clear()
+            self.pause(False)
+
+    def close(self) -> None:
+        self._over.set()
+        for event in (self._watched, self._taken, self._running):
+            event.set()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        try:
+            while True:
+                self._watched.wait()
+                self._wanted.set()
+                self._taken.wait()
+                if self._over.is_set():
+                    return
+                self._taken.clear()
+                assert self._snapshot is not None
+                start = time.thread_time()
+                self._show(self._snapshot)
+                self._over.wait(max(INTERVAL, (time.thread_time() - start) / SHARE))
+        # Whatever it is: the run goes on without, and nobody can pause it any more.
+        except Exception as error:
+            self._over.set()
+            self._wanted.clear()
+            self.pause(False)
+            logger.warning("The view has ended (%s: %s): the run goes on.", type(error).__name__, error)
+
+
+@contextmanager
+def live_view(config: Config) -> Iterator[LiveView | None]:
+    """The view of a run, None if it has none. Raises OSError if no port is free."""
+    if not config.view:
+        yield None
+        return
+    # Its imports take a second, which only those pay who look.
+    from viewer.live_page import LivePage
+    from viewer.server import address_of, serving
+
+    with serving(config.view_port, config.guidance.text) as server:
+        page = LivePage(server, Orbit.front(config), config.optimization.iterations)
+        view = LiveView(page.show)
+        page.attach(view)
+        logger.info("Watch it at %s.", address_of(server))
+        try:
+            yield view
+        finally:
+            view.close()

@@ -1,0 +1,72 @@
+"""The page of a run that is going: one panel, and the Gaussians, the same for all browsers."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import viser
+
+from viewer.live import LiveView, Snapshot, Splats
+from viewer.orbit import Orbit
+from viewer.server import LoopbackServer
+
+SHOWN = {"guidance/t": "t", "loss/guidance": "loss"}
+"""Logged values that the panel shows, and their names there."""
+
+
+class LivePage:
+    """Shows snapshots of a run of so many iterations, seen from `front` at first."""
+
+    def __init__(self, server: LoopbackServer, front: Orbit, iterations: int) -> None:
+        self._server, self._iterations = server, iterations
+        self._counting = threading.Lock()
+        self._before: tuple[int, float] | None = None
+        camera, start = server.initial_camera, front.turned(30).farther(1.25)  # beside the panel
+        camera.position, camera.look_at, camera.fov = start.position, start.target, start.fovy
+        self._status = server.gui.add_markdown("The first picture comes with the next iteration.")
+        self._progress = server.gui.add_progress_bar(0.0)
+        self._button = server.gui.add_button("Pause")
+
+    def attach(self, view: LiveView) -> None:
+        """From now on the button pauses that run, and it hears of the browsers."""
+
+        @self._button.on_click
+        def _(_: object) -> None:
+            view.pause(not view.paused)
+            self._tell_button(view)
+            # Time that passed meanwhile says nothing about the speed.
+            self._before = None
+
+        @self._server.on_client_connect
+        @self._server.on_client_disconnect
+        def _(_: viser.ClientHandle) -> None:
+            # In several threads at once: whoever comes last knows the number.
+            with self._counting:
+                view.watched(len(self._server.get_clients()))
+            self._tell_button(view)
+
+    def _tell_button(self, view: LiveView) -> None:
+        self._button.label = "Resume" if view.paused else "Pause"
+
+    def show(self, snapshot: Snapshot) -> None:
+        """The Gaussians and the numbers of an iteration."""
+        self._server.scene.add_gaussian_splats("/asset", **vars(Splats.of(snapshot.raw)))
+        now = time.monotonic()
+        speed = ""
+        if self._before is not None and snapshot.step > self._before[0]:
+            speed = f" · {(snapshot.step - self._before[0]) / (now - self._before[1]):.2g} it/s"
+        self._before = (snapshot.step, now)
+        sent = len(snapshot.raw["xyz"])
+        count = f"{snapshot.count:,} Gaussians" + (
+            "" if sent == snapshot.count else f", {sent:,} of them shown"
+        )
+        values = " · ".join(
+            f"{name} {float(snapshot.logged[key]):.4g}"
+            for key, name in SHOWN.items()
+            if key in snapshot.logged
+        )
+        self._status.content = (
+            f"**Iteration {snapshot.step}** of {self._iterations}{speed}\n\n{values}\n\n{count}"
+        )
+        self._progress.value = 100.0 * snapshot.step / self._iterations

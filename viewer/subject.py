@@ -1,0 +1,79 @@
+"""What is to be viewed: a run's asset, or any file of Gaussians."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import config as configuration
+from gaussian_renderer.showcase import Solid
+from scene.gaussian_model import GaussianModel
+from utils.run_folder import RunFolder
+from viewer.orbit import Orbit
+from viewer.picture import activated
+
+FOVY = 0.6
+"""Radians, for files that say nothing of cameras."""
+CORE = 0.98
+"""Share of the Gaussians by which a file's extent is judged: a few may have flown away."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """title: the prompt, or the file's name; front: the view from there; white: whether the background is, or else black."""
+
+    title: str
+    gaussians: Solid
+    front: Orbit
+    white: bool
+
+
+def open_subject(path: Path, device: torch.device) -> Subject:
+    """The asset of the run in the folder `path`, while it is going the last one it has saved, or the Gaussians in a PLY
+    file.
+
+    Raises OSError and ValueError, ConfigError among them, one sentence each.
+    """
+    if not path.is_dir():
+        gaussians = _load(path, device)
+        return Subject(path.stem, gaussians, _facing(gaussians), white=True)
+    run = RunFolder(path)
+    if not run.config.is_file():
+        raise ValueError(f"{path} holds no {run.config.name}, but it must be a run's folder or a PLY file.")
+    config = configuration.of_file(run.config)
+    gaussians = _load(_latest(run), device)
+    return Subject(config.guidance.text, gaussians, Orbit.front(config), config.model.white_background)
+
+
+def _load(path: Path, device: torch.device) -> Solid:
+    gaussians = GaussianModel.load_ply(path, device)
+    if not len(gaussians):
+        raise ValueError(f"{path} holds no Gaussians, so there is nothing to see.")
+    return activated(gaussians)
+
+
+def _latest(run: RunFolder) -> Path:
+    """The asset, or the last point cloud of a run without."""
+    if run.asset.exists():
+        return run.asset
+    clouds = {
+        int(number[1]): path
+        for path in run.root.glob("point_cloud/iteration_*/point_cloud.ply")
+        if (number := re.fullmatch(r"iteration_(\d+)", path.parent.name))
+    }
+    if not clouds:
+        raise ValueError(f"{run.root} has saved no Gaussians yet: wait, or use train.py --view.")
+    return clouds[max(clouds)]
+
+
+def _facing(gaussians: Solid) -> Orbit:
+    """From the front, a little above, as far off as all but a few Gaussians need to be seen."""
+    center = gaussians.means.median(dim=0).values
+    distance = (gaussians.means - center).norm(dim=1) + gaussians.scales.amax(dim=1)
+    extent = float(distance.sort().values[math.ceil(CORE * len(distance)) - 1])
+    x, y, z = center.tolist()
+    return Orbit((x, y, z), 0.0, 75.0, 1.1 * extent / math.sin(FOVY / 2), FOVY)
