@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,10 @@ class Compiled:
     def warm_up(self, run: Callable[[], object]) -> None:
         """Have `run` call this, and compile it thereby; whatever goes wrong in it, the plain function is there still."""
         try:
-            run()
+            with warnings.catch_warnings():
+                # What the compiler notices in other people's code is for its developers.
+                warnings.simplefilter("ignore")
+                run()
         except torch.OutOfMemoryError:
             # Not the compiler's fault: whoever calls it in earnest takes less at a time.
             pass

@@ -293,8 +293,13 @@ def grows(params: OptimizationParams, step: int) -> bool:
 
 def refines(params: OptimizationParams, step: int) -> bool:
     """Whether `refine` does anything after iteration `step`."""
-    resets = step < params.densify_until_iter and step % params.opacity_reset_interval == 0
-    return grows(params, step) or relocates(params, step) or resets
+    return grows(params, step) or relocates(params, step) or resets(params, step)
+
+
+def resets(params: OptimizationParams, step: int) -> bool:
+    """Whether `refine` brings the opacities down after iteration `step`."""
+    last = min(params.densify_until_iter, params.iterations)
+    return step < last and step % params.opacity_reset_interval == 0
 
 
 def relocates(params: OptimizationParams, step: int) -> bool:
@@ -313,11 +318,10 @@ def refine(
     """The density control due after iteration `step` (from 1), which makes no more than `most` Gaussians.
 
     Clone, split and prune every `densification_interval` in (densify_from_iter, densify_until_iter);
-    opacity resets every `opacity_reset_interval` until then; relocation every `relocate_interval`, if set,
-    except after the last iteration, when nothing could settle any more.
+    opacity resets every `opacity_reset_interval` until then; relocation every `relocate_interval`, if set. The last two not
+    after the last iteration, when nothing could settle any more.
     """
     cloned = parted = pruned = relocated = 0
-    densifying = step < params.densify_until_iter
     if grows(params, step):
         cloned = clone(optimizer, stats, params, most)
         parted = split(optimizer, stats, params, most, rng)
@@ -325,7 +329,7 @@ def refine(
         stats.clear()
     if relocates(params, step):
         relocated = relocate(optimizer, stats, rng)
-    reset = densifying and step % params.opacity_reset_interval == 0
+    reset = resets(params, step)
     if reset:
         reset_opacity(optimizer)
     return Refinement(cloned, parted, pruned, relocated, reset)

@@ -42,8 +42,10 @@ def iterations(state: Training, interruption: Interruption) -> Iterator[Iteratio
             ranks.check_same(list(state.gaussians.raw().values()), "The Gaussians")
         yield iteration
         if (ranks.count == 1 or logs(step, last)) and step < last:
-            interruption.signal = ranks.greatest(interruption.signal or 0, state.device) or None
-            if interruption.signal is not None:
+            asked = ranks.greatest(interruption.signal or 0, state.device)
+            # Assigned only then: a signal may have come in the meantime.
+            if asked:
+                interruption.signal = asked
                 settle(state)
                 return
 

@@ -288,6 +288,15 @@ def test_refine_keeps_the_calendar() -> None:
     assert moved == [0, 1, 0]
 
 
+def test_the_last_iteration_resets_no_opacity() -> None:
+    """Nobody would bring it back: the asset would be all but invisible."""
+    params = PARAMS.model_copy(
+        update={"opacity_reset_interval": 100, "densify_until_iter": 500, "iterations": 300}
+    )
+    done = [refine(*build([0.1], [0.9], params), params, step, MANY, rng()) for step in (200, 300)]
+    assert [each.opacity_reset for each in done] == [True, False]
+
+
 def test_the_same_seed_refines_the_same() -> None:
     results = []
     for _ in range(2):
