@@ -37,7 +37,8 @@ def _of_section(section: str) -> str:
     fields = {key: model.model_fields[key] for key in keys_of(section)}
     used = {key: field for key, field in fields.items() if not extra(field)["unused"]}
     rows = [
-        (f"`{key}`", _takes(field), _default(field), _plain(field.description)) for key, field in used.items()
+        (f"`{key}`", _takes(field), _default(field), _plain(str(field.description)))
+        for key, field in used.items()
     ]
     parts = [f"## {section or 'The run'}"]
     if section:
