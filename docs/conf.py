@@ -3,6 +3,10 @@
 project = "SegmentDreamer, open"
 html_title = project
 html_theme = "furo"
+html_theme_options = {"sidebar_hide_name": True}
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_show_copyright = False
 
 # The pages link to the README files, and these to the pages and their pictures: all are part of the site.
 root_doc = "docs/index"
