@@ -70,10 +70,10 @@ def _expected(details: ErrorDetails, field: FieldInfo) -> tuple[str, Any]:
         return details["msg"], context["nearest"]
     # The bounds of pydantic itself; an open one (gt, lt) has no nearest value.
     closed = details["type"] in ("greater_than_equal", "less_than_equal")
-    return _bounds(field), next(iter(context.values())) if closed else None
+    return bounds(field), next(iter(context.values())) if closed else None
 
 
-def _bounds(field: FieldInfo) -> str:
+def bounds(field: FieldInfo) -> str:
     """The bounds of a numeric field in words, e.g. 'at least 0, at most 1'."""
     words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
     found = [

@@ -41,7 +41,7 @@ class GuidanceParams(Section):
     vram_O: Flag = key(False, "one view at a time, which takes the least memory and more time")
     guidance: Annotated[str, one_of("SD")] = key("SD", "the family of priors", unused=True)
     g_device: OptionalText = key(None, "the prior's device; --device sets all devices", unused=True)
-    hf_key: OptionalText = key(None, "the same; wins over model_key where it is given")
+    hf_key: OptionalText = key(None, "another name of model_key, which it wins over where it is given")
     is_safe_tensor: Flag = key(False, "model_key must be a single .safetensors file")
     base_model_key: OptionalText = key(
         None, "what a single file was made from: a hub id or folder, for its configuration and tokenizer"

@@ -7,7 +7,7 @@ from typing import Any
 
 from config.command_line import flags, is_list
 from config.errors import show
-from config.keys import extra
+from config.keys import choices, extra
 from config.schema import SECTIONS, keys_of, section_of
 
 _WIDTH = 110
@@ -61,11 +61,8 @@ def _wrap(text: str, indent: str) -> list[str]:
 
 def _takes(field: Any) -> str:
     """What follows a flag, e.g. X for a number."""
-    choices = [
-        name for part in field.metadata for name in getattr(getattr(part, "func", None), "choices", ())
-    ]
-    if choices:
-        return "{" + ",".join(choices) + "}"
+    if words := choices(field):
+        return "{" + ",".join(words) + "}"
     if is_list(field):
         return " ".join("X" for _ in field.default) or "N ..."
     kinds = {

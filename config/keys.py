@@ -60,6 +60,11 @@ def extra(field: Any) -> dict[str, Any]:
     return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
 
 
+def choices(field: Any) -> list[str]:
+    """The words that ``one_of`` leaves a field (none for fields declared otherwise)."""
+    return [name for part in field.metadata for name in getattr(getattr(part, "func", None), "choices", ())]
+
+
 def requirement(what: str, nearest: Any = None) -> PydanticCustomError:
     """The error of a value that should have been ``what``, e.g. 'a whole number'; ``nearest`` would do."""
     return PydanticCustomError("requirement", "{what}", {"what": what, "nearest": nearest})
@@ -182,7 +187,7 @@ def one_of(*choices: str) -> BeforeValidator:
             raise PydanticCustomError("choice", "one of the choices", {"choices": list(choices)})
         return str(value)
 
-    # The choices are kept on the function for the help text.
+    # Kept on the function for the help text and the page of all keys: see the function `choices`.
     check.choices = choices  # type: ignore[attr-defined]
     return BeforeValidator(check)
 

@@ -1,4 +1,4 @@
-"""The README's new guidance: its very text, run on the analytic prior and through the whole program."""
+"""The new guidance of docs/extending.md: its very text, run on the analytic prior and through the whole program."""
 
 from __future__ import annotations
 
@@ -18,18 +18,16 @@ from tests.guidance.analytic_prior import AnalyticPrior
 from tests.tiny_diffusers import write_tiny_folder
 from train import train
 
-ROOT = Path(__file__).parents[2]
+PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 
 
 @pytest.fixture
 def csd(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The class that the README's code block defines, registered as its text says."""
-    [code] = re.findall(
-        r"<!-- guidance example -->\n```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S
-    )
+    """The class that the code block defines, registered as its text says."""
+    [code] = re.findall(r"<!-- guidance example -->\n```python\n(.*?)```", PAGE.read_text(), re.S)
     assert code.count("\n") <= 40
     space: dict[str, Any] = {"__name__": "guidance.csd"}
-    exec(compile(code, "README.md", "exec"), space)
+    exec(compile(code, PAGE.name, "exec"), space)
     monkeypatch.setitem(guidance.METHODS, "csd", space["CSD"])
     return space["CSD"]
 
