@@ -13,11 +13,12 @@ from guidance.cds import CDS
 from guidance.cfg import Denoiser
 from guidance.gcs import GCS
 from guidance.ism import ISM
-from guidance.prior import Adaptations, PriorError, StableDiffusionPrior, is_accelerator
+from guidance.prior import Adaptations, PriorError, StableDiffusionPrior
 from guidance.prompts import Conditioning, PerpNeg, PromptEmbeddings, TextEncoder, view_weights
 from guidance.sctd import SCTD
 from guidance.sctd_released import ReleasedSCTD
 from guidance.sds import SDS
+from utils.device import is_accelerator
 
 __all__ = [
     "CDS",

@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,21 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from guidance.adaptations import Adaptations, adapt, in_short, pipeline_of, quiet_libraries
+from guidance.adaptations import Adaptations, adapt, pipeline_of
 from guidance.compiled import Compiled, lasting_cache
-from guidance.model_files import (
-    ModelFolder,
-    PriorError,
-    SingleFile,
-    find_model,
-    find_single_file,
-    fingerprint,
-)
+from guidance.model_files import PriorError, SingleFile, find_model, find_single_file, fingerprint
+from guidance.networks import read_networks, without_progress_bars
 from guidance.overflow import OverflowWatch
 from guidance.schedule import Schedule
-from guidance.single_file import missing_weights
 from guidance.solver import eps_of_v
-from utils.device import computes_bfloat16
+from utils.device import computes_bfloat16, is_accelerator
 
 if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
@@ -133,11 +125,9 @@ class StableDiffusionPrior:
         dtype = torch.float16 if half else torch.float32
         single = find_single_file(model_key, base_model_key)
         files = single or find_model(model_key, half=half)
-        with _without_progress_bars():
-            if isinstance(files, SingleFile):
-                networks, settings = _read_single_file(files, model_key, dtype), files.base
-            else:
-                networks, settings = _read_folder(files, model_key, dtype), files.path
+        settings = files.base if isinstance(files, SingleFile) else files.path
+        with without_progress_bars():
+            networks = read_networks(files, model_key, dtype)
             # Imported late: this takes seconds, which a misspelt model key should not cost.
             from diffusers import DDIMScheduler
             from transformers import CLIPTokenizer
@@ -258,13 +248,13 @@ class StableDiffusionPrior:
     def widen(self, name: str) -> bool:
         """Take a network, "vae" or "unet", that runs in float16 out of it, for good, and say so; returns whether it did."""
         network = getattr(self, name)
-        if network.dtype != torch.float16:
+        if _precision(network) != torch.float16:
             return False
         network.to(torch.bfloat16 if computes_bfloat16(self.device) else torch.float32)
         logger.warning(
             "%s leaves the range of float16: from here on it runs in %s.",
             {"vae": "The autoencoder", "unet": "The U-Net"}[name],
-            str(network.dtype).removeprefix("torch."),
+            str(_precision(network)).removeprefix("torch."),
         )
         return True
 
@@ -306,96 +296,3 @@ class StableDiffusionPrior:
 def _precision(network: Any) -> torch.dtype:
     """All its parameters have one; diffusers' own attribute goes through every module for it."""
     return next(network.parameters()).dtype
-
-
-def _read_folder(folder: ModelFolder, model_key: str, dtype: torch.dtype) -> dict[str, Any]:
-    """The networks by name."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from diffusers.utils import is_accelerate_available
-    from transformers import CLIPTextModel
-
-    frugal = {"low_cpu_mem_usage": is_accelerate_available()}
-    return {
-        name: _load_network(network, folder, name, model_key, dtype, extra)
-        for name, network, extra in (
-            ("vae", AutoencoderKL, frugal),
-            ("unet", UNet2DConditionModel, frugal),
-            ("text_encoder", CLIPTextModel, {}),
-        )
-    }
-
-
-def _read_single_file(file: SingleFile, model_key: str, dtype: torch.dtype) -> dict[str, Any]:
-    """The networks by name, complete."""
-    with quiet_libraries():
-        from diffusers import StableDiffusionPipeline
-
-        try:
-            missing = missing_weights(file)
-            if missing:
-                raise ValueError(f"it lacks {len(missing)} of its weights, such as {missing[0]}")
-            pipeline = StableDiffusionPipeline.from_single_file(
-                str(file.path),
-                config=str(file.base),
-                torch_dtype=dtype,
-                local_files_only=True,
-                safety_checker=None,
-                feature_extractor=None,
-            )
-        except Exception as error:  # the conversion raises whatever a foreign layout makes it run into
-            raise PriorError(
-                f"model_key '{model_key}' is no Stable Diffusion like that of {file.base} ({in_short(error)})."
-            ) from error
-    return {name: getattr(pipeline, name) for name in ("vae", "unet", "text_encoder")}
-
-
-def _load_network(
-    network: Any, folder: ModelFolder, name: str, model_key: str, dtype: torch.dtype, extra: dict[str, Any]
-) -> Any:
-    """One component from local files, complete: a weight that is not in the file must not stay random."""
-    weights = folder.weights[name]
-    try:
-        loaded, info = network.from_pretrained(
-            folder.path,
-            subfolder=name,
-            variant=weights.variant,
-            use_safetensors=weights.safetensors,
-            dtype=dtype,
-            local_files_only=True,
-            output_loading_info=True,
-            **extra,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
-        raise PriorError(
-            f"model_key '{model_key}' has a {name} in {folder.path} that cannot be loaded ({reason})."
-        ) from error
-    if info["missing_keys"]:
-        first = sorted(info["missing_keys"])[0]
-        raise PriorError(
-            f"model_key '{model_key}' has a {name} without {len(info['missing_keys'])} of its weights "
-            f"({first}, ...) in {folder.path / weights.path}."
-        )
-    return loaded
-
-
-def is_accelerator(device: torch.device) -> bool:
-    """Whether networks run in half precision there, if asked to."""
-    accelerator = torch.accelerator.current_accelerator()
-    return accelerator is not None and accelerator.type == device.type
-
-
-@contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    """transformers draws a bar for every file it reads from disk, diffusers for the parts of a pipeline."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    drawn = [each for each in (diffusers_logging, transformers_logging) if each.is_progress_bar_enabled()]
-    for each in drawn:
-        each.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for each in drawn:
-            each.enable_progress_bar()

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextModel
 
 from iterations import sd21
 from tests.tiny_diffusers import write_index, write_scheduler, write_tokenizer
@@ -33,29 +33,17 @@ class StableDiffusion:
 
 
 def make_unet_15() -> UNet2DConditionModel:
-    return UNet2DConditionModel(
-        sample_size=64,
-        block_out_channels=(320, 640, 1280, 1280),
-        layers_per_block=2,
-        down_block_types=(*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
-        up_block_types=("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
-        attention_head_dim=8,
-        cross_attention_dim=768,
-    )
+    return sd21.make_unet(attention_head_dim=8, cross_attention_dim=768, use_linear_projection=False)
 
 
 def make_text_encoder_15() -> CLIPTextModel:
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=WORDS,
-            hidden_size=768,
-            intermediate_size=3072,
-            projection_dim=768,
-            num_hidden_layers=12,
-            num_attention_heads=12,
-            max_position_embeddings=77,
-            hidden_act="quick_gelu",
-        )
+    return sd21.make_text_encoder(
+        hidden_size=768,
+        intermediate_size=3072,
+        projection_dim=768,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        hidden_act="quick_gelu",
     )
 
 

@@ -120,6 +120,7 @@ def test_not_even_in_parts(tiny_config: Config, monkeypatch: pytest.MonkeyPatch)
     state.counts.views_at_once = 3
     with no_waits():
         training_step(state, 1)
+    assert len(state.noted) == 1
 
 
 def test_the_log_does(tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

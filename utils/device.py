@@ -62,6 +62,12 @@ def peak_memory(device: torch.device) -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
+def is_accelerator(device: torch.device) -> bool:
+    """Whether networks run in half precision there, if asked to."""
+    accelerator = torch.accelerator.current_accelerator()
+    return accelerator is not None and accelerator.type == device.type
+
+
 def computes_bfloat16(device: torch.device) -> bool:
     """Whether `device` computes in bfloat16 itself, not by way of float32."""
     return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)

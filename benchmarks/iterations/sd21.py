@@ -20,17 +20,19 @@ PARAMETERS = {"unet": 865_910_724, "vae": 83_653_863, "text_encoder": 340_387_84
 META = torch.device("meta")
 
 
-def make_unet() -> UNet2DConditionModel:
-    return UNet2DConditionModel(
-        sample_size=64,
-        block_out_channels=(320, 640, 1280, 1280),
-        layers_per_block=2,
-        down_block_types=(*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
-        up_block_types=("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
-        attention_head_dim=(5, 10, 20, 20),
-        cross_attention_dim=1024,
-        use_linear_projection=True,
-    )
+def make_unet(**changes: Any) -> UNet2DConditionModel:
+    """With `changes`, that of another Stable Diffusion."""
+    settings = {
+        "sample_size": 64,
+        "block_out_channels": (320, 640, 1280, 1280),
+        "layers_per_block": 2,
+        "down_block_types": (*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
+        "attention_head_dim": (5, 10, 20, 20),
+        "cross_attention_dim": 1024,
+        "use_linear_projection": True,
+    }
+    return UNet2DConditionModel(**{**settings, **changes})
 
 
 def make_vae() -> AutoencoderKL:
@@ -46,19 +48,19 @@ def make_vae() -> AutoencoderKL:
     )
 
 
-def make_text_encoder() -> CLIPTextModel:
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=49408,
-            hidden_size=1024,
-            intermediate_size=4096,
-            projection_dim=512,
-            num_hidden_layers=23,
-            num_attention_heads=16,
-            max_position_embeddings=77,
-            hidden_act="gelu",
-        )
-    )
+def make_text_encoder(**changes: Any) -> CLIPTextModel:
+    """With `changes`, that of another Stable Diffusion."""
+    settings = {
+        "vocab_size": 49408,
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "projection_dim": 512,
+        "num_hidden_layers": 23,
+        "num_attention_heads": 16,
+        "max_position_embeddings": 77,
+        "hidden_act": "gelu",
+    }
+    return CLIPTextModel(CLIPTextConfig(**{**settings, **changes}))
 
 
 class RandomPrior(StableDiffusionPrior):

@@ -22,7 +22,7 @@ from evaluation.scorers.contract import Column, ScorerError, ScorerOptions
 from evaluation.scorers.weights import find_file, fingerprint
 from guidance import PriorError
 from guidance.model_files import find_model
-from guidance.prior import is_accelerator
+from utils.device import is_accelerator
 from utils.media import read_image
 
 INCEPTION_FILE = "pt_inception-2015-12-05-6726825d.pth"

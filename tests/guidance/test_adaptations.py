@@ -197,7 +197,7 @@ def test_files_that_are_not_there_or_may_hold_programs_are_refused(
 def test_what_is_missing_is_told_before_the_networks_are_loaded(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("guidance.prior._read_folder", None)
+    monkeypatch.setattr("guidance.prior.read_networks", None)
     with pytest.raises(PriorError, match=r"LoRA_path is 'gone\.safetensors', but there is no such file"):
         StableDiffusionPrior.load(str(folder), HOST, adaptations=Adaptations(lora="gone.safetensors"))
 

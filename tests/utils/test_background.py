@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 
 from utils.background import Background
 
@@ -85,3 +87,21 @@ def test_closing_waits_for_all_or_drops_what_has_not_begun(drop: bool) -> None:
         gate.set()
     background.close(drop=drop)
     assert done == ([1] if drop else [1, 2])
+
+
+def test_it_computes_alone_and_leaves_the_others_as_they_were() -> None:
+    usual = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        background, found = Background(0), []
+        background.submit(lambda: found.append(torch.get_num_threads()))
+        background.submit(
+            lambda: found.append(torch.rand(100_000).sqrt().numel() and torch.get_num_threads())
+        )
+        background.close()
+        assert found == [1, 1]
+        assert torch.get_num_threads() == 2
+        with ThreadPoolExecutor(1) as other:
+            assert other.submit(torch.get_num_threads).result() == 2
+    finally:
+        torch.set_num_threads(usual)
