@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from scene.gaussian_model import COLOR
 from scene.optimizer import GaussianOptimizer
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def brightness(rgb: Tensor, alpha: Tensor, share: float) -> Tensor:
 
 def equalizes(params: OptimizationParams, step: int) -> bool:
     """Whether `equalize_brightness` is due after iteration `step`."""
-    return params.start_reset_iter < step < params.end_reset_iter
+    return params.keep != "color" and params.start_reset_iter < step < params.end_reset_iter
 
 
 @torch.no_grad()
@@ -45,6 +46,6 @@ def equalize_brightness(optimizer: GaussianOptimizer, of_views: Tensor, params: 
     Colour coefficients are multiplied by `reset_rate`, and Adam forgets their moments, which would bring the brightness back.
     """
     too_bright = torch.quantile(of_views, params.thresh) > params.lgt_thresh
-    for name in ("f_dc", "f_rest"):
+    for name in COLOR:
         optimizer.dim(name, params.reset_rate, too_bright)
     return too_bright

@@ -286,20 +286,27 @@ def bytes_per_gaussian(sh_degree: int, views: int) -> int:
 def grows(params: OptimizationParams, step: int) -> bool:
     """Whether `refine` may add Gaussians after iteration `step`."""
     return (
-        params.densify_from_iter < step < params.densify_until_iter
+        params.keep != "geometry"
+        and params.densify_from_iter < step < params.densify_until_iter
         and step % params.densification_interval == 0
     )
 
 
 def refines(params: OptimizationParams, step: int) -> bool:
     """Whether `refine` does anything after iteration `step`."""
-    resets = step < params.densify_until_iter and step % params.opacity_reset_interval == 0
-    return grows(params, step) or relocates(params, step) or resets
+    return grows(params, step) or relocates(params, step) or resets(params, step)
 
 
 def relocates(params: OptimizationParams, step: int) -> bool:
     """Whether `refine` moves faint Gaussians after iteration `step`."""
-    return params.relocate_interval > 0 and step % params.relocate_interval == 0 and step < params.iterations
+    due = params.relocate_interval > 0 and step % params.relocate_interval == 0 and step < params.iterations
+    return due and params.keep != "geometry"
+
+
+def resets(params: OptimizationParams, step: int) -> bool:
+    """Whether `refine` brings the opacities down after iteration `step`."""
+    due = step < params.densify_until_iter and step % params.opacity_reset_interval == 0
+    return due and params.keep != "geometry"
 
 
 def refine(
@@ -314,10 +321,9 @@ def refine(
 
     Clone, split and prune every `densification_interval` in (densify_from_iter, densify_until_iter);
     opacity resets every `opacity_reset_interval` until then; relocation every `relocate_interval`, if set,
-    except after the last iteration, when nothing could settle any more.
+    except after the last iteration, when nothing could settle any more. Where the geometry is kept, nothing is ever due.
     """
     cloned = parted = pruned = relocated = 0
-    densifying = step < params.densify_until_iter
     if grows(params, step):
         cloned = clone(optimizer, stats, params, most)
         parted = split(optimizer, stats, params, most, rng)
@@ -325,7 +331,6 @@ def refine(
         stats.clear()
     if relocates(params, step):
         relocated = relocate(optimizer, stats, rng)
-    reset = densifying and step % params.opacity_reset_interval == 0
-    if reset:
+    if resets(params, step):
         reset_opacity(optimizer)
-    return Refinement(cloned, parted, pruned, relocated, reset)
+    return Refinement(cloned, parted, pruned, relocated, resets(params, step))

@@ -59,7 +59,7 @@ def training_step(state: Training, step: int) -> Iteration:
     if config.guidance.BEG and equalizes(params, step):
         bright = [brightness(part.seen.out.rgb, part.seen.out.alpha, params.thresh) for part in parts]
         dimmed = equalize_brightness(state.optimizer, ranks.all_views(torch.cat(bright), views), params)
-    if params.max_scale is not None:
+    if params.max_scale is not None and params.keep != "geometry":
         cap_scales(state.gaussians, params.max_scale)
     first, sizes = parts[0], [len(part.seen.cameras) for part in parts]
     times = mean_of([part.guided.times for part in parts], sizes)

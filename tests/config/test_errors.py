@@ -102,6 +102,8 @@ BROKEN_FLAGS = [
     (["--init_shape", "no/a.glb"], "GenerateCamParams.init_shape|'no/a.glb'|no such file"),
     (["--init_shape", "long" * 999 + ".obj"], "GenerateCamParams.init_shape|no such file"),
     (["--pretrained_model_path", "no/a.ply"], "ModelParams.pretrained_model_path|'no/a.ply'|no such file"),
+    (["--keep", "geometry"], "OptimizationParams.keep|'geometry'|--pretrained_model_path asset.ply"),
+    (["--keep", "colour"], "OptimizationParams.keep|'colour'|nothing, geometry, color|is 'color'"),
 ]
 
 

@@ -80,6 +80,7 @@ def test_colours_are_dimmed_where_the_views_quantile_is_above_the_threshold(
 
 def test_it_is_due_between_the_two_iterations() -> None:
     assert [step for step in range(30) if equalizes(PARAMS, step)] == list(range(11, 20))
+    assert not any(equalizes(PARAMS.model_copy(update={"keep": "color"}), step) for step in range(30))
 
 
 def test_training_goes_on_after_dimming() -> None:
