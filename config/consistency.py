@@ -9,8 +9,12 @@ from config.camera_params import INIT_SHAPES, RANDOM_SHAPES
 from config.errors import ConfigError, show
 from config.schema import SECTIONS, TRAIN_TIMESTEPS, Config
 
-OF_GEOMETRY = ("relocate_interval", "max_scale", "lambda_alpha", "lambda_alpha_binary", "geo_iter")
-"""Keys that change nothing but the geometry and that are off where nobody asks for them."""
+OF_KEPT: dict[str, tuple[str, ...]] = {
+    "nothing": (),
+    "geometry": ("relocate_interval", "max_scale", "lambda_alpha", "lambda_alpha_binary", "geo_iter"),
+    "color": ("min_color",),
+}
+"""Keys that change nothing but what is kept, and that are off where nobody asks for them."""
 
 
 def check(config: Config) -> None:
@@ -99,7 +103,9 @@ def idle(config: Config) -> list[str]:
     with_method = f"guidance_type {method}"
     variant = f"sctd_variant {params.sctd_variant}" if method == "sctd" else with_method
     papers_sctd = method == "sctd" and params.sctd_variant == "paper"
-    optimization, first = config.optimization, config.optimization.start_reset_iter
+    optimization, keep = config.optimization, config.optimization.keep
+    first = optimization.start_reset_iter
+    no_time = optimization.iterations <= first + 1
     shape, pretrained = config.camera.init_shape, config.model.pretrained_model_path is not None
     start = "pretrained_model_path" if pretrained else f"init_shape {shape}"
     tables = {
@@ -109,8 +115,8 @@ def idle(config: Config) -> list[str]:
             ("approximate", not params.approximate and not papers_sctd, variant),
             ("w_cp", (params.w_cp or 0) > 0 and papers_sctd, variant),
             ("cds_stage", params.cds_stage != "both" and method != "cds", with_method),
-            ("BEG", params.BEG and optimization.iterations <= first + 1, f"start_reset_iter {first}"),
-            ("BEG", params.BEG and optimization.keep == "color", "keep color"),
+            ("BEG", params.BEG and keep == "color", "keep color"),
+            ("BEG", params.BEG and keep != "color" and no_time, f"start_reset_iter {first}"),
         ),
         "GenerateCamParams": (
             ("init_shape", shape not in INIT_SHAPES and pretrained, start),
@@ -118,8 +124,7 @@ def idle(config: Config) -> list[str]:
             ("init_axes", config.camera.init_axes and (shape in RANDOM_SHAPES or pretrained), start),
         ),
         "OptimizationParams": tuple(
-            (key, optimization.keep == "geometry" and getattr(optimization, key), "keep geometry")
-            for key in OF_GEOMETRY
+            (key, getattr(optimization, key), f"keep {keep}") for key in OF_KEPT[keep]
         ),
     }
     return [

@@ -75,6 +75,11 @@ class OptimizationParams(Section):
         None, "largest scale in world units, held after each step; null: none", gt=0
     )
 
+    # Colours
+    min_color: OptionalReal = key(
+        None, "least base colour, held after each step: below 0, black to the eye, no gradient comes; null: none", gt=0, le=1
+    )
+
     # Regularisers
     lambda_tv: Real = key(1.0, "total variation of colours and of disparity", ge=0)
     lambda_scale: Real = key(1.0, "mean scale of the Gaussians", ge=0)

@@ -37,7 +37,7 @@ def asset(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def config(tiny_config: Config, asset: Path) -> Config:
-    """Ten iterations in which Gaussians are cloned, split, pruned, moved, made faint, capped and dimmed."""
+    """Ten iterations in which Gaussians are cloned, split, pruned, moved, made faint, capped, dimmed and lifted."""
     return changed(
         tiny_config,
         pretrained_model_path=str(asset),
@@ -47,6 +47,7 @@ def config(tiny_config: Config, asset: Path) -> Config:
         opacity_reset_interval=7,
         relocate_interval=3,
         max_scale=0.05,
+        min_color=0.3,
         as_latent_ratio=0.5,
         BEG=True,
         start_reset_iter=2,
