@@ -77,7 +77,10 @@ class OptimizationParams(Section):
 
     # Colours
     min_color: OptionalReal = key(
-        None, "least base colour, held after each step: below 0, black to the eye, no gradient comes; null: none", gt=0, le=1
+        None,
+        "least base colour, held after each step: below 0, black to the eye, no gradient comes; null: none",
+        gt=0,
+        le=1,
     )
 
     # Regularisers

@@ -15,6 +15,8 @@ from scene.gaussian_model import COLOR, GEOMETRY, GaussianModel
 from tests.changed import changed
 from train import train
 
+ROOT = Path(__file__).parent.parent
+
 
 class Killed(BaseException):
     """What stands for a process that is gone."""
@@ -96,3 +98,33 @@ def test_colours_are_kept_to_the_last_bit(config: Config, asset: Path, tmp_path:
     ended = train(still, tmp_path / "still").gaussians
     assert torch.equal(rows(ended, COLOR), rows(begun, COLOR))
     assert not torch.equal(rows(ended, GEOMETRY), rows(begun, GEOMETRY))
+
+
+@pytest.mark.slow
+def test_a_red_toy_becomes_blue_and_keeps_its_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the preset's own settings, from the true red toy, before a judge who wants to see a blue one."""
+    from toybox.assess import assess
+    from toybox.captions import parse
+    from toybox.splats import canonical
+
+    monkeypatch.chdir(tmp_path)
+    toy = canonical(parse("a red mushroom"))
+    red = GaussianModel(
+        {
+            "xyz": toy.means,
+            "f_dc": toy.shs,
+            "f_rest": torch.empty(len(toy), 0, 3),
+            "opacity": torch.logit(toy.opacities),
+            "scaling": toy.scales.log(),
+            "rotation": toy.rotations,
+        }
+    )
+    red.save_ply("red.ply")
+    flags = ["--quiet", "--save_video", "false", "--pretrained_model_path", "red.ply", "--text"]
+    config = configuration.load(["--opt", str(ROOT / "config/edit.yaml"), *flags, "a blue mushroom"])
+    assert assess(red, "a red mushroom", config).recognised > 0.9
+    assert assess(red, "a blue mushroom", config).recognised < 0.1
+    blue = train(config).gaussians
+    found = assess(blue, "a blue mushroom", config)
+    assert found.recognised > 0.9
+    assert found.chamfer < 1e-6
