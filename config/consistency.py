@@ -9,6 +9,13 @@ from config.camera_params import INIT_SHAPES, RANDOM_SHAPES
 from config.errors import ConfigError, show
 from config.schema import SECTIONS, TRAIN_TIMESTEPS, Config
 
+OF_KEPT: dict[str, tuple[str, ...]] = {
+    "nothing": (),
+    "geometry": ("relocate_interval", "max_scale", "lambda_alpha", "lambda_alpha_binary", "geo_iter"),
+    "color": ("min_color",),
+}
+"""Keys that change nothing but what is kept, and that are off where nobody asks for them."""
+
 
 def check(config: Config) -> None:
     """Raise ``ConfigError``, one sentence, if the start is not there or the method cannot run with its keys."""
@@ -24,6 +31,11 @@ def check(config: Config) -> None:
 
 
 def _check_start(config: Config) -> None:
+    if config.optimization.keep == "geometry" and config.model.pretrained_model_path is None:
+        raise ValueError(
+            "OptimizationParams.keep is 'geometry', but only an asset has one that is worth keeping: "
+            "--pretrained_model_path asset.ply"
+        )
     if config.resume is not None or config.start_checkpoint is not None:
         return
     label, path = "GenerateCamParams.init_shape", config.camera.init_shape
@@ -91,7 +103,9 @@ def idle(config: Config) -> list[str]:
     with_method = f"guidance_type {method}"
     variant = f"sctd_variant {params.sctd_variant}" if method == "sctd" else with_method
     papers_sctd = method == "sctd" and params.sctd_variant == "paper"
-    first = config.optimization.start_reset_iter
+    optimization, keep = config.optimization, config.optimization.keep
+    first = optimization.start_reset_iter
+    no_time = optimization.iterations <= first + 1
     shape, pretrained = config.camera.init_shape, config.model.pretrained_model_path is not None
     start = "pretrained_model_path" if pretrained else f"init_shape {shape}"
     tables = {
@@ -101,12 +115,16 @@ def idle(config: Config) -> list[str]:
             ("approximate", not params.approximate and not papers_sctd, variant),
             ("w_cp", (params.w_cp or 0) > 0 and papers_sctd, variant),
             ("cds_stage", params.cds_stage != "both" and method != "cds", with_method),
-            ("BEG", params.BEG and config.optimization.iterations <= first + 1, f"start_reset_iter {first}"),
+            ("BEG", params.BEG and keep == "color", "keep color"),
+            ("BEG", params.BEG and keep != "color" and no_time, f"start_reset_iter {first}"),
         ),
         "GenerateCamParams": (
             ("init_shape", shape not in INIT_SHAPES and pretrained, start),
             ("pointe_model", config.camera.pointe_model and (shape != "pointe" or pretrained), start),
             ("init_axes", config.camera.init_axes and (shape in RANDOM_SHAPES or pretrained), start),
+        ),
+        "OptimizationParams": tuple(
+            (key, getattr(optimization, key), f"keep {keep}") for key in OF_KEPT[keep]
         ),
     }
     return [

@@ -6,7 +6,18 @@ from typing import Annotated
 
 from pydantic import model_validator
 
-from config.keys import Flag, OptionalReal, OptionalWhole, Real, Section, Whole, key, numbers, sentence
+from config.keys import (
+    Flag,
+    OptionalReal,
+    OptionalWhole,
+    Real,
+    Section,
+    Whole,
+    key,
+    numbers,
+    one_of,
+    sentence,
+)
 
 _CLIP = "three numbers [first limit, last limit, iterations] of at least 0, or [] for none"
 
@@ -15,6 +26,11 @@ class OptimizationParams(Section):
     """Durations are iterations; learning rates are Adam's step per iteration in the parameter's own unit."""
 
     iterations: Whole = key(5000, "length of the run", ge=1, le=10_000_000)
+
+    keep: Annotated[str, one_of("nothing", "geometry", "color")] = key(
+        "nothing",
+        "what of the Gaussians stays as it is: all but the colours, or the colours, which copies inherit",
+    )
 
     # Learning rates: exponential from the first to the final one
     position_lr_init: Real = key(1.6e-4, "positions, at first, in world units", ge=0)
@@ -57,6 +73,14 @@ class OptimizationParams(Section):
     )
     max_scale: OptionalReal = key(
         None, "largest scale in world units, held after each step; null: none", gt=0
+    )
+
+    # Colours
+    min_color: OptionalReal = key(
+        None,
+        "least base colour, held after each step: below 0, black to the eye, no gradient comes; null: none",
+        gt=0,
+        le=1,
     )
 
     # Regularisers

@@ -1,4 +1,5 @@
-"""Brightness-Equalised Generation (GCS-BEG): colours that have grown too bright are pulled back towards grey."""
+"""Colours held in their range: too bright ones pulled back towards grey (Brightness-Equalised Generation, GCS-BEG), and
+black ones kept where gradients reach them."""
 
 from __future__ import annotations
 
@@ -8,7 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from scene.gaussian_model import COLOR, GaussianModel
 from scene.optimizer import GaussianOptimizer
+from utils.spherical_harmonics import rgb_to_dc
 
 if TYPE_CHECKING:
     from config.schema import OptimizationParams
@@ -34,7 +37,7 @@ def brightness(rgb: Tensor, alpha: Tensor, share: float) -> Tensor:
 
 def equalizes(params: OptimizationParams, step: int) -> bool:
     """Whether `equalize_brightness` is due after iteration `step`."""
-    return params.start_reset_iter < step < params.end_reset_iter
+    return params.keep != "color" and params.start_reset_iter < step < params.end_reset_iter
 
 
 @torch.no_grad()
@@ -45,6 +48,16 @@ def equalize_brightness(optimizer: GaussianOptimizer, of_views: Tensor, params: 
     Colour coefficients are multiplied by `reset_rate`, and Adam forgets their moments, which would bring the brightness back.
     """
     too_bright = torch.quantile(of_views, params.thresh) > params.lgt_thresh
-    for name in ("f_dc", "f_rest"):
+    for name in COLOR:
         optimizer.dim(name, params.reset_rate, too_bright)
     return too_bright
+
+
+@torch.no_grad()
+def lift_colors(model: GaussianModel, min_color: float) -> None:
+    """Raise every base colour, which is that of degree 0 alone, to at least `min_color`, in place.
+
+    The rasterizer shows channels below 0 as 0 and passes them no gradient: without harmonics above degree 0 such a channel
+    would stay as it is for ever. A quarter of the Gaussians of a red toy have a blue one.
+    """
+    model._features_dc.clamp_(min=rgb_to_dc(min_color))

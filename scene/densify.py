@@ -286,7 +286,8 @@ def bytes_per_gaussian(sh_degree: int, views: int) -> int:
 def grows(params: OptimizationParams, step: int) -> bool:
     """Whether `refine` may add Gaussians after iteration `step`."""
     return (
-        params.densify_from_iter < step < params.densify_until_iter
+        params.keep != "geometry"
+        and params.densify_from_iter < step < params.densify_until_iter
         and step % params.densification_interval == 0
     )
 
@@ -296,15 +297,17 @@ def refines(params: OptimizationParams, step: int) -> bool:
     return grows(params, step) or relocates(params, step) or resets(params, step)
 
 
+def relocates(params: OptimizationParams, step: int) -> bool:
+    """Whether `refine` moves faint Gaussians after iteration `step`."""
+    due = params.relocate_interval > 0 and step % params.relocate_interval == 0 and step < params.iterations
+    return due and params.keep != "geometry"
+
+
 def resets(params: OptimizationParams, step: int) -> bool:
     """Whether `refine` brings the opacities down after iteration `step`."""
     last = min(params.densify_until_iter, params.iterations)
-    return step < last and step % params.opacity_reset_interval == 0
-
-
-def relocates(params: OptimizationParams, step: int) -> bool:
-    """Whether `refine` moves faint Gaussians after iteration `step`."""
-    return params.relocate_interval > 0 and step % params.relocate_interval == 0 and step < params.iterations
+    due = step < last and step % params.opacity_reset_interval == 0
+    return due and params.keep != "geometry"
 
 
 def refine(
@@ -319,7 +322,7 @@ def refine(
 
     Clone, split and prune every `densification_interval` in (densify_from_iter, densify_until_iter);
     opacity resets every `opacity_reset_interval` until then; relocation every `relocate_interval`, if set. The last two not
-    after the last iteration, when nothing could settle any more.
+    after the last iteration, when nothing could settle any more. Where the geometry is kept, nothing is ever due.
     """
     cloned = parted = pruned = relocated = 0
     if grows(params, step):

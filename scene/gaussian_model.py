@@ -22,6 +22,10 @@ ATTRIBUTES = {
 }
 """Names of the parameter groups, as users of this family know them from TensorBoard, and our attributes."""
 
+COLOR = ("f_dc", "f_rest")
+GEOMETRY = ("xyz", "opacity", "scaling", "rotation")
+"""The groups by what they make of an asset; an opacity is a matter of where something is."""
+
 SH_STEP = 500
 """Iterations between two rises of the degree of the harmonics in use (3DGS uses 1000, LucidDreamer 500)."""
 

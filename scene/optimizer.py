@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from scene.gaussian_model import ATTRIBUTES, GaussianModel
+from scene.gaussian_model import ATTRIBUTES, COLOR, GEOMETRY, GaussianModel
 from utils.schedules import exponential, linear
 
 if TYPE_CHECKING:
     from config.schema import OptimizationParams
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+
+KEPT: dict[str, tuple[str, ...]] = {"nothing": (), "geometry": GEOMETRY, "color": COLOR}
+"""The groups that each value of `keep` gives no gradient, hence no update."""
 
 
 @dataclass(frozen=True)
@@ -31,22 +34,26 @@ class Update:
 class GaussianOptimizer:
     """One Adam (eps 1e-15) with a group for each parameter of `model`, whose rows it adds, keeps and resets.
 
-    `extent` is the size of the scene in world units; it scales the rates of the positions. All changes of the
-    number of Gaussians go through this object, so that model and Adam never disagree.
+    `extent` is the size of the scene in world units; it scales the rates of the positions. The groups that `params.keep`
+    names require no gradient from here on. All changes of the number of Gaussians go through this object, so that model and
+    Adam never disagree.
     """
 
     def __init__(self, model: GaussianModel, params: OptimizationParams, extent: float) -> None:
         self.model = model
         self.params = params
         self.extent = extent
+        self.kept = KEPT[params.keep]
+        for name in self.kept:
+            model.raw()[name].requires_grad_(False)
         groups = [{"params": [parameter], "name": name} for name, parameter in model.raw().items()]
         self.adam = torch.optim.Adam(groups, lr=0.0, betas=params.adam_betas, eps=1e-15, fused=True)
         self.set_rates(0)
 
     def rates(self, step: int) -> dict[str, float]:
-        """Learning rate of each group at iteration `step`; those of opacity and f_rest are constant."""
+        """Learning rate of each group at iteration `step`, 0 of what is kept; those of opacity and f_rest are constant."""
         p, last = self.params, self.params.iterations
-        return {
+        rates = {
             "xyz": self.extent * exponential(step, p.position_lr_init, p.position_lr_final, last),
             "f_dc": exponential(step, p.feature_lr, p.feature_lr_final, last),
             "f_rest": p.feature_lr / 20.0,
@@ -54,6 +61,7 @@ class GaussianOptimizer:
             "scaling": exponential(step, p.scaling_lr, p.scaling_lr_final, last),
             "rotation": exponential(step, p.rotation_lr, p.rotation_lr_final, last),
         }
+        return {**rates, **dict.fromkeys(self.kept, 0.0)}
 
     def set_rates(self, step: int) -> None:
         rates = self.rates(step)
@@ -146,7 +154,7 @@ class GaussianOptimizer:
         """Replace every parameter and its moments by ones with another number of rows; drops gradients."""
         for group in self.adam.param_groups:
             name, old = group["name"], group["params"][0]
-            parameter = nn.Parameter(new_tensor(name, old.detach()))
+            parameter = nn.Parameter(new_tensor(name, old.detach()), requires_grad=old.requires_grad)
             state = self.adam.state.pop(old, None)
             if state:
                 state.update({key: new_moment(name, state[key]) for key in MOMENTS})

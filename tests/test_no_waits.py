@@ -97,17 +97,25 @@ KEYS = {
     "lambda_alpha": 1.0,
     "lambda_alpha_binary": 1.0,
     "max_scale": 0.1,
+    "min_color": 0.1,
     "BEG": True,
     "start_reset_iter": 0,
     "densify_from_iter": 100,
 }
 
 
-@pytest.mark.parametrize("method", ["sds", "ism", "cds", "gcs", "sctd"])
+@pytest.mark.parametrize(
+    ("method", "keep"),
+    [
+        *((method, "nothing") for method in ("sds", "ism", "cds", "gcs", "sctd")),
+        ("sds", "geometry"),
+        ("sds", "color"),
+    ],
+)
 def test_an_iteration_waits_for_nothing(
-    tiny_config: Config, monkeypatch: pytest.MonkeyPatch, method: str
+    tiny_config: Config, monkeypatch: pytest.MonkeyPatch, method: str, keep: str
 ) -> None:
-    state = on_the_device(changed(tiny_config, guidance_type=method, **KEYS), monkeypatch)
+    state = on_the_device(changed(tiny_config, guidance_type=method, keep=keep, **KEYS), monkeypatch)
     with no_waits():
         for step in (1, 2, 3):
             iteration = training_step(state, step)

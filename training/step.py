@@ -13,7 +13,7 @@ from torch import Tensor
 from gaussian_renderer.regularize import binary_alpha, mean_alpha, mean_scale, tv
 from gaussian_renderer.training_views import TrainingViews, training_views
 from guidance import GuidanceOutput
-from scene.brightness import brightness, equalize_brightness, equalizes
+from scene.brightness import brightness, equalize_brightness, equalizes, lift_colors
 from scene.cameras import Cameras, sample, view_range_at
 from scene.densify import DensificationStats, cap_scales, refine, refines
 from training.faults import Noted
@@ -59,8 +59,10 @@ def training_step(state: Training, step: int) -> Iteration:
     if config.guidance.BEG and equalizes(params, step):
         bright = [brightness(part.seen.out.rgb, part.seen.out.alpha, params.thresh) for part in parts]
         dimmed = equalize_brightness(state.optimizer, ranks.all_views(torch.cat(bright), views), params)
-    if params.max_scale is not None:
+    if params.max_scale is not None and params.keep != "geometry":
         cap_scales(state.gaussians, params.max_scale)
+    if params.min_color is not None and params.keep != "color":
+        lift_colors(state.gaussians, params.min_color)
     first, sizes = parts[0], [len(part.seen.cameras) for part in parts]
     times = mean_of([part.guided.times for part in parts], sizes)
     diagnostics = mean_of([part.guided.diagnostics for part in parts], sizes)

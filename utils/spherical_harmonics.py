@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 from torch import Tensor
+
+Number = TypeVar("Number", float, Tensor)
 
 Y00 = 0.5 / math.sqrt(math.pi)
 """The constant harmonic of degree 0."""
@@ -23,7 +26,7 @@ def degree_of(num_harmonics: int) -> int:
     raise ValueError(f"{num_harmonics} harmonics per colour are given, but it must be 1, 4, 9 or 16 of them.")
 
 
-def rgb_to_dc(rgb: Tensor) -> Tensor:
+def rgb_to_dc(rgb: Number) -> Number:
     """Degree-0 coefficients of colours in [0, 1]; the rasterizer adds 0.5 to the sum of harmonics."""
     return (rgb - 0.5) / Y00
 

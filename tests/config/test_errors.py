@@ -102,6 +102,9 @@ BROKEN_FLAGS = [
     (["--init_shape", "no/a.glb"], "GenerateCamParams.init_shape|'no/a.glb'|no such file"),
     (["--init_shape", "long" * 999 + ".obj"], "GenerateCamParams.init_shape|no such file"),
     (["--pretrained_model_path", "no/a.ply"], "ModelParams.pretrained_model_path|'no/a.ply'|no such file"),
+    (["--keep", "geometry"], "OptimizationParams.keep|'geometry'|--pretrained_model_path asset.ply"),
+    (["--min_color", "0"], "OptimizationParams.min_color is 0|more than 0 and at most 1"),
+    (["--keep", "colour"], "OptimizationParams.keep|'colour'|nothing, geometry, color|is 'color'"),
 ]
 
 

@@ -165,16 +165,18 @@ def test_dump_is_complete_and_in_the_sections_of_the_files() -> None:
         assert list(content[section]) == keys_of(section)
 
 
-def test_ten_presets_and_the_quickstart() -> None:
-    assert len(PRESETS) == 11
-    assert {"bagel", "quickstart"} <= {file.stem for file in PRESETS}
+def test_ten_presets_the_quickstart_and_the_edit() -> None:
+    assert len(PRESETS) == 12
+    assert {"bagel", "quickstart", "edit"} <= {file.stem for file in PRESETS}
 
 
 @pytest.mark.parametrize("file", PRESETS, ids=lambda file: file.stem)
 def test_presets_load_silently_and_hold_differences_only(
-    file: Path, caplog: pytest.LogCaptureFixture
+    file: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    load(["--opt", str(file)])
+    asset = tmp_path / "asset.ply"
+    asset.touch()
+    load(["--opt", str(file), *(["--pretrained_model_path", str(asset)] if file.stem == "edit" else [])])
     assert caplog.messages == []
     defaults = yaml.safe_load(dump(Config()))
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -285,6 +287,34 @@ def test_keys_of_the_start_that_cannot_act_are_named(
         [f"GenerateCamParams.{told.replace('{file}', 'a.ply')} is accepted without effect."] if told else []
     )
     assert caplog.messages == expected
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (
+            "--keep geometry --relocate_interval 50",
+            "OptimizationParams.relocate_interval (50) with keep geometry",
+        ),
+        ("--keep geometry --max_scale 0.02", "OptimizationParams.max_scale (0.02) with keep geometry"),
+        ("--keep geometry --lambda_alpha 1", "OptimizationParams.lambda_alpha (1) with keep geometry"),
+        ("--keep geometry --geo_iter 5", "OptimizationParams.geo_iter (5) with keep geometry"),
+        ("--keep geometry --BEG", ""),
+        ("--keep geometry --min_color 0.1", ""),
+        ("--keep color --BEG", "GuidanceParams.BEG (true) with keep color"),
+        ("--keep color --BEG --iterations 9", "GuidanceParams.BEG (true) with keep color"),
+        ("--keep color --min_color 0.1", "OptimizationParams.min_color (0.1) with keep color"),
+        ("--keep color --relocate_interval 50 --max_scale 0.02 --lambda_alpha 1 --geo_iter 5", ""),
+        ("--keep nothing --relocate_interval 50 --BEG", ""),
+    ],
+)
+def test_keys_that_cannot_act_on_what_is_kept_are_named(
+    argv: str, told: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    asset = tmp_path / "asset.ply"
+    asset.touch()
+    load(["--opt", "config/bagel.yaml", "--pretrained_model_path", str(asset), *argv.split()])
+    assert caplog.messages == ([f"{told} is accepted without effect."] if told else [])
 
 
 @pytest.mark.parametrize("suffix", ["ply", "obj", "glb", "gltf", "stl", "PLY", "Glb"])

@@ -58,6 +58,15 @@ def test_flips_mirror_what_the_guidance_sees_and_nothing_else() -> None:
     assert torch.equal(mirrored.out.rgb, plain.out.rgb)
 
 
+@pytest.mark.parametrize("asked", [{"as_latent_ratio": 1.0}, {"geo_iter": 9}])
+def test_the_disparity_is_not_shown_where_the_geometry_is_kept(asked: dict[str, object]) -> None:
+    assert seen(**asked).geometry
+    assert seen(**asked, keep="color").geometry
+    kept = seen(**asked, keep="geometry")
+    assert not kept.geometry
+    assert torch.equal(kept.images, kept.out.rgb)
+
+
 def test_gradients_come_back_through_a_flip() -> None:
     def gradient(ratio: float) -> torch.Tensor:
         views = seen(flip_aug_ratio=ratio)

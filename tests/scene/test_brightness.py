@@ -1,4 +1,4 @@
-"""Brightness-Equalised Generation."""
+"""Brightness-Equalised Generation, and colours kept above black."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from config.schema import OptimizationParams
-from scene.brightness import brightness, equalize_brightness, equalizes
+from gaussian_renderer import render
+from scene.brightness import brightness, equalize_brightness, equalizes, lift_colors
+from scene.cameras import orbit
 from scene.gaussian_model import GaussianModel
 from scene.optimizer import MOMENTS, GaussianOptimizer
 
@@ -80,6 +82,7 @@ def test_colours_are_dimmed_where_the_views_quantile_is_above_the_threshold(
 
 def test_it_is_due_between_the_two_iterations() -> None:
     assert [step for step in range(30) if equalizes(PARAMS, step)] == list(range(11, 20))
+    assert not any(equalizes(PARAMS.model_copy(update={"keep": "color"}), step) for step in range(30))
 
 
 def test_training_goes_on_after_dimming() -> None:
@@ -90,3 +93,26 @@ def test_training_goes_on_after_dimming() -> None:
         parameter.grad = torch.ones_like(parameter)
     optimizer.step(16)
     assert bool((optimizer.model.raw()["f_dc"] < before).all())
+
+
+def test_lifted_colours_look_the_same_and_can_be_taught() -> None:
+    points = torch.rand(50, 3, generator=torch.Generator().manual_seed(2)) - 0.5
+    model = GaussianModel.from_points(points, torch.tensor([0.7, -0.05, -0.2]).expand(50, 3), 0)
+    camera = orbit([30.0], 75.0, 4.0, 0.5, 24, 24)
+
+    def taught() -> tuple[torch.Tensor, list[bool]]:
+        """The picture, and which channels a brighter one would reach."""
+        model._features_dc.grad = None
+        rgb = render(model, camera, torch.zeros(3)).rgb
+        rgb.sum().backward()
+        assert model._features_dc.grad is not None
+        return rgb.detach(), (model._features_dc.grad != 0).any(dim=0)[0].tolist()
+
+    red = model._features_dc.detach()[:, 0, 0].clone()
+    before, reached = taught()
+    assert reached == [True, False, False]
+    lift_colors(model, 0.002)
+    after, reached = taught()
+    assert reached == [True, True, True]
+    assert float((after - before).abs().max()) <= 0.002
+    assert torch.equal(model._features_dc.detach()[:, 0, 0], red)

@@ -9,10 +9,13 @@ import torch
 from config.schema import OptimizationParams
 from scene.densify import (
     DensificationStats,
+    Refinement,
     cap_scales,
     clone,
+    grows,
     prune,
     refine,
+    refines,
     relocate,
     reset_opacity,
     shared_opacity,
@@ -295,6 +298,24 @@ def test_the_last_iteration_resets_no_opacity() -> None:
     )
     done = [refine(*build([0.1], [0.9], params), params, step, MANY, rng()) for step in (200, 300)]
     assert [each.opacity_reset for each in done] == [True, False]
+
+
+def test_refine_leaves_a_geometry_that_is_kept_alone() -> None:
+    params = OptimizationParams(
+        keep="geometry",
+        densify_from_iter=0,
+        densification_interval=1,
+        opacity_reset_interval=2,
+        relocate_interval=1,
+    )
+    optimizer, stats = build([0.05, 0.5, 0.05], [0.5, 0.5, 0.001])
+    hot(stats, [0, 1])
+    before = optimizer.model.state_dict()
+    for step in range(1, 12):
+        assert not refines(params, step)
+        assert not grows(params, step)
+        assert refine(optimizer, stats, params, step, MANY, rng()) == Refinement()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in optimizer.model.state_dict().items())
 
 
 def test_the_same_seed_refines_the_same() -> None:

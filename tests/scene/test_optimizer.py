@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from config.schema import OptimizationParams
-from scene.gaussian_model import ATTRIBUTES, GaussianModel
+from scene.gaussian_model import ATTRIBUTES, COLOR, GEOMETRY, GaussianModel
 from scene.optimizer import MOMENTS, GaussianOptimizer
 
 PARAMS = OptimizationParams(iterations=1000, grad_clip=[])
@@ -119,6 +119,34 @@ def test_rates_follow_the_schedules() -> None:
     assert first["f_rest"] == last["f_rest"] == 5e-3 / 20
     train(optimizer, targets(optimizer.model), range(500, 501))
     assert {g["name"]: g["lr"] for g in optimizer.adam.param_groups} == middle
+
+
+@pytest.mark.parametrize(("keep", "groups"), [("nothing", ()), ("geometry", GEOMETRY), ("color", COLOR)])
+def test_what_is_kept_gets_no_gradient_and_no_update(keep: str, groups: tuple[str, ...]) -> None:
+    optimizer = build(params=PARAMS.model_copy(update={"keep": keep}))
+    goal, begun = targets(optimizer.model), optimizer.model.state_dict()
+    mask = torch.arange(12) != 3
+
+    def unchanged() -> set[str]:
+        return {name for name, p in optimizer.model.raw().items() if torch.equal(p, begun[name])}
+
+    train(optimizer, goal, range(1, 4))
+    assert unchanged() == {*groups}
+    # Rows that come and go change nothing of it.
+    optimizer.keep(mask)
+    rows = {name: tensor[:2] for name, tensor in begun.items()}
+    optimizer.append(rows)
+    begun, goal = (
+        {name: torch.cat([tensor[mask], tensor[:2]]) for name, tensor in of.items()} for of in (begun, goal)
+    )
+    train(optimizer, goal, range(4, 7))
+    assert unchanged() == {*groups}
+    assert set(optimizer.moments()) == set(ATTRIBUTES) - {*groups}
+    assert {name for name, rate in optimizer.rates(5).items() if rate == 0} == {*groups}
+
+
+def test_the_groups_are_all_there_are() -> None:
+    assert sorted((*COLOR, *GEOMETRY)) == sorted(ATTRIBUTES)
 
 
 def gradients_at_adam(optimizer: GaussianOptimizer, step: int) -> dict[str, float]:
