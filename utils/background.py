@@ -9,6 +9,25 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 
 
+def lone_thread(name: str) -> ThreadPoolExecutor:
+    """One thread whose tensors are computed by it alone.
+
+    A second team of OpenMP threads would make the first one's barriers sleep where they spin, and the loop half as fast on two
+    cores.
+    """
+    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+    # The setting is a thread's own once it has asked for it, but new threads take the last one made.
+    usual = torch.get_num_threads()
+    thread.submit(_compute_alone).result()
+    torch.set_num_threads(usual)
+    return thread
+
+
+def _compute_alone() -> None:
+    torch.get_num_threads()
+    torch.set_num_threads(1)
+
+
 class Background:
     """Jobs done one after the other by a thread of their own, while whoever hands them in goes on.
 
@@ -18,12 +37,7 @@ class Background:
 
     def __init__(self, most: int) -> None:
         self._most, self._held = most, 0
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="background")
-        # Alone: a second team of OpenMP threads would make the first one's barriers sleep where they spin, and the loop half as fast
-        # on two cores. The setting is a thread's own once it has asked for it, but new threads take the last one made.
-        usual = torch.get_num_threads()
-        self._thread.submit(_compute_alone).result()
-        torch.set_num_threads(usual)
+        self._thread = lone_thread("background")
         self._pending: deque[tuple[Future[None], int]] = deque()
 
     def submit(self, job: Callable[[], None], holds: int = 0) -> None:
@@ -53,8 +67,3 @@ class Background:
         self._held -= holds
         if not first.cancelled():
             first.result()
-
-
-def _compute_alone() -> None:
-    torch.get_num_threads()
-    torch.set_num_threads(1)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from config import Config
 from scene.gaussian_model import GaussianModel
+from utils.background import lone_thread
 from utils.device import HOST
 from utils.rotation import quaternion_to_matrix
 from utils.spherical_harmonics import dc_to_rgb
@@ -88,8 +89,8 @@ class LiveView:
         self._running = threading.Event()
         self._running.set()
         self._snapshot: Snapshot | None = None
-        self._thread = threading.Thread(target=self._serve, name="live view", daemon=True)
-        self._thread.start()
+        self._thread = lone_thread("live view")
+        self._thread.submit(self._serve)
 
     def after_step(
         self,
@@ -133,7 +134,7 @@ class LiveView:
         self._over.set()
         for event in (self._watched, self._taken, self._running):
             event.set()
-        self._thread.join()
+        self._thread.shutdown()
 
     def _serve(self) -> None:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,7 +29,7 @@ class Orbit:
     fovy: float
 
     @staticmethod
-    def of(position: Sequence[float], target: Sequence[float], fovy: float) -> Orbit:
+    def of(position: Iterable[float], target: Iterable[float], fovy: float) -> Orbit:
         """The camera at `position`; one that has come to its target looks down on it from hardly above."""
         x, y, z = (float(a) - float(b) for a, b in zip(position, target))
         across = math.hypot(x, y)

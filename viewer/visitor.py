@@ -211,7 +211,7 @@ class Visitor:
             for index, orbit in enumerate(orbits):
                 if self._gone.is_set():
                     raise OSError("the browser was closed")
-                self._progress.value = 100.0 * index / len(orbits)
+                self._progress.value = 100.0 * index / len(orbits)  # type: ignore[misc]  # It has a setter, which mypy misses.
                 yield torch.from_numpy(self._picture(orbit, look, *size)).permute(2, 0, 1) / 255
 
         self._progress.visible = True
