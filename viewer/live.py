@@ -7,6 +7,7 @@ their own. The browser draws the Gaussians itself, in the one colour that they h
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -84,13 +85,11 @@ class LiveView:
 
     def __init__(self, show: Callable[[Snapshot], None]) -> None:
         """show: gives a snapshot to all browsers, in a thread of its own."""
-        self._show = show
-        self._watched, self._wanted, self._taken, self._over = (threading.Event() for _ in range(4))
+        self._show, self._thread = show, lone_thread("live view")
+        self._watched = self._over = False
+        self._due = 0.0  # the next snapshot, by time.monotonic()
         self._running = threading.Event()
         self._running.set()
-        self._snapshot: Snapshot | None = None
-        self._thread = lone_thread("live view")
-        self._thread.submit(self._serve)
 
     def after_step(
         self,
@@ -99,12 +98,11 @@ class LiveView:
         logged: Mapping[str, float | Tensor],
         stopped: Callable[[], bool],
     ) -> float:
-        """Tell of an iteration, if it is wanted, and wait while the run is paused and not `stopped`; returns for how many
+        """Tell of an iteration, if it is time, and wait while the run is paused and not `stopped`; returns for how many
         seconds."""
-        if self._wanted.is_set():
-            self._wanted.clear()
-            self._snapshot = Snapshot.of(step, gaussians, logged)
-            self._taken.set()
+        if self._watched and not self._over and time.monotonic() >= self._due:
+            self._due = math.inf
+            self._thread.submit(self._tell, Snapshot.of(step, gaussians, logged))
         if self._running.is_set():
             return 0.0
         start = time.perf_counter()
@@ -117,44 +115,33 @@ class LiveView:
         return not self._running.is_set()
 
     def pause(self, paused: bool) -> None:
-        if paused and not self._over.is_set():
+        if paused and not self._over:
             self._running.clear()
         else:
             self._running.set()
 
     def watched(self, browsers: int) -> None:
         """So many browsers look. Without any, nothing is copied, and a paused run goes on: nobody could resume it."""
-        if browsers:
-            self._watched.set()
-        else:
-            self._watched.clear()
+        self._watched = browsers > 0
+        if not browsers:
             self.pause(False)
 
     def close(self) -> None:
-        self._over.set()
-        for event in (self._watched, self._taken, self._running):
-            event.set()
+        self._over = True
+        self.pause(False)
         self._thread.shutdown()
 
-    def _serve(self) -> None:
+    def _tell(self, snapshot: Snapshot) -> None:
+        start = time.thread_time()
         try:
-            while True:
-                self._watched.wait()
-                self._wanted.set()
-                self._taken.wait()
-                if self._over.is_set():
-                    return
-                self._taken.clear()
-                assert self._snapshot is not None
-                start = time.thread_time()
-                self._show(self._snapshot)
-                self._over.wait(max(INTERVAL, (time.thread_time() - start) / SHARE))
+            self._show(snapshot)
         # Whatever it is: the run goes on without, and nobody can pause it any more.
         except Exception as error:
-            self._over.set()
-            self._wanted.clear()
+            self._over = True
             self.pause(False)
             logger.warning("The view has ended (%s: %s): the run goes on.", type(error).__name__, error)
+        else:
+            self._due = time.monotonic() + max(INTERVAL, (time.thread_time() - start) / SHARE)
 
 
 @contextmanager
@@ -170,9 +157,9 @@ def live_view(config: Config) -> Iterator[LiveView | None]:
     with serving(config.view_port, config.guidance.text) as server:
         page = LivePage(server, Orbit.front(config), config.optimization.iterations)
         view = LiveView(page.show)
-        page.attach(view)
-        logger.info("Watch it at %s.", address_of(server))
         try:
+            page.attach(view)
+            logger.info("Watch it at %s.", address_of(server))
             yield view
         finally:
             view.close()

@@ -15,7 +15,8 @@ import torch
 from config import Config
 from scene.gaussian_model import GaussianModel
 from tests.changed import changed
-from tests.viewer.chromium import chromium, dismiss_notifications, opened, until
+from tests.viewer.chromium import chromium, dismiss_notifications, opened, pixels, until
+from tests.waits import DEVICE, no_waits
 from train import train
 from utils.rotation import quaternion_to_matrix
 from viewer import live
@@ -108,29 +109,43 @@ def test_nothing_is_copied_unless_a_browser_looks(monkeypatch: pytest.MonkeyPatc
     assert float(browsers.seen[0].logged["guidance/t"]) == 500
 
     view.watched(0)
-    # One may be asked for already.
-    time.sleep(0.05)
-    view.after_step(step, gaussians, {}, never)
-    time.sleep(0.05)
     copies.clear()
-    for later in range(step + 1, step + 100):
+    for later in range(step, step + 100):
         view.after_step(later, gaussians, {}, never)
+        time.sleep(0.001)
     assert not copies
     view.close()
 
 
+def test_a_snapshot_waits_for_nothing() -> None:
+    browsers, host = Browsers(), model()
+    raw = {name: torch.empty_like(tensor, device=DEVICE) for name, tensor in host.raw().items()}
+    view = LiveView(browsers.show)
+    view.watched(1)
+    with no_waits():
+        view.after_step(1, GaussianModel(raw), {"loss/guidance": torch.empty((), device=DEVICE)}, never)
+    view.close()
+    assert browsers.seen[0].raw["xyz"].device == DEVICE
+
+
+def test_what_browsers_see_is_computed_by_one_thread() -> None:
+    """A second team of OpenMP threads would slow the loop's own down."""
+    usual, found = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        browsers = Browsers()
+        view = LiveView(lambda snapshot: found.append(torch.get_num_threads()) or browsers.show(snapshot))
+        view.watched(1)
+        step_until_shown(view, browsers, model())
+        view.close()
+        assert found[0] == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(usual)
+
+
 def test_snapshots_come_less_often_where_they_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "SHARE", 0.005)
-    waits: list[float] = []
-
-    class Clock(threading.Event):
-        def wait(self, timeout: float | None = None) -> bool:
-            if timeout is not None:
-                waits.append(timeout)
-                return super().wait(0)
-            return super().wait()
-
-    monkeypatch.setattr(live.threading, "Event", Clock)
     browsers, gaussians = Browsers(), model()
 
     def slow(snapshot: Snapshot) -> None:
@@ -141,10 +156,10 @@ def test_snapshots_come_less_often_where_they_take_long(monkeypatch: pytest.Monk
 
     view = LiveView(slow)
     view.watched(1)
-    step_until_shown(view, browsers, gaussians)
+    began = time.monotonic()
     step_until_shown(view, browsers, gaussians)
     view.close()
-    assert waits[0] >= 0.02 / 0.005
+    assert view._due - began >= 0.02 / 0.005
 
 
 @pytest.mark.parametrize("ends_by", ["a click", "the last browser", "an interruption", "the end"])
@@ -250,6 +265,8 @@ def test_a_browser_sees_a_run_form_pauses_it_and_goes(
                 dismiss_notifications(page)
                 until(page, lambda picture: bool((picture[300:400, 300:500].min(-1) < 0.9).any()))
                 assert re.search(r"t \d+ · loss ", page.inner_text("body"))
+                first = pixels(page)[300:400, 300:500]
+                until(page, lambda picture: bool((abs(picture[300:400, 300:500] - first) > 0.05).any()))
                 page.get_by_role("button", name="Pause").click()
                 page.get_by_role("button", name="Resume").wait_for()
                 last = paused_at()
