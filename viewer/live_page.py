@@ -11,7 +11,7 @@ from viewer.live import LiveView, Snapshot, Splats
 from viewer.orbit import Orbit
 from viewer.server import LoopbackServer
 
-SHOWN = {"guidance/t": "t", "loss/guidance": "loss"}
+SHOWN = {"guidance/t": "t", "loss/guidance": "loss", "grad_norm/f_dc": "gradient of the colours"}
 """Logged values that the panel shows, and their names there."""
 
 
