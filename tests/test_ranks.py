@@ -148,6 +148,7 @@ def test_too_few_views_are_one_sentence(flags: list[str], tmp_path: Path) -> Non
     assert not list(tmp_path.rglob("config.yaml"))
 
 
+@pytest.mark.slow
 def test_a_signal_to_torchrun_keeps_the_run_and_two_processes_go_on(flags: list[str], tmp_path: Path) -> None:
     flags = [*flags, *DENSIFIED, "--iterations", "40"]
     whole = run("train.py", *flags, "--workspace", "whole", ranks=2, cwd=tmp_path)

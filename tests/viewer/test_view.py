@@ -10,6 +10,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -235,7 +236,11 @@ def test_two_browsers_do_not_disturb_each_other(browser: Browser, subject: Subje
 def test_the_command_serves_a_file_on_the_next_free_port_and_ends_on_ctrl_c(tmp_path: Path) -> None:
     two_balls().save_ply(tmp_path / "balls.ply")
     command = [sys.executable, str(ROOT / "view.py"), str(tmp_path / "balls.ply"), "--port", "8300"]
-    servers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    # Of a test in a shell's background, processes would inherit that Ctrl-C is ignored.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    servers = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=heed) for _ in range(2)
+    ]
     try:
         addresses = []
         for server in servers:
