@@ -93,6 +93,9 @@ def export(given: argparse.Namespace) -> None:
     suffixes = [suffix_of(path) for path in given.output]
     if any(suffix in MESHES for suffix in suffixes):
         needs_libraries()
+    for path in given.output:
+        # Before the work, which may take a minute.
+        path.parent.mkdir(parents=True, exist_ok=True)
     gaussians = load_asset(given.asset, resolve_device(given.device))
     for path, suffix in zip(given.output, suffixes):
         if suffix in SPLATS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,16 @@ def test_a_missing_library_is_told_before_anything_is_written(
     files = [str(tmp_path / "x.spz"), str(tmp_path / "x.glb")]
     assert export.main([str(ball), "-o", *files]) == 1
     assert capsys.readouterr().err == "export.py: a mesh needs xatlas: python -m pip install xatlas.\n"
+    assert not (tmp_path / "x.spz").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_the_work(
+    ball: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "load_asset", None)
+    (tmp_path / "file").touch()
+    assert export.main([str(ball), "-o", str(tmp_path / "x.spz"), str(tmp_path / "file/x.glb")]) == 1
+    assert re.fullmatch(r"export.py: .*file.*\n", capsys.readouterr().err)
     assert not (tmp_path / "x.spz").exists()
 
 
