@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from exporting.axes import parse_axes
 from exporting.formats import MESHES, SPLATS, suffix_of, write_mesh, write_splats
-from exporting.source import load_asset
+from scene.asset import load_asset
 from utils.device import resolve_device
 
 if TYPE_CHECKING:

@@ -30,8 +30,8 @@ from exporting.formats import write_mesh
 from exporting.mesh.build import MeshOptions, build_mesh
 from exporting.mesh.raster import cover, nearest
 from exporting.mesh.views import project
-from exporting.source import load_asset
 from gaussian_renderer import Gaussians, render
+from scene.asset import load_asset
 from scene.cameras import Cameras, orbit
 from utils.media import Row, rows_sheet, write_jpeg
 

@@ -129,6 +129,20 @@ class RunFolder:
     def point_cloud(self, step: int) -> Path:
         return self.root / "point_cloud" / f"iteration_{step}" / "point_cloud.ply"
 
+    def newest_gaussians(self) -> Path:
+        """The asset, or of a run without one its last point cloud. Raises FileNotFoundError, one sentence, if there is none."""
+        if self.asset.is_file():
+            return self.asset
+        files = self.root.glob("point_cloud/iteration_*/point_cloud.ply")
+        steps = ((re.fullmatch(r"iteration_(\d{1,9})", file.parent.name), file) for file in files)
+        saved = [(int(step[1]), file) for step, file in steps if step is not None]
+        if not saved:
+            raise FileNotFoundError(
+                f"{str(self.root)!r} holds no Gaussians yet: give a run's folder that has a save/asset.ply or "
+                "a point_cloud/iteration_N, or a .ply file."
+            )
+        return max(saved)[1]
+
     def train_picture(self, step: int) -> Path:
         return self.root / "train_process" / f"iteration_{step}.png"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 
 import config as configuration
 from gaussian_renderer.showcase import Solid
-from scene.gaussian_model import GaussianModel
+from scene.asset import load_asset
 from utils.run_folder import RunFolder
 from viewer.orbit import Orbit
 from viewer.picture import activated
@@ -39,35 +38,14 @@ def open_subject(path: Path, device: torch.device) -> Subject:
     Raises OSError and ValueError, ConfigError among them, one sentence each.
     """
     if not path.is_dir():
-        gaussians = _load(path, device)
+        gaussians = activated(load_asset(path, device))
         return Subject(path.stem, gaussians, _facing(gaussians), white=True)
     run = RunFolder(path)
     if not run.config.is_file():
         raise ValueError(f"{path} holds no {run.config.name}, but it must be a run's folder or a PLY file.")
     config = configuration.of_file(run.config)
-    gaussians = _load(_latest(run), device)
+    gaussians = activated(load_asset(path, device))
     return Subject(config.guidance.text, gaussians, Orbit.front(config), config.model.white_background)
-
-
-def _load(path: Path, device: torch.device) -> Solid:
-    gaussians = GaussianModel.load_ply(path, device)
-    if not len(gaussians):
-        raise ValueError(f"{path} holds no Gaussians, so there is nothing to see.")
-    return activated(gaussians)
-
-
-def _latest(run: RunFolder) -> Path:
-    """The asset, or the last point cloud of a run without."""
-    if run.asset.exists():
-        return run.asset
-    clouds = {
-        int(number[1]): path
-        for path in run.root.glob("point_cloud/iteration_*/point_cloud.ply")
-        if (number := re.fullmatch(r"iteration_(\d+)", path.parent.name))
-    }
-    if not clouds:
-        raise ValueError(f"{run.root} has saved no Gaussians yet: wait, or use train.py --view.")
-    return clouds[max(clouds)]
 
 
 def _facing(gaussians: Solid) -> Orbit:

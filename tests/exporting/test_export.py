@@ -11,7 +11,7 @@ import torch
 
 import export
 from exporting.mesh.textured import TexturedMesh
-from exporting.source import load_asset
+from scene.asset import load_asset
 from scene.gaussian_model import GaussianModel
 from tests.exporting.assets import on_surface, random_gaussians, spiral
 from utils.run_folder import RunFolder
@@ -57,7 +57,7 @@ def test_a_run_gives_its_last_gaussians(tmp_path: Path) -> None:
     ("asset", "arguments", "words"),
     [
         ("missing.ply", "-o x.glb", "'{0}/missing.ply' is not there"),
-        ("empty", "-o x.glb", "'{0}/empty' holds no Gaussians: give a run's folder"),
+        ("empty", "-o x.glb", "'{0}/empty' holds no Gaussians yet: give a run's folder"),
         ("none.ply", "-o x.spz", "'{0}/none.ply' holds no Gaussians, but an asset has at least 1."),
         ("text.ply", "-o x.ply", "cannot be read as a PLY file"),
         ("ball.ply", "-o x.stl", "the output is 'x.stl', but its name must end in one of"),

@@ -64,7 +64,7 @@ def test_a_file_fills_the_picture_wherever_it_is(
 
 
 def test_what_is_not_there_is_told(run: RunFolder, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="has saved no Gaussians yet"):
+    with pytest.raises(FileNotFoundError, match="holds no Gaussians yet"):
         open_subject(run.root, HOST)
     with pytest.raises(
         ValueError, match=r"holds no config\.yaml, but it must be a run's folder or a PLY file"
