@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gaussian_renderer import Gaussians, render
+from gaussian_renderer.activated import Activated
 from scene.cameras import Cameras
 from utils.device import HOST
 from utils.media import Pixels, depth_image, depth_span, to_pixels
@@ -80,31 +81,16 @@ def _renders(
         yield rgb.clamp(0, 1), depth, alpha
 
 
-@dataclass(frozen=True)
-class Solid:
-    """Gaussians, some more opaque and smaller than they are: see `solid`."""
-
-    sh_degree: int
-    means: Tensor
-    scales: Tensor
-    rotations: Tensor
-    opacities: Tensor
-    shs: Tensor
-
-
 @torch.no_grad()
-def solid(gaussians: Gaussians) -> Solid:
+def solid(gaussians: Gaussians) -> Activated:
     """The same Gaussians so that their shape is seen: the most opaque one becomes opaque, the others in proportion.
 
     What gets much more opaque, as a start of one faint opacity does, also gets smaller, by a third at most: its Gaussians
     overlap so far that together they would look fatter than they are. A finished asset stays as it is.
     """
     strength = gaussians.opacities.max().clamp_min(1e-6)
-    return Solid(
-        sh_degree=gaussians.sh_degree,
-        means=gaussians.means,
+    return replace(
+        Activated.of(gaussians),
         scales=gaussians.scales * strength.clamp_min(2 / 3),
-        rotations=gaussians.rotations,
         opacities=gaussians.opacities / strength,
-        shs=gaussians.shs,
     )

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from gaussian_renderer import Gaussians, render
-from gaussian_renderer.showcase import Solid
+from gaussian_renderer.activated import Activated
 from scene.cameras import Cameras
 from utils.media import depth_image, to_uint8
 
@@ -30,20 +30,7 @@ class Look:
 
 
 @torch.no_grad()
-def activated(gaussians: Gaussians, keep: torch.Tensor | slice = slice(None)) -> Solid:
-    """The Gaussians that `keep` names, activated once for many pictures."""
-    return Solid(
-        sh_degree=gaussians.sh_degree,
-        means=gaussians.means[keep].detach(),
-        scales=gaussians.scales[keep].detach(),
-        rotations=gaussians.rotations[keep].detach(),
-        opacities=gaussians.opacities[keep].detach(),
-        shs=gaussians.shs[keep].detach(),
-    )
-
-
-@torch.no_grad()
-def filtered(gaussians: Gaussians, look: Look) -> Solid:
+def filtered(gaussians: Gaussians, look: Look) -> Activated:
     """The Gaussians that a look leaves, in their order."""
     keep = gaussians.opacities[:, 0] >= look.least_opacity
     size = gaussians.scales.amax(dim=1)
@@ -51,7 +38,7 @@ def filtered(gaussians: Gaussians, look: Look) -> Solid:
         rank = torch.empty_like(size, dtype=torch.long)
         rank[size.argsort()] = torch.arange(len(size), device=size.device)
         keep &= rank < look.largest * len(size)
-    return activated(gaussians, keep)
+    return Activated.of(gaussians, keep)
 
 
 @torch.no_grad()

@@ -9,11 +9,10 @@ from pathlib import Path
 import torch
 
 import config as configuration
-from gaussian_renderer.showcase import Solid
+from gaussian_renderer.activated import Activated
 from scene.asset import load_asset
 from utils.run_folder import RunFolder
 from viewer.orbit import Orbit
-from viewer.picture import activated
 
 FOVY = 0.6
 """Radians, for files that say nothing of cameras."""
@@ -26,7 +25,7 @@ class Subject:
     """title: the prompt, or the file's name; front: the view from there; white: whether the background is, or else black."""
 
     title: str
-    gaussians: Solid
+    gaussians: Activated
     front: Orbit
     white: bool
 
@@ -38,17 +37,17 @@ def open_subject(path: Path, device: torch.device) -> Subject:
     Raises OSError and ValueError, ConfigError among them, one sentence each.
     """
     if not path.is_dir():
-        gaussians = activated(load_asset(path, device))
+        gaussians = Activated.of(load_asset(path, device))
         return Subject(path.stem, gaussians, _facing(gaussians), white=True)
     run = RunFolder(path)
     if not run.config.is_file():
         raise ValueError(f"{path} holds no {run.config.name}, but it must be a run's folder or a PLY file.")
     config = configuration.of_file(run.config)
-    gaussians = activated(load_asset(path, device))
+    gaussians = Activated.of(load_asset(path, device))
     return Subject(config.guidance.text, gaussians, Orbit.front(config), config.model.white_background)
 
 
-def _facing(gaussians: Solid) -> Orbit:
+def _facing(gaussians: Activated) -> Orbit:
     """From the front, a little above, as far off as all but a few Gaussians need to be seen."""
     center = gaussians.means.median(dim=0).values
     distance = (gaussians.means - center).norm(dim=1) + gaussians.scales.amax(dim=1)

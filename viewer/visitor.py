@@ -14,7 +14,7 @@ import viser
 from PIL import Image
 from torch import Tensor
 
-from gaussian_renderer.showcase import Solid
+from gaussian_renderer.activated import Activated
 from utils.media import write_video
 from utils.run_folder import slug
 from viewer.orbit import Orbit, around, cameras_at, path
@@ -39,7 +39,7 @@ class Visitor:
         self._changed.set()
         self._views: list[Orbit] = []
         self._turn, self._pixel_seconds = 0.0, 1e-6
-        self._chosen: tuple[tuple[float, float], Solid] | None = None
+        self._chosen: tuple[tuple[float, float], Activated] | None = None
         self._build_panel()
         client.camera.on_update(lambda _: self._changed.set())
         threading.Thread(target=self._draw_until_gone, name="visitor", daemon=True).start()
@@ -119,7 +119,7 @@ class Visitor:
             largest=self._largest.value / 100,
         )
 
-    def _gaussians(self, look: Look) -> Solid:
+    def _gaussians(self, look: Look) -> Activated:
         """Those that the filters leave: the same tensors as long as the filters stay."""
         key = (look.least_opacity, look.largest)
         if self._chosen is None or self._chosen[0] != key:

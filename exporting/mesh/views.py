@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gaussian_renderer import Gaussians, render
+from gaussian_renderer.activated import Activated
 from scene.cameras import Cameras, orbit
 
 FIELD_OF_VIEW = math.radians(25.0)
@@ -49,30 +50,6 @@ class Box:
     def radius(self) -> float:
         """Of the ball around it."""
         return float((self.high - self.low).norm()) / 2
-
-
-@dataclass(frozen=True)
-class Part:
-    """Some of the Gaussians of a model."""
-
-    sh_degree: int
-    means: Tensor
-    scales: Tensor
-    rotations: Tensor
-    opacities: Tensor
-    shs: Tensor
-
-    @staticmethod
-    def of(gaussians: Gaussians, rows: Tensor) -> Part:
-        """Those that `rows`, [N] truth values, names."""
-        return Part(
-            gaussians.sh_degree,
-            gaussians.means[rows],
-            gaussians.scales[rows],
-            gaussians.rotations[rows],
-            gaussians.opacities[rows],
-            gaussians.shs[rows],
-        )
 
 
 @torch.no_grad()
@@ -137,7 +114,7 @@ def front_depth(gaussians: Gaussians, camera: Cameras) -> Tensor:
     depth = torch.full((camera.height, camera.width), torch.inf, device=background.device)
     covered: Tensor | None = None
     for _ in range(1 + FRONT_PASSES):
-        part = Part.of(gaussians, place.z <= depth.flatten()[pixel])
+        part = Activated.of(gaussians, place.z <= depth.flatten()[pixel])
         out = render(part, camera, background)
         alpha = out.alpha[0, 0]
         solid = alpha >= 0.5

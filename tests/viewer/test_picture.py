@@ -8,10 +8,11 @@ import torch
 
 from config import Config
 from gaussian_renderer import render
+from gaussian_renderer.activated import Activated
 from scene.gaussian_model import GaussianModel
 from utils.media import depth_image, to_uint8
 from viewer.orbit import Orbit, cameras_at
-from viewer.picture import Look, activated, filtered, picture
+from viewer.picture import Look, filtered, picture
 
 CAMERAS = cameras_at([Orbit.front(Config()).turned(40)], 48, 32)
 
@@ -32,14 +33,14 @@ def model() -> GaussianModel:
 
 def test_activated_gaussians_look_the_same() -> None:
     background = torch.zeros(3)
-    one, other = (render(each, CAMERAS, background).rgb for each in (model(), activated(model())))
+    one, other = (render(each, CAMERAS, background).rgb for each in (model(), Activated.of(model())))
     assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("least", [0.0, 0.3, 0.6, 1.0])
 @pytest.mark.parametrize("largest", [0.0, 0.25, 1.0])
 def test_filters_leave_the_opaque_and_the_small(least: float, largest: float) -> None:
-    gaussians = activated(model())
+    gaussians = Activated.of(model())
     left = filtered(gaussians, Look(least_opacity=least, largest=largest))
     sizes = gaussians.scales.amax(1)
     bound = sizes.sort().values[: round(largest * 40)]
@@ -51,7 +52,7 @@ def test_filters_leave_the_opaque_and_the_small(least: float, largest: float) ->
 
 
 def test_pictures_are_the_renderers() -> None:
-    gaussians, background = activated(model()), (0.2, 0.4, 0.6)
+    gaussians, background = Activated.of(model()), (0.2, 0.4, 0.6)
     out = render(gaussians, CAMERAS, torch.tensor(background), sh_degree=1, scale_modifier=0.5)
     expected = {
         "colour": out.rgb[0],
@@ -64,7 +65,7 @@ def test_pictures_are_the_renderers() -> None:
 
 
 def test_nothing_left_is_the_background() -> None:
-    nothing = filtered(activated(model()), Look(largest=0.0))
+    nothing = filtered(Activated.of(model()), Look(largest=0.0))
     found = picture(nothing, CAMERAS, Look(background=(1.0, 0.0, 0.0)))
     assert found.shape == (32, 48, 3)
     assert (found == (255, 0, 0)).all()

@@ -19,13 +19,14 @@ import torch
 from PIL import Image
 from playwright.sync_api import Browser, Download, Page
 
+from gaussian_renderer.activated import Activated
 from scene.gaussian_model import GaussianModel
 from tests.viewer.chromium import choose, chromium, control, dismiss_notifications, opened, set_to, until
 from utils.media import count_frames
 from utils.spherical_harmonics import rgb_to_dc
 from viewer.orbit import Orbit, cameras_at
 from viewer.page import showing
-from viewer.picture import Look, activated, picture
+from viewer.picture import Look, picture
 from viewer.subject import Subject
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +55,7 @@ def two_balls() -> GaussianModel:
 
 @pytest.fixture(scope="module")
 def subject() -> Subject:
-    return Subject("two balls", activated(two_balls()), FRONT, white=True)
+    return Subject("two balls", Activated.of(two_balls()), FRONT, white=True)
 
 
 @pytest.fixture(scope="module")
