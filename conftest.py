@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import settings
 
 # Tests that run side by side share the cores: read by torch's threads, before torch is there.
@@ -11,3 +12,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # How long an example takes says nothing about whether it is right.
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU where torch can use none."""
+    needing = [item for item in items if item.get_closest_marker("gpu")]
+    if not needing:
+        return
+    import torch
+
+    if not torch.cuda.is_available() or torch.version.cuda is None:
+        for item in needing:
+            item.add_marker(pytest.mark.skip(reason="needs a GPU"))

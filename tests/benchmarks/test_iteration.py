@@ -296,7 +296,7 @@ def test_wrong_flags_are_told(flags: list[str], said: str, capsys: pytest.Captur
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_waits_are_counted() -> None:
     device = torch.device("cuda")
     ones = torch.ones(10, device=device)

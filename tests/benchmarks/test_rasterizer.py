@@ -231,7 +231,7 @@ def test_gsplat_on_cuda_is_asked_for_the_same_picture(monkeypatch: pytest.Monkey
     assert found["images"] == 3
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_ours_on_cuda_agrees_also_when_replayed() -> None:
     for peer in peers("cuda", [])[:2]:
         found = measure.figures(peer, replace(JOB, device="cuda"))

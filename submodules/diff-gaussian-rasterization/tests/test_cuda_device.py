@@ -11,9 +11,7 @@ from torch import Tensor
 
 from diff_gaussian_rasterization import GaussianRasterizationSettings, GaussianRasterizer, rasterize
 
-pytestmark = pytest.mark.skipif(
-    not torch.cuda.is_available() or torch.version.cuda is None, reason="needs a CUDA GPU"
-)
+pytestmark = pytest.mark.gpu
 
 
 def _on_device(scene: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from diff_gaussian_rasterization import RasterOutput, rasterize
 
 RENDERER = Path(__file__).parent / "lucid_style" / "renderer.py"
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 WIDTH, HEIGHT = 56, 44
 
 

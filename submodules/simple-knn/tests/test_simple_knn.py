@@ -71,7 +71,7 @@ def test_gradients_are_not_followed() -> None:
     assert not distCUDA2(points).requires_grad
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.gpu
 def test_the_result_is_where_the_points_are() -> None:
     points = NORMAL.float().cuda()
     assert distCUDA2(points).device == points.device
