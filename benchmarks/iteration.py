@@ -33,7 +33,7 @@ import guidance
 from config import Config
 from guidance import METHODS, StableDiffusionPrior
 from hardware import hardware
-from iterations.measure import WAYS, Job, Row, measure
+from iterations.measure import WAYS, Job, Row, measure, ways_of
 from iterations.sd21 import RandomPrior
 from iterations.watch import PARTS
 from iterations.work import Work, matrix_peak, work_of
@@ -78,7 +78,7 @@ def measured(arguments: argparse.Namespace, prior: StableDiffusionPrior, work: W
     job = Job(arguments.blocks, arguments.block)
     for method, prompting, views in product(arguments.guidance, arguments.prompting, arguments.views):
         config = config_of(arguments, method, prompting, views)
-        for way in WAYS:
+        for way in ways_of(method):
             yield measure(config, prior, way, job, work)
 
 

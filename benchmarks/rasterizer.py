@@ -9,9 +9,9 @@ from a CUDA graph; our twin; gsplat; Inria's, if a folder with its compiled pack
 `pip install --target FOLDER --no-deps --no-build-isolation` of its checkout makes one, for it cannot be installed
 beside ours, whose name it shares.
 
-The scenes are described in benchmarks/rasterizers/scene.py. Every line is measured in a process of its own: medians in
-milliseconds of forward, backward and both, and both as a multiple of ours in the scene's first line; the peak of
-memory above the inputs; how many of rgb, depth and alpha there were with gradients; and, to tell that all lines did
+The scenes are described in benchmarks/rasterizers/scene.py. Every line is measured in a process of its own, or with
+--one-process all in one, which starts faster and lasts as long as no peer crashes: medians in milliseconds of forward,
+backward and both, and both as a multiple of ours in the scene's first line; on CUDA, of the host until it had launched both; the peak of memory above the inputs; how many of rgb, depth and alpha there were with gradients; and, to tell that all lines did
 the same, rgb's PSNR and the largest relative difference of a gradient, against our portable CPU build.
 """
 
@@ -27,7 +27,7 @@ import torch
 
 from hardware import hardware
 from rasterizers import peers
-from rasterizers.measure import Job, Row, measure
+from rasterizers.measure import Case, Job, Row, measure, measure_here
 
 COLUMNS = {
     "views": 5,
@@ -39,6 +39,7 @@ COLUMNS = {
     "backward": 9,
     "both": 9,
     "x ours": 7,
+    "host": 7,
     "MiB": 7,
     "images": 6,
     "PSNR": 5,
@@ -63,6 +64,7 @@ def cells(row: Row, ours: float | None) -> tuple[str, ...]:
         number(row.backward, 2),
         number(row.total, 2),
         "" if ours is None else number(row.total / ours, 2),
+        number(row.host, 2),
         number(row.memory, 0),
         str(row.images),
         number(row.psnr, 0),
@@ -93,8 +95,9 @@ def measured(arguments: argparse.Namespace) -> Iterator[Row]:
             arguments.threads,
             arguments.repeats,
         )
+        case = Case.of(job) if arguments.one_process else None
         for peer in found:
-            yield measure(peer, job)
+            yield measure(peer, job) if case is None else measure_here(peer, job, case)
 
 
 def show(rows: Iterator[Row]) -> None:
@@ -133,6 +136,7 @@ def parse() -> argparse.Namespace:
         metavar="WORD",
         help="the first line, and those with a WORD in their names",
     )
+    parser.add_argument("--one-process", action="store_true", help="start no process for each line")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     found = parser.parse_args()
     if found.device == "cuda" and not torch.cuda.is_available():

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -78,7 +79,7 @@ def write_folder(model: StableDiffusion, path: Path, *, sample_size: int | None 
     return path
 
 
-def filled(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+def filled(make: Callable[[], nn.Module], seed: int) -> Any:
     """A network in half precision with weights of about the usual sizes, different everywhere, in seconds."""
     with torch.device("meta"):
         network = make()

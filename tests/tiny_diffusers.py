@@ -22,7 +22,9 @@ def write_tokenizer(folder: Path, *, length: int = MAX_TOKENS, pairs: int = 0) -
     merges = list(islice(product(letters, letters), pairs))
     pieces = [*letters, *(letter + "</w>" for letter in letters), *map("".join, merges), START, END]
     tokenizer = CLIPTokenizer(
-        vocab={piece: index for index, piece in enumerate(pieces)}, merges=merges, model_max_length=length
+        vocab={piece: index for index, piece in enumerate(pieces)},
+        merges=merges,  # type: ignore[arg-type]
+        model_max_length=length,
     )
     tokenizer.save_pretrained(folder)
     return tokenizer

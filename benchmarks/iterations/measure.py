@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -22,10 +23,22 @@ from .clock import Clock
 from .watch import WHOLE, milliseconds, views_rendered_one_by_one, watched
 from .work import Work, tera
 
-WAYS = ("ours", "plain, rendered one by one", "plain, view by view")
+OURS, ONE_BY_ONE, VIEW_BY_VIEW, RELEASED = WAYS = (
+    "ours",
+    "plain, rendered one by one",
+    "plain, view by view",
+    "as released",
+)
 """ours: as train.py does it. Plain: the same networks in the same precision, but neither compiled nor fitted to the memory;
 with a rasterizer call for every view and the guidance of all views at once, as in the originals' loops, or with the whole
-iteration view by view, as theirs is with one view in a batch."""
+iteration view by view, as theirs is with one view in a batch. As released: SegmentDreamer's loop in shape, rendered one by
+one with a wait for each view's count, its code's 5 evaluations per view, cuDNN's deterministic algorithms, and a look at
+the loss in every iteration."""
+
+
+def ways_of(method: str) -> tuple[str, ...]:
+    """Those that there are: only SCTD's released code computes something else."""
+    return WAYS if method == "sctd" else WAYS[:-1]
 
 
 @dataclass(frozen=True)
@@ -92,12 +105,13 @@ def figures(config: Config, prior: StableDiffusionPrior, way: str, job: Job, wor
     memory = PeakMemory(prior.device.type)
     clock = Clock(prior.device)
     found = []
-    with views_rendered_one_by_one() if way == WAYS[1] else nullcontext(), watched(state, clock):
+    with way_of(way), watched(state, clock):
         for step in (1, 2):  # to warm up
             iterate(state, step)
         for steps in job.steps(config.optimization.iterations):
             clock.spans.clear()
-            evaluations = [float(iterate(state, step)["guidance/unet_evals_per_view"]) for step in steps]
+            numbers = [iterate(state, step, look=way == RELEASED) for step in steps]
+            evaluations = [float(each["guidance/unet_evals_per_view"]) for each in numbers]
             clock.wait()
             settle(state)
             each = len(steps)
@@ -107,7 +121,8 @@ def figures(config: Config, prior: StableDiffusionPrior, way: str, job: Job, wor
             )
             found.append((times, evaluations, len(asked) / each, sum(asked) / each, sum(encoded) / each))
         held = memory.peak()
-        waits = host_waits(lambda: iterate(state, config.optimization.iterations), prior.device)
+        last = config.optimization.iterations
+        waits = host_waits(lambda: iterate(state, last, look=way == RELEASED), prior.device)
     found.sort(key=lambda block: block[0][WHOLE])
     times, evaluations, calls, latents, images = found[len(found) // 2]
     whole = times.pop(WHOLE)
@@ -128,27 +143,43 @@ def figures(config: Config, prior: StableDiffusionPrior, way: str, job: Job, wor
 
 
 def assembled(config: Config, prior: StableDiffusionPrior, way: str) -> Training:
-    """A run at its start, whose prior is this one, or for the plain ways its networks uncompiled."""
-    if way != WAYS[0]:
-        prior, config = prior.uncompiled(), _without_compiling(config)
+    """A run at its start, whose prior is this one, or for the other ways its networks uncompiled."""
+    if way != OURS:
+        variant = "released" if way == RELEASED else config.guidance.sctd_variant
+        prior, config = prior.uncompiled(), _changed(config, compile=False, sctd_variant=variant)
     with (
         patch.object(guidance, "load_prior", lambda config, device: prior),
         patch.object(prior, "free_text_encoder"),
     ):
         state = assemble(config)
-    if way != WAYS[0]:
-        state.counts.views_at_once = 1 if way == WAYS[2] else None
+    if way != OURS:
+        state.counts.views_at_once = 1 if way == VIEW_BY_VIEW else None
         state.counts.encode_singly = prior.encode_singly = False
     return state
 
 
-def _without_compiling(config: Config) -> Config:
-    return config.model_copy(update={"guidance": config.guidance.model_copy(update={"compile": False})})
+def _changed(config: Config, **keys: Any) -> Config:
+    return config.model_copy(update={"guidance": config.guidance.model_copy(update=keys)})
 
 
-def iterate(state: Training, step: int) -> dict[str, float | torch.Tensor]:
-    """An iteration's numbers, before the look at what it found that the loop takes every few of them."""
-    return training.step.training_step(state, step).numbers
+@contextmanager
+def way_of(way: str) -> Iterator[None]:
+    """How the views are rendered, and which algorithms cuDNN may take."""
+    with ExitStack() as stack:
+        if way in (ONE_BY_ONE, RELEASED):
+            stack.enter_context(views_rendered_one_by_one(waiting=way == RELEASED))
+        if way == RELEASED:
+            stack.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True))
+        yield
+
+
+def iterate(state: Training, step: int, *, look: bool = False) -> dict[str, float | torch.Tensor]:
+    """An iteration's numbers, before the look at what it found that the loop takes every few of them. look: wait for the
+    loss, as a progress bar that shows it does."""
+    numbers = training.step.training_step(state, step).numbers
+    if look:
+        float(numbers["loss/guidance"])
+    return numbers
 
 
 def host_waits(run: Callable[[], object], device: torch.device) -> int | None:

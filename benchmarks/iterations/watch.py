@@ -94,16 +94,19 @@ def milliseconds(spans: list[Span]) -> dict[str, float]:
 
 
 @contextmanager
-def views_rendered_one_by_one() -> Iterator[None]:
-    """A rasterizer call for every view, as the originals' loops make."""
+def views_rendered_one_by_one(*, waiting: bool = False) -> Iterator[None]:
+    """A rasterizer call for every view, as the originals' loops make. waiting: the host waits for a number of each view, as
+    it does for a rasterizer that asks how much room its lists need."""
     batched = gaussian_renderer.rasterize
     by_view = ("viewmats", "focals", "principals", "background")
 
     def rasterize(*args: Any, **kwargs: Any) -> RasterOutput:
-        outs = [
-            batched(*args, **{**kwargs, **{name: kwargs[name][view : view + 1] for name in by_view}})
-            for view in range(len(kwargs["viewmats"]))
-        ]
+        outs = []
+        for view in range(len(kwargs["viewmats"])):
+            of_view = {name: kwargs[name][view : view + 1] for name in by_view}
+            outs.append(batched(*args, **{**kwargs, **of_view}))
+            if waiting:
+                int(outs[-1].counts[0, 0])
         stacked = {
             field.name: torch.cat([getattr(out, field.name) for out in outs])
             for field in fields(RasterOutput)

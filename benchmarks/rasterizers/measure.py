@@ -1,4 +1,4 @@
-"""Times one peer on one scene, in a process of its own: nothing that another left behind, no failure that spreads."""
+"""Times peers on scenes, each in a process of its own or all in this one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from . import ours
 from .peer import Images, Peer, Render
@@ -29,8 +31,8 @@ TOO_LONG = 60.0
 """Seconds after which the first step is the only one, although memory that is touched for the first time slows it."""
 MIB = 2**20
 
-Times = tuple[float | None, float | None, float | None]
-"""Milliseconds of forward, backward and both; only both where they are one."""
+Times = tuple[float | None, float | None, float | None, float | None]
+"""Milliseconds of forward, backward, both, and of the host until it had launched both; what is not known is None."""
 Reading = Callable[[], Times]
 """The times of a step, which on a GPU are known later."""
 Step = Callable[[], tuple[Reading, Images]]
@@ -54,7 +56,7 @@ class Job:
 class Row:
     """One peer on one scene: medians in milliseconds, and what tells that it computed the same.
 
-    memory: peak above the inputs, in MiB. psnr: of rgb, in dB, against our portable CPU build. gradients: the largest
+    host: until the host had launched forward and backward, on an accelerator. memory: peak above the inputs, in MiB. psnr: of rgb, in dB, against our portable CPU build. gradients: the largest
     difference from its gradients, among the parameters, as norm over norm. images: how many of rgb, depth and alpha
     it returned and was sent gradients of. why: the reason where there are no figures.
     """
@@ -67,6 +69,7 @@ class Row:
     forward: float | None = None
     backward: float | None = None
     total: float | None = None
+    host: float | None = None
     memory: float | None = None
     psnr: float | None = None
     gradients: float | None = None
@@ -74,12 +77,19 @@ class Row:
     why: str | None = None
 
 
-def measure(peer: Peer, job: Job) -> Row:
-    """The row of this peer, whatever happens to it."""
-    row = partial(Row, peer.name, peer.version, job.views, job.size, job.count)
+def too_large(peer: Peer, job: Job) -> str | None:
+    """Why this peer cannot be given this job, if so."""
     needed = peer.bytes_per_pixel * job.footprint * job.count * job.views
     if needed > 0.9 * (available := available_memory(job.device)):
-        return row(why=f"needs about {needed / 2**30:.0f} GiB, {available / 2**30:.0f} are free")
+        return f"needs about {needed / 2**30:.0f} GiB, {available / 2**30:.0f} are free"
+    return None
+
+
+def measure(peer: Peer, job: Job) -> Row:
+    """The row of this peer in a process of its own, whatever happens to it: no failure spreads."""
+    row = partial(Row, peer.name, peer.version, job.views, job.size, job.count)
+    if why := too_large(peer, job):
+        return row(why=why)
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_report, args=(sender, peer, job))
@@ -99,16 +109,55 @@ def _report(sender: Connection, peer: Peer, job: Job) -> None:
     try:
         sender.send(figures(peer, job))
     except Exception as error:
-        lines = str(error).strip().splitlines() or [""]
-        sender.send(f"{type(error).__name__}: {lines[0]}")
+        sender.send(reason(error))
 
 
-def figures(peer: Peer, job: Job) -> dict[str, float | int | None]:
-    """What Row holds of the measurement, by name."""
+def reason(error: Exception) -> str:
+    """The first line of what went wrong."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"
+
+
+def measure_here(peer: Peer, job: Job, case: Case) -> Row:
+    """The row of this peer in this process, which imports nothing anew; a peer that crashes takes it along."""
+    row = partial(Row, peer.name, peer.version, job.views, job.size, job.count)
+    if why := too_large(peer, job):
+        return row(why=why)
+    try:
+        return row(**figures(peer, job, case))
+    except Exception as error:  # foreign packages raise whatever they like
+        return row(why=reason(error))
+
+
+class Case:
+    """The scenes of a job, and what our portable CPU build makes of them, computed once for all peers."""
+
+    def __init__(self, scenes: list[Scene]) -> None:
+        self.scenes = scenes
+        self._truths: dict[tuple[int, int], tuple[Images, list[Tensor]]] = {}
+
+    @classmethod
+    def of(cls, job: Job) -> Case:
+        seeds = range(SETS)
+        return cls(
+            [make_scene(job.count, job.views, job.size, job.footprint, job.device, seed) for seed in seeds]
+        )
+
+    def truth(self, index: int, images: int) -> tuple[Images, list[Tensor]]:
+        """The first `images` of rgb, depth and alpha of a scene, and the leaves' gradients, on the host."""
+        if (index, images) not in self._truths:
+            host = to_device(self.scenes[index], "cpu")
+            shown = back(host, lambda: ours.prepare_level(host, "portable")()[:images])
+            gradients = [leaf.grad for leaf in host.leaves if leaf.grad is not None]
+            self._truths[index, images] = tuple(image.detach() for image in shown), gradients
+        return self._truths[index, images]
+
+
+def figures(peer: Peer, job: Job, case: Case | None = None) -> dict[str, Any]:
+    """What Row holds of the measurement, by name. case: the job's, if others share it."""
     torch.set_num_threads(job.threads)
-    scenes = [
-        make_scene(job.count, job.views, job.size, job.footprint, job.device, seed) for seed in range(SETS)
-    ]
+    case = case or Case.of(job)
+    scenes = case.scenes
     renders = [peer.prepare(scene) for scene in scenes]
     memory = PeakMemory(job.device)
     step = step_cuda if job.device == "cuda" else step_cpu
@@ -116,13 +165,14 @@ def figures(peer: Peer, job: Job) -> dict[str, float | int | None]:
         capture(scene, render) if peer.replayed else partial(step, scene, render)
         for scene, render in zip(scenes, renders)
     ]
-    (forward, backward, total), last, images = medians(steps, job.repeats)
+    (forward, backward, total, host), last, images = medians(steps, job.repeats)
     return {
         "forward": forward,
         "backward": backward,
         "total": total,
+        "host": host,
         "memory": memory.peak(),
-        **agreement(scenes[last], images),
+        **agreement(scenes[last], images, *case.truth(last, len(images))),
     }
 
 
@@ -141,8 +191,8 @@ def medians(steps: list[Step], repeats: int) -> tuple[Times, int, Images]:
             steps[0]()
         readings, last, images = timed(steps, repeats)
     parts = zip(*(reading() for reading in readings))
-    forward, backward, total = (None if None in part else statistics.median(part) for part in parts)
-    return (forward, backward, total), last, images
+    forward, backward, total, host = (None if None in part else statistics.median(part) for part in parts)
+    return (forward, backward, total, host), last, images
 
 
 def timed(steps: list[Step], repeats: int) -> tuple[list[Reading], int, Images]:
@@ -183,7 +233,7 @@ def step_cpu(scene: Scene, render: Render) -> tuple[Reading, Images]:
     start = time.perf_counter()
     images = back(scene, timed)
     end = time.perf_counter()
-    return lambda: (1e3 * (middle - start), 1e3 * (end - middle), 1e3 * (end - start)), images
+    return lambda: (1e3 * (middle - start), 1e3 * (end - middle), 1e3 * (end - start), None), images
 
 
 def step_cuda(scene: Scene, render: Render) -> tuple[Reading, Images]:
@@ -197,12 +247,14 @@ def step_cuda(scene: Scene, render: Render) -> tuple[Reading, Images]:
 
     forget(scene)
     start.record()
+    began = time.perf_counter()
     images = back(scene, timed)
+    host = 1e3 * (time.perf_counter() - began)
     end.record()
 
     def reading() -> Times:
         end.synchronize()
-        return start.elapsed_time(middle), middle.elapsed_time(end), start.elapsed_time(end)
+        return start.elapsed_time(middle), middle.elapsed_time(end), start.elapsed_time(end), host
 
     return reading, images
 
@@ -224,33 +276,39 @@ def capture(scene: Scene, render: Render) -> Step:
     def step() -> tuple[Reading, Images]:
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
+        began = time.perf_counter()
         graph.replay()
+        host = 1e3 * (time.perf_counter() - began)
         end.record()
 
         def reading() -> Times:
             end.synchronize()
-            return None, None, start.elapsed_time(end)
+            return None, None, start.elapsed_time(end), host
 
         return reading, images
 
     return step
 
 
-def agreement(scene: Scene, images: Images) -> dict[str, float | int]:
+def agreement(
+    scene: Scene, images: Images, expected: Images, gradients: list[Tensor]
+) -> dict[str, float | int]:
     """What Row holds of it: rgb and gradients against those of our portable build, for the same gradients of images."""
-    host = to_device(scene, "cpu")
-    expected = back(host, lambda: ours.prepare_level(host, "portable")()[: len(images)])
-    error = (images[0].detach().cpu() - expected[0].detach()).square().mean()
     differences = []
-    for leaf, other in zip(scene.leaves, host.leaves):
+    for leaf, other in zip(scene.leaves, gradients, strict=True):
         assert leaf.grad is not None
-        assert other.grad is not None
-        differences.append((leaf.grad.cpu() - other.grad).norm() / other.grad.norm())
+        differences.append((leaf.grad.cpu() - other).norm() / other.norm())
     return {
-        "psnr": -10 * error.clamp(min=1e-20).log10().item(),
+        "psnr": psnr(images[0], expected[0]),
         "gradients": torch.stack(differences).max().item(),
         "images": len(images),
     }
+
+
+def psnr(images: Tensor, others: Tensor) -> float:
+    """Of images in [0, 1], in dB; 200 where they are equal."""
+    error = (images.detach().cpu() - others.detach().cpu()).square().mean()
+    return -10 * error.clamp(min=1e-20).log10().item()
 
 
 class PeakMemory:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 from diff_gaussian_rasterization import cpu, rasterize
 
 from .peer import Images, Render
@@ -19,10 +21,15 @@ def prepare(scene: Scene, backend: str) -> Render:
 
 
 def prepare_level(scene: Scene, level: str) -> Render:
-    """The CPU backend as compiled for `level`, which this process uses from now on."""
+    """The CPU backend as compiled for `level`."""
     cpu.load_library(level)
-    setattr(cpu, "best_level", lambda: level)  # noqa: B010, a plain assignment is not to mypy's taste
-    return prepare(scene, "cpu")
+    render = prepare(scene, "cpu")
+
+    def at_level() -> Images:
+        with patch.object(cpu, "best_level", lambda: level):
+            return render()
+
+    return at_level
 
 
 def levels() -> list[str]:

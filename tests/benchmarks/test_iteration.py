@@ -73,7 +73,7 @@ def test_a_real_iteration_leaves_spans_of_every_part(
     assert training.step.training_step is plain
     assert "eps" not in vars(prior)
     assert "encode" not in vars(prior)
-    parts = 3 if way == measure.WAYS[2] else 1
+    parts = 3 if way == measure.VIEW_BY_VIEW else 1
     names = [span.name for span in clock.spans]
     assert names.count("render") == names.count("encode") == names.count(watch.GUIDE) == parts
     assert names.count("backward: autoencoder") == names.count("backward: rasterizer") == parts
@@ -98,7 +98,7 @@ def test_views_one_by_one_give_the_same_gradients(quiet: Config, prior: StableDi
     """Also those of the projected means, which density control reads."""
 
     def gradients() -> list[torch.Tensor]:
-        state = measure.assembled(changed(quiet, lambda_alpha=2.0), prior, measure.WAYS[1])
+        state = measure.assembled(changed(quiet, lambda_alpha=2.0), prior, measure.ONE_BY_ONE)
         cameras = sample(quiet.camera, ViewRange.initial(quiet.camera), 3, state.draws.at("cameras", 1))
         part = training.step.backward(state, cameras, range(3), 1)
         means2d = part.seen.out.means2d.grad

@@ -71,11 +71,11 @@ def test_medians_take_turns_and_leave_out_the_first(monkeypatch: pytest.MonkeyPa
     def step(index: int) -> tuple[measure.Reading, Images]:
         calls.append(index)
         number = float(len(calls))
-        return lambda: (number, 10 * number, 11 * number), (torch.tensor(number),)
+        return lambda: (number, 10 * number, 11 * number, None), (torch.tensor(number),)
 
     times, last, images = measure.medians([partial(step, 0), partial(step, 1)], repeats=5)
     assert calls == [0, 1, 0, 1, 0, 1, 0]
-    assert times == (5.0, 50.0, 55.0)
+    assert times == (5.0, 50.0, 55.0, None)
     assert last == 0
     assert images == (torch.tensor(7.0),)
 
@@ -92,10 +92,10 @@ def test_slow_steps_are_repeated_less(seconds: float, steps: int, monkeypatch: p
         nonlocal now
         now += seconds
         calls.append(1)
-        return lambda: (None, None, 1.0), ()
+        return lambda: (None, None, 1.0, 0.5), ()
 
     times, _, _ = measure.medians([step, step, step], repeats=50)
-    assert times == (None, None, 1.0)
+    assert times == (None, None, 1.0, 0.5)
     assert len(calls) == steps
 
 
@@ -321,18 +321,9 @@ def test_ratios_are_to_the_first_line_of_each_scene(capsys: pytest.CaptureFixtur
 
 
 def test_the_script_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """At a tiny size, here in one process; every peer has figures or a reason, ours and the twin figures."""
-
-    def in_this_process(peer: Peer, job: measure.Job) -> measure.Row:
-        row = partial(measure.Row, peer.name, peer.version, job.views, job.size, job.count)
-        try:
-            return row(**measure.figures(peer, job))
-        except ImportError as error:
-            return row(why=str(error))
-
-    monkeypatch.setattr(script, "measure", in_this_process)
+    """At a tiny size, in one process; every peer has figures or a reason, ours and the twin figures."""
     sizes = ["--size", "16", "--count", "20", "--views", "1", "2", "--repeats", "1"]
-    monkeypatch.setattr(sys, "argv", ["rasterizer.py", *sizes, "--json"])
+    monkeypatch.setattr(sys, "argv", ["rasterizer.py", *sizes, "--one-process", "--json"])
     script.main()
     found = json.loads(capsys.readouterr().out)
     assert found["torch"] == torch.__version__
