@@ -30,6 +30,8 @@ from .step import Context, main
 
 SCTD, CFG, PERP_NEG = "sctd", "CFG", "Perp-Neg"
 OURS, RELEASED = measure.OURS, measure.RELEASED
+KEY_ROWS = 6
+"""So many rows come before what takes minutes to compile."""
 PLAIN = (measure.ONE_BY_ONE, measure.VIEW_BY_VIEW)
 
 
@@ -47,13 +49,16 @@ class Bench:
         self.work: Work = work_of(self.prior)
         [self.views] = self.arguments.views
 
-    def config(self, method: str, prompting: str) -> Config:
-        return benchmark.config_of(self.arguments, method, prompting, self.views)
+    def config(self, method: str, prompting: str, compile: str = "dynamic") -> Config:
+        """As train.py would have it; in a rehearsal nothing is compiled."""
+        config = benchmark.config_of(self.arguments, method, prompting, self.views)
+        return measure.changed(config, compile="false" if self.device.type == "cpu" else compile)
 
-    def row(self, method: str, prompting: str, way: str) -> dict[str, Any]:
+    def row(self, method: str, prompting: str, way: str, compile: str) -> dict[str, Any]:
         """The figures of one way; raises RuntimeError with the reason where there are none."""
         job = measure.Job(self.arguments.blocks, self.arguments.block)
-        found = measure.measure(self.config(method, prompting), self.prior, way, job, self.work)
+        config = self.config(method, prompting, compile)
+        found = measure.measure(config, self.prior, way, job, self.work)
         if found.why is not None:
             raise RuntimeError(found.why)
         return asdict(found)
@@ -62,11 +67,11 @@ class Bench:
         """TFLOP/s of a large matrix product, in the networks' precision."""
         return matrix_peak(self.device, self.prior.unet.dtype)
 
-    def compile(self, prompting: str) -> dict[str, Any]:
-        """Compile what SCTD asks for, and report what was chosen."""
+    def compile(self, compile: str) -> dict[str, Any]:
+        """Compile what SCTD asks for, and keep what is logged of it."""
         began = time.perf_counter()
         with said_by("guidance") as lines:
-            measure.assembled(self.config(SCTD, prompting), self.prior, OURS)
+            measure.assembled(self.config(SCTD, CFG, compile), self.prior, OURS)
         return {"seconds": time.perf_counter() - began, "said": lines}
 
     def profile(self) -> dict[str, Any]:
@@ -114,25 +119,28 @@ def ways() -> Iterator[tuple[str, str, str]]:
 
 def run(context: Context) -> None:
     records, bench = context.records, cache(partial(Bench, context))
-    for prompting in (CFG, PERP_NEG):
-        records.once(f"compiled for {prompting}", partial(compiled, bench, prompting))
+    # One graph for all batch sizes, hence for all methods: the others take a graph, and a minute, for each size.
+    records.once("compiled, dynamic", partial(compiled, bench, "dynamic"))
     context.wait_for_turn()
     records.once("hardware", lambda: hardware(context.device, torch.get_num_threads()))
     records.once("matrix peak", lambda: bench().peak())
     records.once("memory", lambda: bench().memory())
     for index, way in enumerate(ways()):
-        records.once(", ".join(way), partial(row, bench, *way))
+        records.once(", ".join(way), partial(row, bench, *way, "dynamic"))
         if index == 0:
             records.once("profile", lambda: bench().profile())
             records.once("attention", lambda: attention_backends(bench().prior))
+        if index == KEY_ROWS:
+            records.once("compiled, static", partial(compiled, bench, "static"))
+            records.once(f"{SCTD}, {CFG}, {OURS} (static)", partial(row, bench, SCTD, CFG, OURS, "static"))
 
 
-def row(bench: Callable[[], Bench], method: str, prompting: str, way: str) -> dict[str, Any]:
-    return bench().row(method, prompting, way)
+def row(bench: Callable[[], Bench], method: str, prompting: str, way: str, compile: str) -> dict[str, Any]:
+    return bench().row(method, prompting, way, compile)
 
 
-def compiled(bench: Callable[[], Bench], prompting: str) -> dict[str, Any]:
-    return bench().compile(prompting)
+def compiled(bench: Callable[[], Bench], compile: str) -> dict[str, Any]:
+    return bench().compile(compile)
 
 
 if __name__ == "__main__":

@@ -26,15 +26,24 @@ def write_report(
     seconds: float,
 ) -> Path:
     """Write both files; returns the path of report.md."""
-    values = {step.name: Records(Files(out, step).records).values() for step in steps}
+    records = {step.name: Records(Files(out, step).records) for step in steps}
+    values = {name: found.values() for name, found in records.items()}
+    skipped = {name: found.skipped() for name, found in records.items()}
     everything = {
         "card": card,
         "software": software,
         "seconds": round(seconds, 1),
-        "steps": {step.name: {**vars(outcomes[step.name]), "values": values[step.name]} for step in steps},
+        "steps": {
+            step.name: {
+                **vars(outcomes[step.name]),
+                "values": values[step.name],
+                "skipped": skipped[step.name],
+            }
+            for step in steps
+        },
     }
     (out / "report.json").write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
-    text = "\n".join(lines(steps, outcomes, values, card, software, seconds)) + "\n"
+    text = "\n".join(lines(steps, outcomes, values, skipped, card, software, seconds)) + "\n"
     (out / "report.md").write_text(text, encoding="utf-8")
     return out / "report.md"
 
@@ -43,6 +52,7 @@ def lines(
     steps: Sequence[Step],
     outcomes: Mapping[str, Outcome],
     values: Mapping[str, Values],
+    skipped: Mapping[str, Mapping[str, str]],
     card: Mapping[str, Mapping[str, str]],
     software: Mapping[str, str],
     seconds: float,
@@ -62,6 +72,8 @@ def lines(
             yield f"**{outcome.state}**: {outcome.why}\n"
         if step.name in TABLES and values[step.name]:
             yield from TABLES[step.name](values[step.name])
+        for name, why in skipped[step.name].items():
+            yield f"\n{name} was left out: {why}."
         if outcome.state != DONE and outcome.log:
             yield f"\nThe end of its log:\n\n```\n{outcome.log}\n```"
 
@@ -86,8 +98,8 @@ def number(value: Any, digits: int = 2) -> str:
 
 def tests(values: Values) -> Iterator[str]:
     for found in values.values():
-        yield f"{found['passed']} passed, {len(found['failed'])} failed, {found['skipped']} skipped, "
-        yield f"{found['at once']} at a time, in {found['seconds']:.0f} s.\n"
+        counts = f"{found['passed']} passed, {len(found['failed'])} failed, {found['skipped']} skipped"
+        yield f"{counts}; {found['at once']} at a time, in {found['seconds']:.0f} s.\n"
         for name, end in found["failed"].items():
             yield f"- `{name}`\n\n```\n{end}\n```"
 
@@ -95,26 +107,17 @@ def tests(values: Values) -> Iterator[str]:
 def toybox(values: Values) -> Iterator[str]:
     yield "The networks of another step were being compiled meanwhile.\n"
     head = ["run", "seconds in all", "loop", "it/s", "GB", "Gaussians", "SHA-256 of the asset"]
-    yield from table(
-        head,
-        (
-            [
-                *(
-                    name,
-                    number(run["seconds"], 1),
-                    number(run["loop"], 1),
-                    number(run["iterations per second"]),
-                ),
-                *(number(run["GB"]), str(run["Gaussians"]), run["asset"][:16]),
-            ]
-            for name, run in values.items()
-        ),
-    )
+    yield from table(head, (toybox_row(name, run) for name, run in values.items()))
     both = [values[name]["asset"] for name in ("deterministic", "deterministic, again") if name in values]
     if len(both) == 2:
         yield f"\nTwo deterministic runs end in {'the same bytes' if both[0] == both[1] else '**other bytes**'}.\n"
     for name, run in values.items():
         yield f"\n{name}:\n\n```\n" + "\n".join(run["lines"]) + "\n```"
+
+
+def toybox_row(name: str, run: Values) -> list[str]:
+    times = [number(run["seconds"], 1), number(run["loop"], 1), number(run["iterations per second"])]
+    return [name, *times, number(run["GB"]), str(run["Gaussians"]), run["asset"][:16]]
 
 
 def rasterizer(values: Values) -> Iterator[str]:
@@ -123,18 +126,9 @@ def rasterizer(values: Values) -> Iterator[str]:
     for row in rows:
         if row["total"] is not None:
             ours.setdefault((row["views"], row["count"]), row["total"])
-    head = [
-        "views",
-        "Gaussians",
-        "rasterizer",
-        "forward, ms",
-        "backward, ms",
-        "both, ms",
-        "× ours",
-        "host, ms",
-    ]
+    head = ["views", "Gaussians", "rasterizer", "forward, ms", "backward, ms", "both, ms", "× ours"]
     yield from table(
-        [*head, "MiB", "PSNR to our CPU build, dB", "gradients differ by"],
+        [*head, "host, ms", "MiB", "PSNR to our CPU build, dB", "gradients differ by"],
         (rasterizer_row(row, ours.get((row["views"], row["count"]))) for row in rows),
     )
     for name, found in values.items():
@@ -166,7 +160,7 @@ def kernels(found: Values) -> Iterator[str]:
         for k in found["heaviest"]
     )
     yield from table(["kernel", "calls", "ms", "share"], rows)
-    calls = sorted(found["host_calls"].items(), key=lambda call: -call[1])
+    calls = sorted(found["host_calls"].items(), key=lambda call: -call[1]) or [("none known", 0)]
     yield (
         f"\n{found['launches']:.0f} launches. Calls of the host: "
         + ", ".join(f"{k} {v:.0f}" for k, v in calls)
@@ -214,7 +208,7 @@ def iteration_details(values: Values, rows: Mapping[tuple[str, ...], Values]) ->
         computed = planned["needed"] + planned["weights"]
         yield f"\nMemory of SCTD, all views at once: {computed:.2f} GB computed with the reserve, {held} held at most."
     for name, found in values.items():
-        if name.startswith("compiled for "):
+        if name.startswith("compiled, "):
             yield f"\n{name.capitalize()}: {found['seconds']:.0f} s. " + " ".join(found["said"])
     if values.get("attention"):
         yield "\nAttention's back-ends, as torch chooses them:\n"

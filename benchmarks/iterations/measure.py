@@ -146,7 +146,7 @@ def assembled(config: Config, prior: StableDiffusionPrior, way: str) -> Training
     """A run at its start, whose prior is this one, or for the other ways its networks uncompiled."""
     if way != OURS:
         variant = "released" if way == RELEASED else config.guidance.sctd_variant
-        prior, config = prior.uncompiled(), _changed(config, compile=False, sctd_variant=variant)
+        prior, config = prior.uncompiled(), changed(config, compile=False, sctd_variant=variant)
     with (
         patch.object(guidance, "load_prior", lambda config, device: prior),
         patch.object(prior, "free_text_encoder"),
@@ -158,7 +158,7 @@ def assembled(config: Config, prior: StableDiffusionPrior, way: str) -> Training
     return state
 
 
-def _changed(config: Config, **keys: Any) -> Config:
+def changed(config: Config, **keys: Any) -> Config:
     return config.model_copy(update={"guidance": config.guidance.model_copy(update=keys)})
 
 
