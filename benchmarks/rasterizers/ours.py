@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from diff_gaussian_rasterization import cpu, rasterize
 
 from .peer import Images, Render
@@ -20,11 +22,5 @@ def prepare(scene: Scene, backend: str) -> Render:
 
 def prepare_level(scene: Scene, level: str) -> Render:
     """The CPU backend as compiled for `level`, which this process uses from now on."""
-    cpu.load_library(level)
-    setattr(cpu, "best_level", lambda: level)  # noqa: B010, a plain assignment is not to mypy's taste
+    os.environ[cpu.CHOICE] = level
     return prepare(scene, "cpu")
-
-
-def levels() -> list[str]:
-    """The instruction sets that this processor has, the best one first."""
-    return list(cpu.LEVELS[cpu.LEVELS.index(cpu.best_level()) :: -1])
