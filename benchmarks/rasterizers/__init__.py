@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
+from diff_gaussian_rasterization import cpu
+
 from . import gsplat_cpu, gsplat_cuda, inria, ours
 from .peer import Peer, version_of
 
@@ -21,7 +23,7 @@ def peers(device: str, inria_folders: list[str]) -> list[Peer]:
         return [
             *(
                 Peer(f"ours ({level})", OWN, partial(ours.prepare_level, level=level))
-                for level in ours.levels()
+                for level in reversed(cpu.levels())
             ),
             twin,
             Peer("gsplat in torch", GSPLAT, partial(gsplat_cpu.prepare, given=False), GSPLAT_BYTES),

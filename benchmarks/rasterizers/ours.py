@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unittest.mock import patch
+import os
 
 from diff_gaussian_rasterization import cpu, rasterize
 
@@ -21,17 +21,11 @@ def prepare(scene: Scene, backend: str) -> Render:
 
 
 def prepare_level(scene: Scene, level: str) -> Render:
-    """The CPU backend as compiled for `level`."""
-    cpu.load_library(level)
+    """The CPU backend as compiled for `level`, which this process names from each call on."""
     render = prepare(scene, "cpu")
 
     def at_level() -> Images:
-        with patch.object(cpu, "best_level", lambda: level):
-            return render()
+        os.environ[cpu.CHOICE] = level
+        return render()
 
     return at_level
-
-
-def levels() -> list[str]:
-    """The instruction sets that this processor has, the best one first."""
-    return list(cpu.LEVELS[cpu.LEVELS.index(cpu.best_level()) :: -1])

@@ -87,6 +87,8 @@ def test_overrides_take_the_models_place() -> None:
 
 def test_gradients_reach_every_parameter_and_each_views_means() -> None:
     model, cameras = cloud(), orbit([0.0, 90.0], 80.0, 3.0, 0.6, 40, 32)
+    with torch.no_grad():
+        model._scales += torch.tensor([0.5, 0.0, -0.5])  # turning a round one changes nothing
     out = render(model, cameras, WHITE)
     (out.rgb.square().mean() + out.depth.mean() + out.alpha.mean()).backward()
     for name, parameter in model.raw().items():

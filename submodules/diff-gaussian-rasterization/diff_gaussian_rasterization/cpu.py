@@ -1,9 +1,10 @@
-"""The CPU backend: csrc/ behind a C ABI, loaded with ctypes, in the build that suits this processor best."""
+"""The CPU backend: csrc/ behind a C ABI, loaded with ctypes, in the fastest build that runs here or the one asked for."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import os
 from ctypes import POINTER, byref, c_float, c_int32, c_int64, c_void_p
 from pathlib import Path
 from typing import ClassVar
@@ -15,6 +16,8 @@ from .function import CAMERAS, PARAMETERS, Images, Tensors, rasterize_with
 from .scene import Gaussians, Views
 
 LEVELS = ("portable", "avx2", "avx512")
+CHOICE = "DGR_CPU_LEVEL"
+"""The environment variable that names one of them."""
 
 _WANTED = (*PARAMETERS, "means2d", "viewmats", "focals", "principals")  # whose gradients backward gives
 
@@ -65,10 +68,21 @@ def load_library(level: str) -> ctypes.CDLL:
 
 
 @functools.cache
-def best_level() -> str:
-    """The fastest of the builds that this processor runs."""
+def levels() -> tuple[str, ...]:
+    """The builds that this installation has and this processor runs, the fastest last."""
     best = load_library("portable").dgr_processor_level()
-    return next(name for name in LEVELS[best::-1] if _path(name).exists())
+    return tuple(name for name in LEVELS[: best + 1] if _path(name).exists())
+
+
+def chosen_level() -> str:
+    """The build that the environment names, else the fastest; ValueError if it names none of `levels()`."""
+    found = levels()
+    chosen = os.environ.get(CHOICE) or found[-1]
+    if chosen not in found:
+        raise ValueError(
+            f"{CHOICE} is {chosen!r}, it must be one that this processor and this installation have: {', '.join(found)}."
+        )
+    return chosen
 
 
 def _path(level: str) -> Path:
@@ -179,4 +193,4 @@ def rasterize(
     g: Gaussians, views: Views, anchor: Tensor, values: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The contract of reference.rasterize, in float32, to the same bytes for any number of threads."""
-    return rasterize_with(Engine(best_level()), g, views, anchor, values)
+    return rasterize_with(Engine(chosen_level()), g, views, anchor, values)

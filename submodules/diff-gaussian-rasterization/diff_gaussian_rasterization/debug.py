@@ -148,7 +148,7 @@ def _content(backend: Backend, g: Gaussians, views: Views) -> dict[str, Any]:
         "gaussians": {key: _on_host(value) for key, value in vars(g).items()},
         "views": {key: _on_host(value) for key, value in vars(views).items()},
         "upstream": None,
-        "backend": f"{name} {cpu.best_level()}" if name == "cpu" else name,
+        "backend": f"{name} {cpu.chosen_level()}" if name == "cpu" else name,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "versions": {
             "diff-gaussian-rasterization": _version(),

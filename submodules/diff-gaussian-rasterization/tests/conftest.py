@@ -215,14 +215,10 @@ def tools() -> Tools:
     return Tools()
 
 
-def _levels() -> list[str]:
-    return list(cpu.LEVELS[: cpu.LEVELS.index(cpu.best_level()) + 1])
-
-
-@pytest.fixture(params=_levels())
+@pytest.fixture(params=cpu.levels())
 def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Every instruction set that this processor has, one after another."""
-    monkeypatch.setattr(cpu, "best_level", lambda: request.param)
+    monkeypatch.setenv(cpu.CHOICE, request.param)
     return request.param
 
 

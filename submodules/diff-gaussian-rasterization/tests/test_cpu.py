@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,7 +71,7 @@ def test_a_graph_can_be_walked_twice(tools: Any) -> None:
 def test_backward_gives_the_workspace_back_while_the_images_live_on(tools: Any) -> None:
     scene = tools.scene(60)
     means = scene.gaussians["means"].requires_grad_()
-    idle = cpu._Workspace.idle.setdefault(cpu.best_level(), [])
+    idle = cpu._Workspace.idle.setdefault(cpu.chosen_level(), [])
     idle.clear()
     first = rasterize(**scene.gaussians, **scene.cameras)
     first.rgb.sum().backward()
@@ -135,9 +139,51 @@ def test_every_instruction_set_gives_the_same_image_to_rounding(level: str, tool
     assert (image - tools.render(scene, "reference").output.rgb).abs().median() < 1e-6
 
 
-def test_the_portable_build_is_there_and_knows_the_processor() -> None:
-    assert cpu.load_library("portable").dgr_processor_level() in range(len(cpu.LEVELS))
-    assert cpu.best_level() in cpu.LEVELS
+FORCED = """
+import sys
+import torch
+from diff_gaussian_rasterization import cpu, rasterize
+
+images = vars(rasterize(**torch.load(sys.argv[1])))
+torch.save({name: image.detach() for name, image in images.items()}, sys.argv[2])
+print(*cpu._Workspace.idle)
+"""
+
+
+def test_the_environment_forces_an_instruction_set(level: str, tmp_path: Path, tools: Any) -> None:
+    """A process of its own, which the fixture's variable reaches, loads no other build and gives the same bytes."""
+    scene, given, saved = (
+        tools.scene(200, views=2, width=70, height=50),
+        tmp_path / "given",
+        tmp_path / "saved",
+    )
+    torch.save({**scene.gaussians, **scene.cameras}, given)
+    environment = {**os.environ, "PYTHONPATH": str(Path(cpu.__file__).parents[1])}
+    command = [sys.executable, "-c", FORCED, str(given), str(saved)]
+    run = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    assert run.stdout.split() == [level]
+    there = torch.load(saved)
+    for name, image in vars(rasterize(**scene.gaussians, **scene.cameras)).items():
+        assert torch.equal(there[name], image), name
+
+
+def test_without_a_choice_the_best_instruction_set_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cpu.levels()[0] == "portable"
+    monkeypatch.delenv(cpu.CHOICE, raising=False)
+    assert cpu.chosen_level() == cpu.levels()[-1]
+    monkeypatch.setenv(cpu.CHOICE, "")
+    assert cpu.chosen_level() == cpu.levels()[-1]
+
+
+@pytest.mark.parametrize("choice", ["sse9", "avx512"])
+def test_an_instruction_set_that_is_not_there_is_refused(
+    choice: str, tools: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that nobody knows, and one that another processor would have."""
+    monkeypatch.setattr(cpu, "levels", lambda: ("portable", "avx2"))
+    monkeypatch.setenv(cpu.CHOICE, choice)
+    with pytest.raises(ValueError, match=f"^DGR_CPU_LEVEL is '{choice}', .*: portable, avx2.$"):
+        tools.render(tools.scene(5), "cpu")
 
 
 @pytest.mark.parametrize(("code", "error"), [(1, MemoryError), (2, ValueError)])

@@ -74,7 +74,7 @@ def test_a_gpu_and_no_compiler_give_a_package_without_the_cpu_backend(tmp_path: 
     installed = unpack(tmp_path)
     assert not list(installed.rglob("*.so"))
     result = run(
-        installed, "from diff_gaussian_rasterization import cpu, kernels; kernels.sources(); cpu.best_level()"
+        installed, "from diff_gaussian_rasterization import cpu, kernels; kernels.sources(); cpu.levels()"
     )
     assert result.stderr.splitlines()[-1] == (
         "RuntimeError: The CPU backend is not built, "
