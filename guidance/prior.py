@@ -119,9 +119,6 @@ class StableDiffusionPrior:
         """
         adaptations.check()
         half = fp16 and is_accelerator(device)
-        if is_accelerator(device):
-            # Few shapes, each of them thousands of times: worth trying all algorithms for each once.
-            torch.backends.cudnn.benchmark = True
         dtype = torch.float16 if half else torch.float32
         single = find_single_file(model_key, base_model_key)
         files = single or find_model(model_key, half=half)

@@ -18,7 +18,7 @@ from scene.snapshot import restore, snapshot
 from training.faults import Noted
 from training.memory_plan import plan_memory
 from utils.checkpoints import Checkpoint
-from utils.device import HOST, free_memory, resolve_device
+from utils.device import HOST, free_memory, resolve_device, tune
 from utils.ranks import ALONE, Ranks
 from utils.rng import Draws
 
@@ -85,6 +85,7 @@ def assemble(
         raise ValueError(
             f"GuidanceParams.C_batch_size is {views}, but {ranks.count} processes need as many views: --C_batch_size {ranks.count}."
         )
+    tune(device, deterministic=config.deterministic)
     torch.autograd.set_detect_anomaly(config.detect_anomaly)
     draws = Draws(config.seed)
     params, extent = config.optimization, config.camera.default_radius
