@@ -102,6 +102,13 @@ def release_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
+def unreserved_memory(device: torch.device) -> int:
+    """Bytes of `device` that torch holds no part of, which exclude what recorded graphs keep to themselves; as `free_memory`
+    elsewhere."""
+    release_memory(device)
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory(device)
+
+
 def free_memory(device: torch.device) -> int:
     """Bytes that are left on `device`, or to this machine's processes; 2^63 - 1 where nothing tells."""
     if device.type == "cuda":

@@ -143,7 +143,7 @@ def assembled(config: Config, prior: StableDiffusionPrior, way: str) -> Training
 
 
 def _without_compiling(config: Config) -> Config:
-    return config.model_copy(update={"guidance": config.guidance.model_copy(update={"compile": False})})
+    return config.model_copy(update={"guidance": config.guidance.model_copy(update={"compile": "false"})})
 
 
 def iterate(state: Training, step: int) -> dict[str, float | torch.Tensor]:
