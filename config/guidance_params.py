@@ -19,6 +19,13 @@ from config.keys import (
     one_of,
 )
 
+COMPILE_MEANT = {
+    **dict.fromkeys(("none", "null"), "auto"),
+    **dict.fromkeys(("true", "yes", "on", "1"), "dynamic"),
+    **dict.fromkeys(("no", "off", "0"), "false"),
+}
+"""What older files have for `compile`, and what YAML makes of `off`."""
+
 
 class GuidanceParams(Section):
     """Times are timesteps of T = 1000; ``t_range`` and ``max_t_range`` are fractions of T."""
@@ -35,8 +42,10 @@ class GuidanceParams(Section):
         blank_is_default=True,
     )
     fp16: Flag = key(True, "half precision for the prior, where the device computes in it")
-    compile: OptionalFlag = key(
-        None, "torch.compile for the prior's networks; null: where the device is an accelerator"
+    compile: Annotated[str, one_of("auto", "dynamic", "static", "max", "false", meant=COMPILE_MEANT)] = key(
+        "auto",
+        "torch.compile for the prior's networks: one graph of the U-Net for all batch sizes, one for each, or one for each "
+        "with its kernels tried out; auto: the faster of the first two on an accelerator, false on the CPU",
     )
     vram_O: Flag = key(False, "one view at a time, which takes the least memory and more time")
     guidance: Annotated[str, one_of("SD")] = key("SD", "the family of priors", unused=True)

@@ -7,7 +7,7 @@ error whose message is what the value should have been; ``config.errors`` makes 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -179,10 +179,16 @@ def _number_in(item: Any, what: str) -> float:
         raise requirement(what) from None
 
 
-def one_of(*choices: str) -> BeforeValidator:
-    """One of the words ``choices``; the error carries them so that the nearest can be named."""
+def one_of(*choices: str, meant: Mapping[str, str] | None = None) -> BeforeValidator:
+    """One of the words ``choices``; the error carries them so that the nearest can be named.
+
+    ``meant``: other words, as of flags, to the choices that they stand for; null is such a word too.
+    """
 
     def check(value: Any) -> str:
+        if meant is not None and isinstance(value, (bool, int, str, type(None))):
+            word = str(value).lower()
+            value = meant.get(word, word)
         if value not in choices:
             raise PydanticCustomError("choice", "one of the choices", {"choices": list(choices)})
         return str(value)

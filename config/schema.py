@@ -39,6 +39,9 @@ class Config(Section):
         50, "points of the solver's grid on [0, 1000) (SCTD of the paper)", ge=1, le=TRAIN_TIMESTEPS
     )
     seed: Whole = key(0, "seed of every random draw", ge=0)
+    deterministic: Flag = key(
+        False, "the same bytes for the same seed on an accelerator too, where it is slower"
+    )
     device: Text = key("auto", "device of the whole run; auto takes the best there is", blank_is_default=True)
     save_video: Flag = key(True, "save turntable videos at the test iterations")
     test_ratio: Whole = key(5, "number of times that test views are rendered", ge=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -98,11 +98,27 @@ def load_prior(config: Config, device: torch.device) -> StableDiffusionPrior:
     )
 
 
-def compile_networks(config: Config, prior: StableDiffusionPrior, views: int) -> None:
-    """Compile the prior for `views` at a time, if `compile` asks for it, or leaves the choice and it pays."""
-    wanted = config.guidance.compile
-    if is_accelerator(prior.device) if wanted is None else wanted:
-        prior.compile(views)
+def compile_networks(
+    config: Config,
+    prior: StableDiffusionPrior,
+    views: int,
+    shares: Callable[[], Mapping[int, float]],
+    needed: Callable[[], int],
+) -> None:
+    """Compile the prior for `views` at a time as `compile` has it.
+
+    Where it leaves the choice, nothing is compiled on the host, nor for a run that is to be `deterministic`: torch may
+    take other kernels each time.
+
+    Args:
+        shares: counts how often the U-Net is asked for a batch of each size.
+        needed: counts the bytes that the rest of an iteration takes.
+    """
+    how = config.guidance.compile
+    if how == "auto" and (config.deterministic or not is_accelerator(prior.device)):
+        how = "false"
+    if how != "false":
+        prior.compile(how, views, shares(), needed() if how == "auto" else 0)
 
 
 def embed_prompts(config: Config, prior: TextEncoder) -> PromptEmbeddings:

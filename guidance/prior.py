@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from guidance.adaptations import Adaptations, adapt, pipeline_of
 from guidance.compiled import Compiled, lasting_cache
+from guidance.compiled_unet import compiled_unet
 from guidance.model_files import PriorError, SingleFile, find_model, find_single_file, fingerprint
 from guidance.networks import read_networks, without_progress_bars
 from guidance.overflow import OverflowWatch
@@ -119,9 +120,6 @@ class StableDiffusionPrior:
         """
         adaptations.check()
         half = fp16 and is_accelerator(device)
-        if is_accelerator(device):
-            # Few shapes, each of them thousands of times: worth trying all algorithms for each once.
-            torch.backends.cudnn.benchmark = True
         dtype = torch.float16 if half else torch.float32
         single = find_single_file(model_key, base_model_key)
         files = single or find_model(model_key, half=half)
@@ -200,8 +198,7 @@ class StableDiffusionPrior:
 
         What a v-prediction model says is converted.
         """
-        dtype = _precision(self.unet)
-        inputs = (z.to(dtype), t.to(self.device, non_blocking=True), cond.to(dtype))
+        inputs = self._inputs(z, t, cond)
         if torch.is_grad_enabled() and z.requires_grad:
             # Checkpointed block by block: a graph of the whole would hold what checkpoints are there to forget.
             output = self._plain_denoise(*inputs)
@@ -210,6 +207,11 @@ class StableDiffusionPrior:
                 output = self._denoise(*inputs)
         output = self._watched("unet", output)
         return eps_of_v(z, output, t, self._schedule) if self._predicts_v else output
+
+    def _inputs(self, z: torch.Tensor, t: torch.Tensor, cond: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The three as the U-Net takes them."""
+        dtype = _precision(self.unet)
+        return z.to(dtype), t.to(self.device, non_blocking=True), cond.to(dtype)
 
     def _by_autoencoder(
         self, function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
@@ -264,33 +266,36 @@ class StableDiffusionPrior:
         plain._posterior_mean, plain._denoise = plain._plain_posterior_mean, plain._plain_denoise
         return plain
 
-    def compile(self, views: int) -> None:
-        """Have torch compile the U-Net, for batches of any size, and the encoder, for `views` images at a time.
+    def compile(self, how: str, views: int, shares: Mapping[int, float], needed: int = 0) -> None:
+        """Have torch compile the encoder, for `views` images at a time, and the U-Net.
 
         What cannot be compiled here runs as it is, after one sentence. Takes minutes where torch has nothing kept.
+
+        Args:
+            how, needed: see `compiled_unet`.
+            shares: how often the U-Net is asked for a batch of each size.
         """
         began = time.monotonic()
         logger.info(
             "Compiling the prior's networks; what later runs need of it is kept in %s.", lasting_cache()
         )
-        unet = Compiled("The U-Net", self._plain_denoise, batched=True)
         encoder = Compiled("The encoder", self._plain_posterior_mean, batched=False)
-        self._denoise, self._posterior_mean = unet, encoder
-
-        def denoise() -> None:
-            rows, side = 2 * views, int(self.unet.config.sample_size)
-            z = torch.zeros(rows, int(self.unet.config.in_channels), side, side, device=self.device)
-            width = int(self.unet.config.cross_attention_dim)
-            cond = torch.zeros(rows, self._text_length, width, device=self.device)
-            self.eps(z, torch.full((rows,), self._schedule.num_timesteps // 2), cond)
+        self._denoise = compiled_unet(self._plain_denoise, self._blank, how, shares, self.device, needed)
+        self._posterior_mean = encoder
 
         def encode_and_back() -> None:
             grey = torch.full((views, 3, self.image_size, self.image_size), 0.5, device=self.device)
             self.encode(grey.requires_grad_()).sum().backward()
 
-        unet.warm_up(denoise)
         encoder.warm_up(encode_and_back)
         logger.info("That took %.0f s.", time.monotonic() - began)
+
+    def _blank(self, rows: int) -> tuple[torch.Tensor, ...]:
+        """Latents, times and texts without a meaning, as the U-Net takes them."""
+        side, config = int(self.unet.config.sample_size), self.unet.config
+        z = torch.zeros(rows, int(config.in_channels), side, side, device=self.device)
+        cond = torch.zeros(rows, self._text_length, int(config.cross_attention_dim), device=self.device)
+        return self._inputs(z, torch.full((rows,), self._schedule.num_timesteps // 2), cond)
 
 
 def _precision(network: Any) -> torch.dtype:

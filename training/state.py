@@ -15,10 +15,11 @@ from scene.gaussian_model import GaussianModel
 from scene.initialize import initialize
 from scene.optimizer import GaussianOptimizer
 from scene.snapshot import restore, snapshot
+from training.batch_sizes import batch_shares
 from training.faults import Noted
-from training.memory_plan import plan_memory
+from training.memory_plan import MemoryPlan, needed_bytes, plan_memory
 from utils.checkpoints import Checkpoint
-from utils.device import HOST, free_memory, resolve_device
+from utils.device import HOST, free_memory, resolve_device, tune
 from utils.ranks import ALONE, Ranks
 from utils.rng import Draws
 
@@ -85,6 +86,7 @@ def assemble(
         raise ValueError(
             f"GuidanceParams.C_batch_size is {views}, but {ranks.count} processes need as many views: --C_batch_size {ranks.count}."
         )
+    tune(device, deterministic=config.deterministic)
     torch.autograd.set_detect_anomaly(config.detect_anomaly)
     draws = Draws(config.seed)
     params, extent = config.optimization, config.camera.default_radius
@@ -113,7 +115,14 @@ def assemble(
         free = ranks.least(free_memory(device), device)
         _plan(config, prior, counts, len(mine), free)
     prior.encode_singly = counts.encode_singly
-    guidance.compile_networks(config, prior, counts.views_at_once or len(mine))
+    at_once = counts.views_at_once or len(mine)
+    guidance.compile_networks(
+        config,
+        prior,
+        at_once,
+        shares=lambda: batch_shares(config, prior.alphas_cumprod, mine, at_once),
+        needed=lambda: needed_bytes(config, prior, MemoryPlan(at_once, counts.encode_singly)),
+    )
     return Training(
         config=config,
         optimizer=optimizer,

@@ -13,6 +13,7 @@ import torch
 
 HOST = torch.device("cpu")
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 
 def resolve_device(name: str | None, index: int = 0) -> torch.device:
@@ -68,6 +69,28 @@ def is_accelerator(device: torch.device) -> bool:
     return accelerator is not None and accelerator.type == device.type
 
 
+def tune(device: torch.device, *, deterministic: bool = False) -> None:
+    """Set how this process's torch works on `device`: as fast as it can, or the same bytes in every run. On the host,
+    which gives the same bytes anyway, nothing differs from torch's defaults.
+
+    To be called before anything is computed on `device`. torch warns of an operation that has no deterministic version.
+    """
+    accelerated = is_accelerator(device)
+    fixed = accelerated and deterministic
+    if fixed:
+        # Read once, when the first matrix product is computed.
+        os.environ.setdefault(CUBLAS_WORKSPACE, ":4096:8")
+    torch.use_deterministic_algorithms(fixed, warn_only=True)
+    # Nothing reads memory that nobody has written, so filling it would cost a pass over every tensor and change nothing.
+    torch.utils.deterministic.fill_uninitialized_memory = not fixed  # type: ignore[attr-defined]
+    torch.backends.cudnn.deterministic = fixed
+    # Few shapes, each of them thousands of times: worth trying all algorithms for each once.
+    torch.backends.cudnn.benchmark = accelerated and not fixed
+    # No TF32, which has float16's ten bits: networks in half precision gain nothing by it, and what else is a float32
+    # matrix product (turned cameras, split Gaussians, mixed prompts, scores) would lose digits.
+    torch.set_float32_matmul_precision("highest")
+
+
 def computes_bfloat16(device: torch.device) -> bool:
     """Whether `device` computes in bfloat16 itself, not by way of float32."""
     return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
@@ -77,6 +100,13 @@ def release_memory(device: torch.device) -> None:
     """Give back what torch holds of `device` without using it."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def unreserved_memory(device: torch.device) -> int:
+    """Bytes of `device` that torch holds no part of, which exclude what recorded graphs keep to themselves; as `free_memory`
+    elsewhere."""
+    release_memory(device)
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory(device)
 
 
 def free_memory(device: torch.device) -> int:

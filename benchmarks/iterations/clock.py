@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
+from utils import moments
+from utils.moments import Moment
+
 Rows = Callable[..., int]
 """From the arguments of a call, how many views or latents it is for."""
-
-
-class Moment(Protocol):
-    """A point in a device's work."""
-
-    def record(self) -> None: ...
-
-    def elapsed_time(self, end_event: Any) -> float:
-        """Milliseconds from here to a later one."""
-
-
-class HostMoment:
-    """By the clock: on the host, work is done when the call returns."""
-
-    def record(self) -> None:
-        self._at = time.perf_counter()
-
-    def elapsed_time(self, end_event: HostMoment) -> float:
-        return 1e3 * (end_event._at - self._at)
 
 
 @dataclass(frozen=True)
@@ -56,15 +39,11 @@ class Clock:
         self._device = device
 
     def now(self) -> Moment:
-        on_host = self._device.type == "cpu"
-        moment: Moment = HostMoment() if on_host else torch.Event(self._device, enable_timing=True)
-        moment.record()
-        return moment
+        return moments.now(self._device)
 
     def wait(self) -> None:
         """Until all that was noted has happened."""
-        if self._device.type != "cpu":
-            torch.accelerator.synchronize(self._device)
+        moments.wait(self._device)
 
     def timed(self, name: str, function: Callable[..., Any], rows: Rows | None = None) -> Callable[..., Any]:
         """`function`, whose calls become spans."""

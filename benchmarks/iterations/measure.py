@@ -146,7 +146,7 @@ def assembled(config: Config, prior: StableDiffusionPrior, way: str) -> Training
     """A run at its start, whose prior is this one, or for the other ways its networks uncompiled."""
     if way != OURS:
         variant = "released" if way == RELEASED else config.guidance.sctd_variant
-        prior, config = prior.uncompiled(), changed(config, compile=False, sctd_variant=variant)
+        prior, config = prior.uncompiled(), changed(config, compile="false", sctd_variant=variant)
     with (
         patch.object(guidance, "load_prior", lambda config, device: prior),
         patch.object(prior, "free_text_encoder"),

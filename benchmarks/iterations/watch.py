@@ -15,8 +15,9 @@ import gaussian_renderer
 import training.step
 from diff_gaussian_rasterization.batched import RasterOutput
 from training.state import Training
+from utils.moments import Moment
 
-from .clock import Clock, Moment, Span
+from .clock import Clock, Span
 
 WHOLE = "iteration"
 GUIDE = "guidance"

@@ -20,9 +20,9 @@ from evaluation.inception import Inception, load_inception
 from evaluation.prior_images import PriorImages
 from evaluation.scorers.contract import Column, ScorerError, ScorerOptions
 from evaluation.scorers.weights import find_file, fingerprint
-from guidance import PriorError
+from guidance import PriorError, StableDiffusionPrior
 from guidance.model_files import find_model
-from utils.device import is_accelerator
+from utils.device import is_accelerator, tune
 from utils.media import read_image
 
 INCEPTION_FILE = "pt_inception-2015-12-05-6726825d.pth"
@@ -56,9 +56,7 @@ class FidScorer:
             network, images = load_inception(path), prior_images(config, prompts, device)
         except (ValueError, PriorError) as error:
             raise ScorerError(str(error)) from None
-        make = partial(
-            images.make, options.images, options.fid_images, partial(guidance.load_prior, config, device)
-        )
+        make = partial(images.make, options.images, options.fid_images, partial(tuned_prior, config, device))
         return cls(network, make, device)
 
     def score(self, asset: Asset, views: Tensor) -> Scores:
@@ -89,6 +87,12 @@ def prior_images(config: Config, prompts: Sequence[str], device: torch.device) -
         # The head names every weight and has the first of their numbers: enough to tell trainings apart.
         weights = hashlib.sha256(file.read(2**20)).hexdigest()[:12]
     return PriorImages(key, weights, tuple(dict.fromkeys(prompts)), GUIDANCE_SCALE)
+
+
+def tuned_prior(config: Config, device: torch.device) -> StableDiffusionPrior:
+    """The prior, to make images as fast as the device can. Raises PriorError."""
+    tune(device, deterministic=config.deterministic)
+    return guidance.load_prior(config, device)
 
 
 def _read(files: Sequence[Path]) -> Iterable[Tensor]:

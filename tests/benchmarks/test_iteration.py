@@ -18,13 +18,14 @@ import training.step
 from config import Config
 from guidance import StableDiffusionPrior
 from iterations import measure, watch
-from iterations.clock import Clock, HostMoment, Span
+from iterations.clock import Clock, Span
 from iterations.sd21 import PARAMETERS, RandomPrior
 from iterations.watch import PARTS, WHOLE, milliseconds, watched
 from iterations.work import Work, matrix_peak, operations, tera, work_of
 from scene.cameras import ViewRange, sample
 from tests.changed import changed
 from utils.device import HOST
+from utils.moments import HostMoment
 
 NO_WORK = Work(unet=10**9, encode=10**9, encode_backward=10**9)
 

@@ -41,6 +41,33 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     assert (config.seed, config.guidance.text, config.guidance.guidance_scale) == (2, "a red mug", 20)
 
 
+@pytest.mark.parametrize(
+    ("written_as", "meant"),
+    [
+        *((word, word) for word in ("auto", "dynamic", "static", "max", "false")),
+        *[
+            ("null", "auto"),
+            ("", "auto"),
+            ("off", "false"),
+            ("no", "false"),
+            ("true", "dynamic"),
+            ("on", "dynamic"),
+        ],
+    ],
+)
+def test_how_to_compile_may_be_written_as_older_files_have_it(
+    tmp_path: Path, written_as: str, meant: str
+) -> None:
+    """In a file, on the command line, and in a checkpoint of a time when it was a flag."""
+    config = load(["--opt", written(tmp_path, f"GuidanceParams: {{text: a mug, compile: {written_as}}}")])
+    assert config.guidance.compile == meant
+    assert load(["--opt", written(tmp_path, dump(config))]) == config
+    if written_as:
+        assert load(["--text", "a mug", "--compile", written_as]).guidance.compile == meant
+    stored = {"guidance": {"compile": yaml.safe_load(written_as or "null")}}
+    assert Config.model_validate(stored).guidance.compile == meant
+
+
 def test_a_file_may_use_anchors_and_merge_keys(tmp_path: Path) -> None:
     text = "GuidanceParams: {text: &t a mug, negative: *t}\nModelParams: {<<: {sh_degree: 2}, bg_gray: on}"
     config = load(["--opt", written(tmp_path, text)])

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils.device import VISIBLE, accelerators, resolve_device, see_only
+from utils import device
+from utils.device import CUBLAS_WORKSPACE, HOST, VISIBLE, accelerators, resolve_device, see_only, tune
 
 
 @pytest.mark.parametrize("name", [None, "auto"])
@@ -80,3 +81,40 @@ def test_the_accelerators_that_a_process_may_see_have_names(monkeypatch: pytest.
     assert os.environ[VISIBLE] == "GPU-5"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert accelerators() == []
+
+
+def settings() -> tuple[object, ...]:
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.backends.cudnn.deterministic,
+        torch.backends.cudnn.benchmark,
+        torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
+        torch.get_float32_matmul_precision(),
+    )
+
+
+def test_an_accelerator_is_tuned_for_speed_or_for_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one run has set, the next one sets back; an operation without a deterministic version warns and goes on."""
+    plain = (False, False, False, True, "highest")
+    assert settings() == plain
+    monkeypatch.setenv(CUBLAS_WORKSPACE, "")
+    monkeypatch.delenv(CUBLAS_WORKSPACE)
+    tune(HOST, deterministic=True)
+    assert settings() == plain, "the host gives the same bytes anyway"
+    assert CUBLAS_WORKSPACE not in os.environ
+    torch.set_float32_matmul_precision("high")
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(device, "is_accelerator", lambda device: True)
+            tune(HOST)
+            assert settings() == (False, False, True, True, "highest")
+            tune(HOST, deterministic=True)
+            assert settings() == (True, True, False, False, "highest")
+            assert os.environ[CUBLAS_WORKSPACE] == ":4096:8"
+            with pytest.warns(UserWarning, match="put_ does not have a deterministic implementation"):
+                torch.zeros(2).put_(torch.tensor([1]), torch.ones(1))
+            tune(HOST)
+            assert settings() == (False, False, True, True, "highest")
+    finally:
+        tune(HOST)
+    assert settings() == plain

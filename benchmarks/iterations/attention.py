@@ -1,0 +1,53 @@
+"""Which of torch's kernels computes the attention of a prior's U-Net."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend
+
+from guidance import StableDiffusionPrior
+from guidance.shadow import META, shadow
+
+
+def attention_backends(prior: StableDiffusionPrior, latents: int = 8, tokens: int = 77) -> dict[str, str]:
+    """The shapes of a call with so many latents -> what torch takes for them on the prior's device, in its precision."""
+    shapes = dict.fromkeys(attention_shapes(prior, latents, tokens))
+    return {_said(query, key): _backend(prior, query, key) for query, key in shapes}
+
+
+def attention_shapes(
+    prior: StableDiffusionPrior, latents: int, tokens: int
+) -> list[tuple[torch.Size, torch.Size]]:
+    """Of query and key, [B, heads, L, D] and [B, heads, S, D], in the order in which the U-Net comes to them."""
+    found: list[tuple[torch.Size, torch.Size]] = []
+
+    def noted(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **settings: Any) -> torch.Tensor:
+        found.append((query.shape, key.shape))
+        return torch.empty_like(query)
+
+    config = prior.unet.config
+    z = torch.empty(latents, int(config.in_channels), *[int(config.sample_size)] * 2, device=META)
+    cond = torch.empty(latents, tokens, int(config.cross_attention_dim), device=META)
+    with torch.no_grad(), patch.object(F, "scaled_dot_product_attention", noted):
+        shadow(prior).eps(z, torch.zeros(latents, dtype=torch.long), cond)
+    return found
+
+
+def _said(query: torch.Size, key: torch.Size) -> str:
+    rows, heads, length, width = query
+    return f"{rows} x {heads} heads of {width}, {length} x {key[2]}"
+
+
+def _backend(prior: StableDiffusionPrior, query: torch.Size, key: torch.Size) -> str:
+    dtype = next(prior.unet.parameters()).dtype
+
+    def like(shape: torch.Size) -> torch.Tensor:
+        # Heads lie within tokens, as the projections leave them.
+        rows, heads, length, width = shape
+        return torch.empty(rows, length, heads, width, dtype=dtype, device=prior.device).transpose(1, 2)
+
+    return SDPBackend(torch._fused_sdp_choice(like(query), like(key), like(key))).name

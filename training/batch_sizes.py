@@ -1,0 +1,60 @@
+"""How large the batches are that a run's guidance sends through the U-Net, counted without any network."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+import guidance
+from config import Config
+from scene.cameras import sample, view_range_at
+from utils.rng import Draws
+
+SAMPLED = 200
+"""Iterations that are gone through, spread evenly over the run."""
+
+
+def batch_shares(config: Config, alphas_cumprod: Tensor, views: range, at_once: int) -> dict[int, float]:
+    """Batch size -> its share of the U-Net's calls that record no gradient.
+
+    With the run's own cameras and draws, for these `views` of each iteration, so many of them at a time.
+    """
+    counter, draws = _Counter(alphas_cumprod), Draws(config.seed)
+    guide, prompts = guidance.build(config, counter), guidance.embed_prompts(config, counter)
+    last, camera = config.optimization.iterations, config.camera
+    for step in range(1, last + 1, -(-last // SAMPLED)):
+        view_range = view_range_at(camera, config.optimization, step)
+        cameras = sample(camera, view_range, config.guidance.C_batch_size, draws.at("cameras", step))
+        for first in range(0, len(views), at_once):
+            some = views[first : first + at_once]
+            these = cameras[some.start : some.stop]
+            conditioning = prompts.at(these.azimuth, these.polar)
+            images = torch.zeros(len(some), 3, 1, 1)
+            guide(images, conditioning, step - 1, draws.of_views("timesteps", step, some))
+    calls = sum(counter.sizes.values())
+    return {size: count / calls for size, count in sorted(counter.sizes.items())}
+
+
+class _Counter:
+    """A prior with one number for a latent, and one for a text, that counts the rows of each call."""
+
+    def __init__(self, alphas_cumprod: Tensor) -> None:
+        self.alphas_cumprod = alphas_cumprod
+        self.sizes: Counter[int] = Counter()
+
+    def embed(self, prompts: Sequence[str]) -> Tensor:
+        return torch.zeros(len(prompts), 1, 1)
+
+    def encode(self, images: Tensor) -> Tensor:
+        return images[:, :1]
+
+    def decode(self, z: Tensor) -> Tensor:
+        return z.expand(-1, 3, -1, -1)
+
+    def eps(self, z: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        if not (torch.is_grad_enabled() and z.requires_grad):
+            self.sizes[len(z)] += 1
+        return torch.zeros_like(z)
