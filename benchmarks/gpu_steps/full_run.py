@@ -21,7 +21,7 @@ from .timed_train import STARTED
 
 ITERATIONS, CHECKPOINT, KILLED_AFTER = 200, 100, 120
 REHEARSED = 40, 10, 20
-SMALL = ("--init_num_pts", "300", "--image_w", "32", "--image_h", "32", "--C_batch_size", "2")
+SMALL = "--init_num_pts 300 --image_w 32 --image_h 32 --C_batch_size 2".split()
 """For a rehearsal."""
 
 
@@ -92,7 +92,7 @@ def start_and_kill(context: Context) -> dict[str, Any]:
     flags = ["--opt", str(ROOT / "config" / "bagel.yaml"), "--model_key", str(prior)]
     flags += ["--device", context.device, "--init_shape", "sphere", "--quiet"]
     flags += ["--iterations", str(iterations), "--checkpoint_iterations", str(checkpoint), *videos()]
-    run = Run(context, "first", flags + list(SMALL if context.rehearsal else ()))
+    run = Run(context, "first", flags + (SMALL if context.rehearsal else []))
     try:
         run.wait_for(killed)
     finally:

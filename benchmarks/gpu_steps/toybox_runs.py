@@ -19,18 +19,7 @@ RUNS = {
     "deterministic": DETERMINISTIC,
     "deterministic, again": DETERMINISTIC,
 }
-SMALL = (
-    "--iterations",
-    "10",
-    "--init_num_pts",
-    "300",
-    "--image_w",
-    "32",
-    "--image_h",
-    "32",
-    "--C_batch_size",
-    "1",
-)
+SMALL = "--iterations 10 --init_shape sphere --init_num_pts 300 --image_w 32 --image_h 32 --C_batch_size 1".split()
 """For a rehearsal."""
 
 

@@ -66,7 +66,7 @@ def test_the_rehearsal_ends_in_a_report(tmp_path: Path, monkeypatch: pytest.Monk
     crash = "found.once('one', lambda: 1); found.once('two', os.abort); found.once('three', lambda: 3)"
     broken = (
         step("x-crash", crash),
-        step("y-hang", "found.once('long', lambda: time.sleep(600))", seconds=8),
+        step("y-hang", "found.once('long', lambda: time.sleep(600))", seconds=2),
     )
     flags = ["--rehearse", "--minutes", "30", "--out", str(out)]
     assert script.main(flags, [*STEPS, *broken]) == 1
@@ -83,8 +83,7 @@ def test_the_rehearsal_ends_in_a_report(tmp_path: Path, monkeypatch: pytest.Monk
     runs = found["b-toybox"]["values"]
     assert runs["deterministic"]["asset"] == runs["deterministic, again"]["asset"]
     rows = found["d-iteration"]["values"]
-    assert rows["sctd, CFG, as released"]["evaluations"] == 5
-    assert 2 <= rows["sctd, CFG, ours"]["evaluations"] < 5
+    assert 2 <= rows["sctd, CFG, ours"]["evaluations"] < rows["sctd, CFG, as released"]["evaluations"] <= 5
     assert rows["profile"]["heaviest"]
     resumed = found["e-run"]["values"]["resume"]
     assert resumed["asset"]
