@@ -9,9 +9,24 @@ import host as script
 import pytest
 import torch
 
-from iterations.host_parts import NETWORKS, OUTSIDE
+from config import Config
+from iterations.host_parts import (
+    BACKWARD,
+    BACKWARD_ENCODER,
+    DECODER,
+    DENSITY,
+    NETWORKS,
+    OPTIMIZER,
+    OUTSIDE,
+    RENDER,
+)
 from iterations.launches import Counts, Launches
 from iterations.null_device import NULL
+from tests.changed import changed
+from training.state import assemble
+
+MOST_LAUNCHES = 285
+"""Of an iteration of SCTD with CFG and 4 views, outside of the networks: a few more than there are."""
 
 
 def test_known_operations_are_counted_in_their_parts() -> None:
@@ -49,6 +64,22 @@ def test_a_half_is_no_copy_and_other_devices_are_the_host() -> None:
     [counts] = launches.counts.values()
     assert counts.launches == {"_to_copy": 1}
     assert (counts.copies, counts.on_host) == (0, 2)
+
+
+def test_an_iteration_of_sctd(tiny_config: Config) -> None:
+    """A count above the ceiling is host work that was not there before."""
+    state = assemble(changed(tiny_config, C_batch_size=4, densify_until_iter=0, relocate_interval=0))
+    parts = script.counted(state, [1])
+    launches = {part: counts.launches.total() for part, counts in parts.items()}
+    assert [part for part in (*OUTSIDE, *NETWORKS) if launches[part] == 0] == [DECODER]
+    assert sum(launches[part] for part in OUTSIDE) <= MOST_LAUNCHES
+    # Seven kernels forward and three backward, each between two calls that set and restore the context.
+    assert [parts[part].launches["rasterizer's"] for part in (RENDER, BACKWARD)] == [7, 3]
+    assert [parts[part].calls for part in (RENDER, BACKWARD)] == [21, 9]
+    assert sum(counts.calls for counts in parts.values()) == 30
+    assert parts[OPTIMIZER].launches["_fused_adam_"] == 5  # without the harmonics that there are none of
+    assert parts[DENSITY].launches["hypot"] == 1
+    assert parts[BACKWARD_ENCODER].launches["convolution_backward"] > 0
 
 
 @pytest.mark.slow
