@@ -79,8 +79,7 @@ def disparity(render: RenderOutput, cameras: Cameras) -> Tensor:
     transmittance = 1.0 - render.alpha
     focal = (cameras.focals[:, 0] / cameras.width)[:, None, None, None]
     d = focal / (render.depth + FAR * transmittance + 1e-5)
-    covered = transmittance <= 0.1
-    low = torch.where(covered, d, math.inf).amin(dim=(1, 2, 3), keepdim=True)
-    low = torch.where(torch.isfinite(low), low, d.amin(dim=(1, 2, 3), keepdim=True))
+    low = d.masked_fill(transmittance > 0.1, math.inf).amin(dim=(1, 2, 3), keepdim=True)
+    low = torch.where(low < math.inf, low, d.amin(dim=(1, 2, 3), keepdim=True))
     high = d.amax(dim=(1, 2, 3), keepdim=True)
     return ((d - low) / (high - low).clamp_min(1e-8)).clamp(0.0, 1.0)

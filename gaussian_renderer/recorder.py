@@ -122,7 +122,11 @@ class Recorder:
         self._background.submit(lambda: self._log.scalars(step, fetch()))
 
     def picture(
-        self, step: int, seen: TrainingViews, predictions: Mapping[str, Tensor], gradient: Tensor
+        self,
+        step: int,
+        seen: TrainingViews,
+        predictions: Mapping[str, Callable[[], Tensor]],
+        gradient: Tensor,
     ) -> None:
         """At iteration 1 and every `vis_interval`: the picture of `training_picture`."""
         if step % self.config.guidance.vis_interval and step != 1:

@@ -40,14 +40,14 @@ class TrainingPicture:
 @torch.no_grad()
 def training_picture(
     seen: TrainingViews,
-    predictions: Mapping[str, Tensor],
+    predictions: Mapping[str, Callable[[], Tensor]],
     gradient: Tensor,
     decode: Callable[[Tensor], Tensor],
 ) -> TrainingPicture:
     """What was seen and said of V views, without waiting for their device.
 
-    predictions: by name, clean latents [V, C, h, w], which `decode` makes images [V, 3, h', w'] of; gradient: [V, C, h, w]
-    with respect to the latents. All rows are mirrored if the guidance saw the views mirrored.
+    predictions: by name, what gives clean latents [V, C, h, w], which `decode` makes images [V, 3, h', w'] of; gradient:
+    [V, C, h, w] with respect to the latents. All rows are mirrored if the guidance saw the views mirrored.
     """
     height, width = seen.images.shape[-2:]
     shrink = min(1.0, LARGEST_TILE / max(height, width))
@@ -64,7 +64,7 @@ def training_picture(
     }
     for name, latents in predictions.items():
         # In half precision a wild prediction may overflow on its way through the decoder; that must not end a run.
-        rows[f"Predicted x0 {name}"] = _resized(torch.nan_to_num(decode(latents)), size)
+        rows[f"Predicted x0 {name}"] = _resized(torch.nan_to_num(decode(latents())), size)
     magnitude = gradient.abs().mean(dim=1, keepdim=True)
     largest = magnitude.amax(dim=(1, 2, 3), keepdim=True)
     heat = F.interpolate(magnitude / largest.clamp_min(torch.finfo(largest.dtype).tiny), size=size)

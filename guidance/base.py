@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from functools import reduce
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -34,6 +35,9 @@ class Prior(Protocol):
         """Predicted noise, float32, shaped like z [B, ...], at timesteps t [B] given cond [B, L, D]."""
 
 
+Prediction = Callable[[], torch.Tensor]
+
+
 @dataclass(frozen=True)
 class PixelGradient:
     """A gradient with respect to the images, strength (D(reference) - D(target)) as in Eq. 14's L_CP: `reference` and
@@ -51,13 +55,14 @@ class Gradient:
     Attributes:
         parts: by name, shaped like z_0 and weighted: they add up to the gradient with respect to z_0.
         times: by name, the timesteps [V] (host) that it looked at.
-        predictions: by name, the clean latents that its branches predict, shaped like z_0: for pictures.
+        predictions: by name, what gives the clean latents that its branches predict, shaped like z_0: for pictures, which
+            few iterations make.
         pixels: a gradient with respect to the images besides.
     """
 
     parts: Mapping[str, torch.Tensor]
     times: Mapping[str, torch.Tensor]
-    predictions: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    predictions: Mapping[str, Prediction] = field(default_factory=dict)
     pixels: PixelGradient | None = None
 
 
@@ -83,14 +88,14 @@ class GuidanceOutput:
         times: by name, the mean over views of the timesteps that the method looked at.
         diagnostics: what to log: numbers, and detached scalars left on their device.
         gradient: [V, ...] with respect to the latents, scaled.
-        predictions: by name, the clean latents [V, ...] that the method's branches predict.
+        predictions: by name, what gives the clean latents [V, ...] that the method's branches predict.
     """
 
     loss: torch.Tensor
     times: dict[str, float]
     diagnostics: dict[str, torch.Tensor | float]
     gradient: torch.Tensor
-    predictions: Mapping[str, torch.Tensor]
+    predictions: Mapping[str, Prediction]
 
 
 class Guidance:
@@ -115,14 +120,15 @@ class Guidance:
         self.denoiser.evaluations = 0
         with torch.no_grad():
             wanted = self.method(z0.detach(), conditioning, step, rngs)
-            gradient = sum(wanted.parts.values(), torch.zeros_like(z0))
+            gradient = reduce(torch.add, wanted.parts.values())
             scale = self._scale(gradient)
             gradient = scale * gradient
+            parts = {f"grad_norm_{name}": scale * part for name, part in wanted.parts.items()}
+            measured = {**parts, "grad_norm": gradient}
             times = {name: float(t.double().mean()) for name, t in wanted.times.items()}
-            diagnostics = {
+            diagnostics: dict[str, torch.Tensor | float] = {
                 "unet_evals_per_view": self.denoiser.evaluations / len(z0),
-                **{f"grad_norm_{name}": (scale * part).norm() for name, part in wanted.parts.items()},
-                "grad_norm": gradient.norm(),
+                **dict(zip(measured, torch._foreach_norm([*measured.values()]))),
             }
         loss = surrogate_loss(z0, gradient)
         if wanted.pixels is not None:
@@ -137,7 +143,7 @@ class Guidance:
         if not self.params.normalize_grad:
             return self.params.lambda_guidance
         rms = gradient.square().mean(dim=tuple(range(1, gradient.dim())), keepdim=True).sqrt()
-        return self.params.lambda_guidance / torch.where(rms > 0, rms, 1.0)
+        return self.params.lambda_guidance / rms.masked_fill(rms == 0, 1.0)
 
     def _pixel_gradient(self, pixels: PixelGradient, images: torch.Tensor) -> torch.Tensor:
         """[V, 3, H, W]: of Eq. 14's L_CP with respect to the images, which stand for D(F(z_e, e))."""
@@ -200,10 +206,20 @@ def weight(name: str, t: torch.Tensor, schedule: Schedule) -> torch.Tensor:
 def surrogate_loss(z0: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
     """A scalar whose derivative with respect to z0 is exactly `gradient` and whose value is |gradient|^2 / 2.
 
-    Derivation: L(z0) = <g, z0> - sg(<g, z0>) + |g|^2 / 2 with g held constant, so dL/dz0 = g without any
-    rounding, and the first two terms cancel in the value. What is left is the value of
-    |z0 - sg(z0 - g)|^2 / 2 (whose derivative is g only up to the rounding of z0 - (z0 - g)): the residual
-    that the guidance wants to see vanish, so that the logged loss can be read.
+    That is the value of |z0 - sg(z0 - g)|^2 / 2, whose derivative is g only up to the rounding of z0 - (z0 - g): the
+    residual that the guidance wants to see vanish, so that the logged loss can be read.
     """
-    inner = (gradient * z0).sum()
-    return inner - inner.detach() + 0.5 * gradient.square().sum()
+    loss: torch.Tensor = _Surrogate.apply(z0, gradient)
+    return loss
+
+
+class _Surrogate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, z0: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(gradient)
+        return 0.5 * gradient.square().sum()
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor, None]:
+        [gradient] = ctx.saved_tensors
+        return upstream[0] * gradient, None

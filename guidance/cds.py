@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -83,7 +84,7 @@ class CDS:
             parts={"consistency": eps_1 - eps_2},
             times={"t_1": t_1, "t_2": t_2},
             predictions={
-                "at t_1, guided": solver.clean(z_1, eps_1, t_1, self.schedule),
-                "at t_2, guided": solver.clean(z_2, eps_2, t_2, self.schedule),
+                "at t_1, guided": partial(solver.clean, z_1, eps_1, t_1, self.schedule),
+                "at t_2, guided": partial(solver.clean, z_2, eps_2, t_2, self.schedule),
             },
         )

@@ -12,6 +12,7 @@ omega = 1 + omega'.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,13 +67,12 @@ class Denoiser:
         else:
             # eps_n cancels but for Perp-Neg.
             with_n = torch.cat([views[:0], *(negative.views for negative in negatives)]).unique()
-        rows_n = with_n.to(z.device, non_blocking=True)
         # Whose prediction: the rows of the batch, and the condition of each.
         batch: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         if omega != 0:
             batch["y"] = (views, c.positive)
         if len(with_n):
-            batch["n"] = (with_n, c.negative[rows_n])
+            batch["n"] = (with_n, _rows(c.negative, with_n))
         if want_empty and not c.negative_is_unconditional:
             batch["empty"] = (views, c.unconditional)
         for index, negative in enumerate(negatives):
@@ -86,7 +86,9 @@ class Denoiser:
             eps = found["y"]
         else:
             # Views without eps_n have e_y = 0 this way.
-            eps_n = n if len(n) == len(z) else found["y"].index_copy(0, rows_n, n)
+            eps_n = n
+            if len(n) < len(z):
+                eps_n = found["y"].index_copy(0, with_n.to(z.device, non_blocking=True), n)
             direction = e_y = found["y"] - eps_n
             for index, negative in enumerate(negatives):
                 rows = negative.views.to(z.device, non_blocking=True)
@@ -98,10 +100,20 @@ class Denoiser:
     def _predict(
         self, z: torch.Tensor, t: torch.Tensor, batch: dict[str, tuple[torch.Tensor, torch.Tensor]]
     ) -> dict[str, torch.Tensor]:
-        rows = torch.cat([views for views, _ in batch.values()])
-        conditions = torch.cat([condition for _, condition in batch.values()])
-        predicted = self.eps(z[rows.to(z.device, non_blocking=True)], t[rows], conditions)
-        return dict(zip(batch, predicted.split([len(views) for views, _ in batch.values()])))
+        views = [views for views, _ in batch.values()]
+        latents = _joined([_rows(z, each) for each in views])
+        conditions = _joined([condition for _, condition in batch.values()])
+        predicted = self.eps(latents, t[torch.cat(views)], conditions)
+        return dict(zip(batch, predicted.split([len(each) for each in views])))
+
+
+def _rows(tensor: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
+    """Those of tensor [V, ...] that `views` (host, increasing) name, without a copy if these are all."""
+    return tensor if len(views) == len(tensor) else tensor[views.to(tensor.device, non_blocking=True)]
+
+
+def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.cat([*parts]) if len(parts) > 1 else parts[0]
 
 
 def perpendicular(e: torch.Tensor, onto: torch.Tensor) -> torch.Tensor:

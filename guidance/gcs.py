@@ -9,7 +9,7 @@ import torch
 from config.schema import Config
 from config.segments import MARGIN
 from guidance import solver
-from guidance.base import Gradient, Noise, PixelGradient
+from guidance.base import Gradient, Noise, PixelGradient, Prediction
 from guidance.cfg import Denoiser
 from guidance.prompts import Conditioning
 from guidance.schedule import Schedule, TimeWindow, annealed_interval
@@ -78,7 +78,8 @@ class GCS:
         at_t = self.denoiser.guided(z_t, t, conditioning, omega, want_empty=p.w_cc > 0)
         clean_e = solver.clean(z_e, eps_e, e, self.schedule)
 
-        parts, predictions = {}, {"at e, without the prompt": clean_e}
+        parts: dict[str, torch.Tensor] = {}
+        predictions: dict[str, Prediction] = {"at e, without the prompt": lambda: clean_e}
         # The mean is over all views of an iteration, of which these may be a part.
         mean = 2 / p.C_batch_size
         if p.w_cc > 0:
@@ -95,7 +96,8 @@ class GCS:
         # L_CG = |F(z_e, e, empty) - sg F(G(z_t, t, e, y), e, y)|^2: from z_0 to F(z_e) the coefficient is 1.
         g_y = self._step(z_t, at_t.eps, t, e)
         eps_y = self.denoiser.guided(g_y, e, conditioning, omega).eps
-        clean_y = predictions["at e, guided"] = solver.clean(g_y, eps_y, e, self.schedule)
+        clean_y = solver.clean(g_y, eps_y, e, self.schedule)
+        predictions["at e, guided"] = lambda: clean_y
         parts["cg"] = p.w_gc * mean * (clean_e - clean_y)
         # L_CP: the same in pixels, with the render in the place of D(F(z_e, e, empty)) for the derivative.
         pixels = PixelGradient(clean_e, clean_y, self.w_cp * mean) if self.w_cp else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
@@ -61,8 +62,8 @@ class ISM:
             parts={"interval": w * (guided.eps - eps_s)},
             times={"t": t, "s": s},
             predictions={
-                "at s, without the prompt": solver.clean(z_s, eps_s, s, schedule),
-                "at t, guided": solver.clean(z_t, guided.eps, t, schedule),
+                "at s, without the prompt": partial(solver.clean, z_s, eps_s, s, schedule),
+                "at t, guided": partial(solver.clean, z_t, guided.eps, t, schedule),
             },
         )
 

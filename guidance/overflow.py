@@ -9,20 +9,13 @@ class OverflowWatch:
     """Looks at answers without waiting for the device, and says when asked what it has seen."""
 
     def __init__(self) -> None:
-        self._overflowed: dict[str, torch.Tensor] = {}
+        self._sums: dict[str, list[torch.Tensor]] = {}
 
     def look(self, name: str, answer: torch.Tensor) -> None:
         """At float32 copies of halves, of any shape: far too few and too small for their sum to overflow by itself."""
-        overflowed = ~answer.detach().sum().isfinite()
-        if name in self._overflowed:
-            overflowed |= self._overflowed[name]
-        self._overflowed[name] = overflowed
+        self._sums.setdefault(name, []).append(answer.detach().sum())
 
     def take(self) -> list[str]:
         """The names that have given an answer which is not finite since the last call. Waits for the device."""
-        if not self._overflowed:
-            return []
-        seen = torch.stack([*self._overflowed.values()]).tolist()
-        names = [name for name, overflowed in zip(self._overflowed, seen) if overflowed]
-        self._overflowed.clear()
-        return names
+        sums, self._sums = self._sums, {}
+        return [name for name, each in sums.items() if not bool(torch.stack(each).isfinite().all())]

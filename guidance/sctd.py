@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
@@ -95,8 +96,8 @@ class SCTD:
             parts,
             times={"t": t, "s": s, "s_m": s_m},
             predictions={
-                "at s_m, without the prompt": solver.clean(z_sm, eps_sm.detach(), s_m, schedule),
-                "at t, with the prompt": solver.clean(z_t, eps_y, t, schedule),
+                "at s_m, without the prompt": partial(solver.clean, z_sm, eps_sm.detach(), s_m, schedule),
+                "at t, with the prompt": partial(solver.clean, z_t, eps_y, t, schedule),
             },
         )
 
@@ -135,6 +136,9 @@ def without_prompt(
     views = torch.nonzero(t != u).squeeze(1)
     if not len(views):
         return z
+    if len(views) == len(z):
+        return solver.step(z, denoiser.eps(z, t, conditioning.unconditional), t, u, schedule)
     rows = views.to(z.device, non_blocking=True)
-    eps = denoiser.eps(z[rows], t[views], conditioning.unconditional[rows])
-    return z.index_copy(0, rows, solver.step(z[rows], eps, t[views], u[views], schedule))
+    some = z[rows]
+    eps = denoiser.eps(some, t[views], conditioning.unconditional[rows])
+    return z.index_copy(0, rows, solver.step(some, eps, t[views], u[views], schedule))

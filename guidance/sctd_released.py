@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
 from config.schema import Config
 from guidance import base, solver
-from guidance.base import Gradient, Noise, PixelGradient
+from guidance.base import Gradient, Noise, PixelGradient, Prediction
 from guidance.cfg import Denoiser
 from guidance.prompts import Conditioning
 from guidance.schedule import ReleasedSegments, Schedule, TimeWindow
@@ -67,14 +68,15 @@ class ReleasedSCTD:
         w = solver.per_view(base.weight(p.weighting, t, schedule), z0)
 
         clean = solver.clean(z_sm, eps_sm, s_m, schedule)
-        predictions = {
-            "at s_m, without the prompt": clean,
-            "at t, guided": solver.clean(z_t, eps_t, t, schedule),
+        predictions: dict[str, Prediction] = {
+            "at s_m, without the prompt": lambda: clean,
+            "at t, guided": partial(solver.clean, z_t, eps_t, t, schedule),
         }
         pixels = None
         if self.w_cp > 0:
             eps_y = self.denoiser.guided(g_y, s_m, conditioning, omega).eps
-            clean_y = predictions["at s_m, guided"] = solver.clean(g_y, eps_y, s_m, schedule)
+            clean_y = solver.clean(g_y, eps_y, s_m, schedule)
+            predictions["at s_m, guided"] = lambda: clean_y
             pixels = PixelGradient(clean, clean_y, 2 * p.rgb_scale * self.w_cp / p.C_batch_size)
         return Gradient(
             parts={"self": w * (g_s - z_sm), "cross": (omega + 1) * w * (z_sm - g_y)},

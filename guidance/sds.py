@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
@@ -43,14 +44,14 @@ class SDS:
         z_t = solver.add_noise(z0, noise, t, self.schedule)
         found = self.denoiser.guided(z_t, t, conditioning, omega, want_n=omega != 1)
         w = solver.per_view(base.weight(self.params.weighting, t, self.schedule), z0)
-        predictions = {"guided": solver.clean(z_t, found.eps, t, self.schedule)}
+        predictions = {"guided": partial(solver.clean, z_t, found.eps, t, self.schedule)}
         if found.n is None:
             return Gradient({"denoise": w * (found.eps - noise)}, {"t": t}, predictions)
         return Gradient(
             parts={"denoise": w * (found.n - noise), "guidance": w * (found.eps - found.n)},
             times={"t": t},
             predictions={
-                "without the prompt": solver.clean(z_t, found.n, t, self.schedule),
+                "without the prompt": partial(solver.clean, z_t, found.n, t, self.schedule),
                 **predictions,
             },
         )

@@ -27,7 +27,7 @@ def step(
     alpha_t, alpha_u = schedule.alpha(t), schedule.alpha(u)
     scale = alpha_u / alpha_t
     shift = schedule.sigma(u) - scale * schedule.sigma(t)
-    return per_view(scale, z) * z + per_view(shift, z) * eps
+    return mix(scale, z, shift, eps)
 
 
 def clean(z: torch.Tensor, eps: torch.Tensor, t: torch.Tensor, schedule: Schedule) -> torch.Tensor:
@@ -55,17 +55,24 @@ def churn(
     variance = (1 - abar_u) / (1 - abar_t) * (1 - abar_t / abar_u).abs()
     v = torch.minimum(eta * variance, (1 - abar_u) / 2)
     kept = (1 - abar_u - v).sqrt() - schedule.sigma(u)
-    return z + per_view(kept, z) * eps + per_view(v.sqrt(), z) * noise
+    kept, fresh = per_view(torch.cat([kept, v.sqrt()]), z).chunk(2)
+    return z + kept * eps + fresh * noise
 
 
 def eps_of_v(z: torch.Tensor, v: torch.Tensor, t: torch.Tensor, schedule: Schedule) -> torch.Tensor:
     """eps = alpha_t v + sigma_t z: the noise prediction [V, ...] that a v-prediction at (z, t) amounts to."""
-    return per_view(schedule.alpha(t), z) * v + per_view(schedule.sigma(t), z) * z
+    return mix(schedule.alpha(t), v, schedule.sigma(t), z)
 
 
 def add_noise(z0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, schedule: Schedule) -> torch.Tensor:
     """z_t = alpha_t z_0 + sigma_t noise, for z0 [V, ...], noise broadcastable to it, t [V] on the host."""
-    return per_view(schedule.alpha(t), z0) * z0 + per_view(schedule.sigma(t), z0) * noise
+    return mix(schedule.alpha(t), z0, schedule.sigma(t), noise)
+
+
+def mix(a: torch.Tensor, x: torch.Tensor, b: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """a x + b y, view by view, for a and b [V] on the host, which go to the device of x [V, ...] in one copy."""
+    a, b = per_view(torch.cat([a, b]), x).chunk(2)
+    return a * x + b * y
 
 
 def per_view(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -10,9 +10,9 @@ S / (2 tan(fov / 2)).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -66,14 +66,25 @@ class Cameras:
         return self._map(lambda tensor: tensor[views])
 
     def to(self, device: torch.device | str) -> Cameras:
-        """On `device`; copies from the host to it are not waited for."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=tensor.device == HOST))
+        """On `device`; from the host all goes in one copy, which is not waited for."""
+        if self.viewmats.device != HOST or torch.device(device) == HOST:
+            return self._map(lambda tensor: tensor.to(device))
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {**in_one_copy(tensors, device)}
+        return replace(self, **moved)
 
     @property
     def positions(self) -> Tensor:
         """Camera centres in the world, [V, 3]."""
         rotations, translations = self.viewmats[:, :3, :3], self.viewmats[:, :3, 3]
         return -(rotations.transpose(1, 2) @ translations[..., None])[..., 0]
+
+
+def in_one_copy(tensors: Mapping[str, Tensor], device: torch.device | str) -> dict[str, Tensor]:
+    """Tensors of one type by name, which lie in one piece of memory of `device` then. The copy is not waited for."""
+    packed = torch.cat([tensor.flatten() for tensor in tensors.values()]).to(device, non_blocking=True)
+    parts = packed.split([tensor.numel() for tensor in tensors.values()])
+    return {name: part.view(tensors[name].shape) for name, part in zip(tensors, parts)}
 
 
 def wrap_degrees(angle: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ class DensificationStats:
         norms = torch.hypot(means2d_grad[..., 0] * (width / 2.0), means2d_grad[..., 1] * (height / 2.0))
         return DensificationStats(
             gradient_sum=norms.masked_fill_(~seen, 0.0).sum(dim=0),
-            views=seen.sum(dim=0).to(norms.dtype),
+            views=seen.sum(dim=0, dtype=norms.dtype),
             max_radii=radii.amax(dim=0).to(norms.dtype),
         )
 
@@ -80,7 +80,8 @@ class DensificationStats:
 
     def if_true(self, condition: Tensor) -> DensificationStats:
         """The same, or nothing where a bool [] on the device is false, for which nothing waits."""
-        kept = (torch.where(condition, getattr(self, field.name), 0.0) for field in fields(self))
+        refused = ~condition
+        kept = (getattr(self, field.name).masked_fill(refused, 0.0) for field in fields(self))
         return DensificationStats(*kept)
 
     def mean_gradient(self) -> Tensor:

@@ -79,6 +79,8 @@ class GaussianModel:
     @property
     def shs(self) -> Tensor:
         """[N, K, 3]."""
+        if self.sh_degree == 0:
+            return self._features_dc
         return torch.cat([self._features_dc, self._features_rest], dim=1)
 
     @property

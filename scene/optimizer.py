@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -95,12 +96,12 @@ class GaussianOptimizer:
         gradients = self.gradients()
         parameters = {name: p.detach() for name, p in self.model.raw().items() if p.numel() > 0}
         measured = [*gradients.values(), *parameters.values()]
-        norms = torch.stack([nn.utils.get_total_norm([tensor]) for tensor in measured])
+        norms = torch.stack(torch._foreach_norm(measured))
         found = norms.unbind()
         return Update(
             gradients=dict(zip(gradients, found)),
             parameters=dict(zip(parameters, found[len(gradients) :])),
-            made=torch.isfinite(norms).all(),
+            made=(norms < math.inf).all(),
         )
 
     def _clip(self, norms: Mapping[str, Tensor], step: int) -> None:
@@ -108,8 +109,10 @@ class GaussianOptimizer:
             return
         first, last, duration = self.params.grad_clip
         limit = linear(step, first, last, duration)
-        for name, gradient in self.gradients().items():
-            gradient.mul_((limit / norms[name]).clamp_max(1.0))
+        gradients = self.gradients()
+        factors = (limit / torch.stack([norms[name] for name in gradients])).clamp_max(1.0)
+        for gradient, factor in zip(gradients.values(), factors.unbind()):
+            gradient.mul_(factor)
 
     def append(self, rows: Mapping[str, Tensor]) -> None:
         """Add M Gaussians: raw rows [M, ...] of every group, at the end, with zero moments."""

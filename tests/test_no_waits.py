@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-import gaussian_renderer
 import training.step
 from config import Config
-from diff_gaussian_rasterization.batched import RasterOutput
+from iterations.null_device import move_to_null_device, null_device
 from scene.cameras import Cameras
 from scene.densify import DensificationStats
 from scene.optimizer import GaussianOptimizer
@@ -25,64 +22,16 @@ from training.step import training_step
 from utils.ranks import Ranks
 
 
-class Rasterized(torch.autograd.Function):
-    """Images [V, 5, H, W] without numbers: what the rasterizer's kernels make on a device of their own."""
-
-    @staticmethod
-    def forward(ctx: Any, views: int, height: int, width: int, *inputs: Tensor) -> Tensor:
-        ctx.save_for_backward(*inputs)
-        return inputs[0].new_empty(views, 5, height, width)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        return (None, None, None, *(torch.empty_like(tensor) for tensor in ctx.saved_tensors))
+@pytest.fixture(autouse=True)
+def _device() -> Iterator[None]:
+    with null_device():
+        yield
 
 
-def rasterize(
-    means: Tensor,
-    scales: Tensor,
-    rotations: Tensor,
-    opacities: Tensor,
-    *,
-    shs: Tensor,
-    viewmats: Tensor,
-    **rest: Any,
-) -> RasterOutput:
-    assert viewmats.device == rest["background"].device == means.device == DEVICE
-    views, count = len(viewmats), len(means)
-    means2d = means.new_empty(views, count, 2).requires_grad_()
-    images = Rasterized.apply(
-        views, rest["height"], rest["width"], means, scales, rotations, opacities, shs, means2d
-    )
-    radii = torch.empty(views, count, dtype=torch.int32, device=DEVICE)
-    found = {
-        "rgb": images[:, :3],
-        "depth": images[:, 3:4],
-        "alpha": images[:, 4:],
-        "radii": radii,
-        "means2d": means2d,
-    }
-    return RasterOutput(**{field.name: found.get(field.name, radii) for field in fields(RasterOutput)})
-
-
-def on_the_device(config: Config, monkeypatch: pytest.MonkeyPatch) -> Training:
+def on_the_device(config: Config) -> Training:
     """A run whose Gaussians, networks and embeddings have been moved to where nobody may look."""
     state = assemble(config)
-    prior, prompts = state.prior, state.prompts
-    for network in (prior.vae, prior.unet):
-        network.to(DEVICE)
-    prior.device = DEVICE
-    for name in ("_views", "_negative", "_inverse"):
-        setattr(prompts, name, getattr(prompts, name).to(DEVICE))
-    model = state.gaussians
-    model.set_raw({name: torch.nn.Parameter(p.detach().to(DEVICE)) for name, p in model.raw().items()})
-    for group in state.optimizer.adam.param_groups:
-        group["params"] = [model.raw()[group["name"]]]
-    state.stats = DensificationStats.zeros(len(model), DEVICE)
-    state.device = DEVICE
-    monkeypatch.setattr(gaussian_renderer, "rasterize", rasterize)
-    # torch's fused Adam has no kernel for tensors without numbers.
-    monkeypatch.setattr(state.optimizer.adam, "step", lambda: None)
+    move_to_null_device(state)
     return state
 
 
@@ -112,10 +61,8 @@ KEYS = {
         ("sds", "color"),
     ],
 )
-def test_an_iteration_waits_for_nothing(
-    tiny_config: Config, monkeypatch: pytest.MonkeyPatch, method: str, keep: str
-) -> None:
-    state = on_the_device(changed(tiny_config, guidance_type=method, keep=keep, **KEYS), monkeypatch)
+def test_an_iteration_waits_for_nothing(tiny_config: Config, method: str, keep: str) -> None:
+    state = on_the_device(changed(tiny_config, guidance_type=method, keep=keep, **KEYS))
     with no_waits():
         for step in (1, 2, 3):
             iteration = training_step(state, step)
@@ -123,16 +70,16 @@ def test_an_iteration_waits_for_nothing(
     assert iteration.numbers["loss/guidance"].device == DEVICE  # type: ignore[union-attr]
 
 
-def test_not_even_in_parts(tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    state = on_the_device(changed(tiny_config, **KEYS), monkeypatch)
+def test_not_even_in_parts(tiny_config: Config) -> None:
+    state = on_the_device(changed(tiny_config, **KEYS))
     state.counts.views_at_once = 3
     with no_waits():
         training_step(state, 1)
     assert len(state.noted) == 1
 
 
-def test_the_log_does(tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    state = on_the_device(changed(tiny_config, **KEYS), monkeypatch)
+def test_the_log_does(tiny_config: Config) -> None:
+    state = on_the_device(changed(tiny_config, **KEYS))
     with no_waits():
         training_step(state, 1)
         with pytest.raises(Wait):
@@ -162,7 +109,7 @@ def test_waits_in_an_iteration_are_seen(tiny_config: Config, monkeypatch: pytest
         (training.step, "what_was_seen", masks),
     ):
         with monkeypatch.context() as patch:
-            state = on_the_device(changed(tiny_config, **KEYS), patch)
+            state = on_the_device(changed(tiny_config, **KEYS))
             patch.setattr(owner, name, fault)
             with no_waits(), pytest.raises(Wait):
                 training_step(state, 1)

@@ -9,7 +9,7 @@ from config import Config
 from scene.cameras import ViewRange, sample
 from tests.changed import changed
 from training.state import assemble
-from training.step import backward_in_parts
+from training.step import backward_in_parts, training_step
 
 
 @pytest.mark.parametrize("method", ["sds", "ism", "cds", "gcs", "sctd"])
@@ -32,3 +32,12 @@ def test_the_gradient_does_not_depend_on_the_parts(tiny_config: Config, method: 
             torch.testing.assert_close(
                 gradient[name], found[0][name], rtol=1e-3, atol=1e-4 * float(found[0][name].abs().max())
             )
+
+
+def test_what_has_no_weight_is_nothing(tiny_config: Config) -> None:
+    keys = {"lambda_tv": 0.0, "lambda_alpha": 2.0, "lambda_alpha_binary": 0.0}
+    state = assemble(changed(tiny_config, **keys))
+    numbers = training_step(state, 1).numbers
+    assert (numbers["loss/tv"], numbers["loss/alpha_binary"]) == (0.0, 0.0)
+    assert float(numbers["loss/alpha"]) > 0
+    assert float(numbers["loss/scale"]) > 0

@@ -71,7 +71,7 @@ def training_step(state: Training, step: int) -> Iteration:
     ranks.sum_([evaluations])
     state.noted.append(Noted(step, times, update, dimmed, evaluations))
     numbers = {
-        **{f"loss/{name}": sum(part.losses[name] for part in parts) for name in first.losses},
+        **{f"loss/{name}": sum_of([part.losses[name] for part in parts]) for name in first.losses},
         **{f"guidance/{name}": value for name, value in (times | diagnostics).items()},
         **{f"grad_norm/{name}": value for name, value in update.gradients.items()},
     }
@@ -84,7 +84,7 @@ class Part:
 
     seen: TrainingViews
     guided: GuidanceOutput
-    losses: Mapping[str, Tensor]
+    losses: Mapping[str, float | Tensor]
 
 
 def backward_in_parts(state: Training, cameras: Cameras, step: int) -> list[Part]:
@@ -122,32 +122,44 @@ def backward(state: Training, cameras: Cameras, views: range, step: int) -> Part
     seen = training_views(gaussians, these.to(state.device), config, step, views, draws)
     out = seen.out
     guided = state.guide(seen.images, conditioning, step - 1, draws.of_views("timesteps", step, views))
-    # Means over views: of a part of them, a part.
+    # Means over views: of a part of them, a part. Of what has no weight nothing is computed.
     share = len(views) / len(cameras)
-    penalties = {
-        "tv": share * params.lambda_tv * (tv(out.rgb) + tv(seen.disparity)),
-        "scale": share * params.lambda_scale * mean_scale(gaussians.scales),
-        "alpha": share * params.lambda_alpha * mean_alpha(out.alpha),
-        "alpha_binary": share * params.lambda_alpha_binary * binary_alpha(out.alpha),
+    penalties: dict[str, float | Tensor] = {
+        "tv": params.lambda_tv and share * params.lambda_tv * (tv(out.rgb) + tv(seen.disparity)),
+        "scale": params.lambda_scale and share * params.lambda_scale * mean_scale(gaussians.scales),
+        "alpha": params.lambda_alpha and share * params.lambda_alpha * mean_alpha(out.alpha),
+        "alpha_binary": params.lambda_alpha_binary
+        and share * params.lambda_alpha_binary * binary_alpha(out.alpha),
     }
-    (guided.loss + sum(penalties.values())).backward()
-    losses = {"guidance": guided.loss, **penalties}
-    return Part(seen, guided, {name: value.detach() for name, value in losses.items()})
+    weighed = {name: penalty for name, penalty in penalties.items() if isinstance(penalty, Tensor)}
+    sum(weighed.values(), guided.loss).backward()
+    detached = {name: loss.detach() for name, loss in {"guidance": guided.loss, **weighed}.items()}
+    return Part(seen, guided, {**penalties, **detached})
 
 
 def what_was_seen(parts: Sequence[Part], cameras: Cameras, ranks: Ranks) -> DensificationStats:
     """Of each Gaussian, in all of an iteration's views, those of other processes too."""
-    total = DensificationStats.zeros(parts[0].seen.out.radii.shape[1], parts[0].seen.out.radii.device)
+    found: list[DensificationStats] = []
     for out in (part.seen.out for part in parts):
         assert out.means2d.grad is not None
-        total.add(DensificationStats.of_views(out.means2d.grad, out.radii, cameras.width, cameras.height))
+        found.append(DensificationStats.of_views(out.means2d.grad, out.radii, cameras.width, cameras.height))
+    total, *others = found
+    for other in others:
+        total.add(other)
     ranks.sum_([total.gradient_sum, total.views])
     ranks.max_(total.max_radii)
     return total
 
 
+def sum_of(values: Sequence[float | Tensor]) -> float | Tensor:
+    """Of a single one, no work."""
+    return sum(values[1:], values[0])
+
+
 def mean_of(values: Sequence[Mapping[str, Number]], weights: Sequence[int]) -> dict[str, Number]:
     """By name, of mappings with the same names."""
+    if len(values) == 1:
+        return dict(values[0])
     return {
         name: sum(weight * each[name] for each, weight in zip(values, weights)) / sum(weights)
         for name in values[0]

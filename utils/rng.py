@@ -66,16 +66,15 @@ def normal_like(tensor: Tensor, rng: torch.Generator) -> Tensor:
     seed = int(torch.randint(2**62, (), generator=rng))
     bits = _mix(torch.arange(tensor.numel(), device=tensor.device), seed)
     # In (0, 1), from the upper and the lower half of the bits.
-    radius, turn = (
-        (half.to(torch.float32) + 0.5) * 2.0**-32 for half in (_shifted(bits, 32), bits & 0xFFFFFFFF)
-    )
+    radius, turn = (half * 2.0**-32 + 2.0**-33 for half in (_shifted(bits, 32), bits & 0xFFFFFFFF))
     numbers = torch.sqrt(-2.0 * torch.log(radius)) * torch.cos(2.0 * math.pi * turn)
     return numbers.reshape(tensor.shape).to(tensor.dtype)
 
 
 def _mix(counter: Tensor, seed: int) -> Tensor:
     """SplitMix64 of counter + seed, int64; multiplication wraps around."""
-    z = (counter + 1) * _signed(0x9E3779B97F4A7C15) + seed
+    step = _signed(0x9E3779B97F4A7C15)
+    z = counter * step + (step + seed)
     z = (z ^ _shifted(z, 30)) * _signed(0xBF58476D1CE4E5B9)
     z = (z ^ _shifted(z, 27)) * _signed(0x94D049BB133111EB)
     return z ^ _shifted(z, 31)

@@ -47,12 +47,12 @@ def gaussians() -> GaussianModel:
     return GaussianModel.from_points(points - 0.5, colors, 0)
 
 
-def views_of(device: torch.device = HOST) -> tuple[TrainingViews, dict[str, Tensor], Tensor]:
+def views_of(device: torch.device = HOST) -> tuple[TrainingViews, dict[str, Callable[[], Tensor]], Tensor]:
     """What `picture` is given."""
     cameras = orbit([0.0, 90.0], 90.0, 3.0, 0.6, SIZE, SIZE)
     rgb, plane, latents = (torch.full((2, c, SIZE, SIZE), 0.5, device=device) for c in (3, 1, 4))
     out = RenderOutput(rgb, plane, plane, plane, plane)
-    return TrainingViews(cameras.to(device), out, plane, rgb, False, False), {"x0": latents}, latents
+    return TrainingViews(cameras.to(device), out, plane, rgb, False, False), {"x0": lambda: latents}, latents
 
 
 def go_on(record: Recorder, model: GaussianModel, after: Callable[[int], None] = lambda step: None) -> None:

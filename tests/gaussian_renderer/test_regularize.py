@@ -25,3 +25,8 @@ def test_alpha_terms() -> None:
     assert mean_alpha(alpha).item() == 0.625
     assert binary_alpha(alpha).item() == 0.25
     assert mean_scale(torch.tensor([[1.0, 2.0, 3.0]])).item() == 2.0
+
+
+def test_tvs_way_back_is_that_of_its_definition() -> None:
+    images = torch.rand(2, 3, 5, 7, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(tv, images)

@@ -116,7 +116,7 @@ def pictured(mirrored: bool, geometry: bool = False) -> tuple[torch.Tensor, Trai
         views, RenderOutput(rgb, depth, alpha, empty, empty), disparity, images, geometry, mirrored
     )
     gradient = torch.cat([-images[:, 1:2], images[:, 1:2]], dim=1)
-    return training_picture(shown, {"as seen": images}, gradient, decode=lambda z: z).sheet(), shown
+    return training_picture(shown, {"as seen": lambda: images}, gradient, decode=lambda z: z).sheet(), shown
 
 
 def rows_of(
@@ -156,7 +156,9 @@ def test_rows_of_the_picture_agree_with_one_another(mirrored: bool, geometry: bo
 def test_a_prediction_that_overflows_and_a_gradient_of_nothing_still_make_a_picture() -> None:
     _, views = pictured(False)
     broken = torch.full((3, 3, 8, 8), math.nan)
-    sheet = training_picture(views, {"broken": broken}, torch.zeros(3, 4, 2, 2), decode=lambda z: z).sheet()
+    sheet = training_picture(
+        views, {"broken": lambda: broken}, torch.zeros(3, 4, 2, 2), decode=lambda z: z
+    ).sheet()
     rows = rows_of(sheet, (True, False, False, False, True))
     assert not rows[3].any()
     assert not rows[4].any()

@@ -70,7 +70,7 @@ def test_gradient_reaches_what_the_latents_came_from() -> None:
 
 def test_parts_add_up_and_are_reported() -> None:
     parts = {"near": latents(3, seed=1), "far": latents(3, seed=2)}
-    wanted = Gradient(parts, times={"t": torch.tensor([1, 2, 6])}, predictions={"clean": latents(3)})
+    wanted = Gradient(parts, times={"t": torch.tensor([1, 2, 6])}, predictions={"clean": lambda: latents(3)})
     guidance = guide(wanted, AnalyticPrior(), lambda_guidance=0.1)
     output = guidance(latents(3), AnalyticPrior().conditioning(0, 3), 0, rngs(3))
     expected = 0.1 * (parts["near"] + parts["far"])

@@ -12,6 +12,7 @@ from config.schema import GenerateCamParams, OptimizationParams
 from scene.cameras import (
     Cameras,
     ViewRange,
+    in_one_copy,
     orbit,
     relax,
     sample,
@@ -118,7 +119,14 @@ def test_slicing_and_moving_keep_views_together() -> None:
     assert (len(part), part.width, part.height) == (2, 16, 8)
     assert part.azimuth.tolist() == [90.0, -90.0]
     torch.testing.assert_close(cameras[[2]].viewmats, cameras.viewmats[2:])
-    assert cameras.to(torch.device("meta")).fovy.device.type == "meta"
+    moved = cameras.to(torch.device("meta"))
+    assert moved.fovy.device.type == moved.viewmats.device.type == "meta"
+    assert moved.viewmats.shape == cameras.viewmats.shape
+    tensors = {name: value for name, value in vars(cameras).items() if isinstance(value, torch.Tensor)}
+    copied = in_one_copy(tensors, "cpu")
+    assert copied.keys() == tensors.keys()
+    assert all(torch.equal(copied[name], tensor) for name, tensor in tensors.items())
+    assert len({tensor.untyped_storage().data_ptr() for tensor in copied.values()}) == 1
 
 
 @pytest.mark.parametrize(
