@@ -21,7 +21,7 @@ from .timed_train import STARTED
 
 ITERATIONS, CHECKPOINT, KILLED_AFTER = 200, 100, 120
 REHEARSED = 40, 10, 20
-SMALL = "--init_num_pts 300 --image_w 32 --image_h 32 --C_batch_size 2".split()
+SMALL = ["--init_num_pts", "300", "--image_w", "32", "--image_h", "32", "--C_batch_size", "2"]
 """For a rehearsal."""
 
 

@@ -19,7 +19,20 @@ RUNS = {
     "deterministic": DETERMINISTIC,
     "deterministic, again": DETERMINISTIC,
 }
-SMALL = "--iterations 10 --init_shape sphere --init_num_pts 300 --image_w 32 --image_h 32 --C_batch_size 1".split()
+SMALL = [
+    "--iterations",
+    "10",
+    "--init_shape",
+    "sphere",
+    "--init_num_pts",
+    "300",
+    "--image_w",
+    "32",
+    "--image_h",
+    "32",
+    "--C_batch_size",
+    "1",
+]
 """For a rehearsal."""
 
 
