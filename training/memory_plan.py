@@ -20,7 +20,7 @@ from utils.rng import Draws
 GROWTH = 5
 """So many times the Gaussians that a run may start with get room beforehand, unless `max_num_gaussians` allows fewer.
 Whatever more density control makes finds memory or waits for it."""
-BYTES_PER_PIXEL = 4 * 40
+BYTES_PER_PIXEL = 4 * 34
 """Of the rasterizer's images, what is made of them on their way to the guidance and to the penalties, and their
 gradients: at most, in float32. A test counts them."""
 SHARE_OF_ALLOCATOR = 0.1
