@@ -8,7 +8,7 @@ from functools import cache
 from itertools import accumulate
 
 MOST_GRAPHS = 4
-WORTH = 0.01
+WORTH = 0.05
 """Of all rows, what a graph has to save in padding: each takes its time to compile when a run begins."""
 
 
