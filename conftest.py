@@ -19,8 +19,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     needing = [item for item in items if item.get_closest_marker("gpu")]
     if not needing:
         return
-    import torch
+    from utils.device import HOST, resolve_device
 
-    if not torch.cuda.is_available() or torch.version.cuda is None:
+    if resolve_device("auto") == HOST:
         for item in needing:
             item.add_marker(pytest.mark.skip(reason="needs a GPU"))
