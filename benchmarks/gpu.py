@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from gpu_steps import machine
 from gpu_steps.plan import STEPS, Step
 from gpu_steps.report import write_report
-from gpu_steps.runner import run
+from gpu_steps.runner import Outcome, run
 
 SLOWER = 6
 """So many times a step's seconds are its limit in a rehearsal."""
@@ -94,14 +94,19 @@ def main(argv: Sequence[str] | None = None, steps: Sequence[Step] = STEPS) -> in
     if why := machine.build_rasterizer():
         print(why, flush=True)
     began = time.monotonic()
-    found = {"at the start": machine.card()}
+    found, software = {"at the start": machine.card()}, machine.software()
     device = "cuda"
     if arguments.rehearse:
         device, chosen = "cpu", [replace(step, seconds=SLOWER * step.seconds) for step in chosen]
-    outcomes = run(chosen, arguments.out, device, machine.environment(), 60 * arguments.minutes)
-    found["at the end"] = machine.card()
-    path = write_report(arguments.out, chosen, outcomes, found, machine.software(), time.monotonic() - began)
-    print(f"Report: {path}")
+
+    def report(outcomes: dict[str, Outcome]) -> Path:
+        """Of the steps that have ended."""
+        found["at the end"] = machine.card()
+        ended = [step for step in chosen if step.name in outcomes]
+        return write_report(arguments.out, ended, outcomes, found, software, time.monotonic() - began)
+
+    outcomes = run(chosen, arguments.out, device, machine.environment(), 60 * arguments.minutes, report)
+    print(f"Report: {report(outcomes)}")
     return 0 if all(outcome.state == "done" for outcome in outcomes.values()) else 1
 
 

@@ -78,8 +78,9 @@ def _warm(unet: Unet, inputs: Callable[[int], tuple[torch.Tensor, ...]], shares:
     """Compile it; returns whether that went well."""
 
     def run() -> None:
-        # The largest first: what it takes of the memory is enough for the others.
-        sizes, calls = (unet.sizes, CALLS_TO_RECORD) if isinstance(unet, Sized) else ((max(shares),), 1)
+        # The largest first: what it takes of the memory is enough for the others. One graph for all sizes is compiled by
+        # the first of them, but each size has algorithms of its own to be found.
+        sizes, calls = (unet.sizes, CALLS_TO_RECORD) if isinstance(unet, Sized) else (sorted(shares), 1)
         for size in reversed(sizes):
             for _ in range(calls):
                 unet(*inputs(size))

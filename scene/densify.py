@@ -246,7 +246,7 @@ def relocate(optimizer: GaussianOptimizer, stats: DensificationStats, rng: torch
     if len(moved) == 0 or len(alive) == 0:
         return 0
     # Inverse transform sampling on the host, so that any device draws the same targets.
-    cumulative = opacities[alive].cumsum(0).to(rng.device)
+    cumulative = opacities[alive].to(rng.device).cumsum(0)
     draws = torch.rand(len(moved), generator=rng, dtype=torch.float64) * cumulative[-1]
     slots = torch.searchsorted(cumulative, draws, right=True).clamp_max(len(alive) - 1)
     targets = alive[slots.to(alive.device)]

@@ -85,7 +85,8 @@ def filled(make: Callable[[], nn.Module], seed: int) -> Any:
         network = make()
     # diffusers' own `to` warns about modules that these networks do not have.
     network = nn.Module.to(network, torch.float16).to_empty(device=torch.get_default_device())
-    noise = torch.randn(NOISE, generator=torch.Generator().manual_seed(seed)).half()
+    noise = torch.randn(NOISE, generator=torch.Generator().manual_seed(seed), device="cpu")
+    noise = noise.half().to(torch.get_default_device())
     start = 0
     with torch.no_grad():
         for name, parameter in network.named_parameters():

@@ -10,9 +10,8 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import imageio_ffmpeg
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -192,7 +191,7 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[Tensor], fps: int
         raise ValueError(f"The video {os.fspath(path)!r} has no frames, but it needs at least 1.")
     height, width = first.shape[:2]
     with atomic_path(path) as temporary:
-        encoder = imageio_ffmpeg.write_frames(
+        encoder = ffmpeg().write_frames(
             str(temporary),
             (width + width % 2, height + height % 2),
             fps=fps,
@@ -227,7 +226,7 @@ def read_video(path: str | os.PathLike[str]) -> Iterator[Tensor]:
 
     Raises OSError if it cannot be read.
     """
-    frames = imageio_ffmpeg.read_frames(os.fspath(path))
+    frames = ffmpeg().read_frames(os.fspath(path))
     try:
         width, height = next(frames)["size"]
         for frame in frames:
@@ -240,10 +239,21 @@ def read_video(path: str | os.PathLike[str]) -> Iterator[Tensor]:
         frames.close()
 
 
+def ffmpeg() -> Any:
+    """The package with the encoder, which only videos need. Raises OSError, in one sentence, without it."""
+    try:
+        import imageio_ffmpeg
+    except ImportError:
+        raise OSError(
+            "videos need the package imageio-ffmpeg, or --save_video false --save_process false"
+        ) from None
+    return imageio_ffmpeg
+
+
 def count_frames(video: str | os.PathLike[str]) -> int:
     """How many frames a video file has; 0 if it is none."""
     try:
-        return imageio_ffmpeg.count_frames_and_secs(os.fspath(video))[0]
+        return ffmpeg().count_frames_and_secs(os.fspath(video))[0]
     except (OSError, RuntimeError):
         return 0
 

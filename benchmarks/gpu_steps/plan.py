@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 NETWORKS = ("diffusers", "transformers", "tokenizers", "safetensors", "pydantic", "yaml", "scipy", "PIL")
-PROGRAM = (*NETWORKS, "plyfile", "trimesh", "tensorboard", "tqdm", "imageio_ffmpeg", "filelock", "requests")
+PROGRAM = (*NETWORKS, "plyfile", "trimesh", "tensorboard", "tqdm", "filelock", "requests")
 TESTS = (*PROGRAM, "pytest", "xdist", "hypothesis")
 INSTALLED_AS = {
     "yaml": "PyYAML",
     "PIL": "pillow",
     "xdist": "pytest-xdist",
-    "imageio_ffmpeg": "imageio-ffmpeg",
-    "torch": "torch",
 }
 """What pip calls a module, where that is another name."""
 
@@ -53,7 +51,7 @@ def module(name: str) -> tuple[str, ...]:
 
 STEPS: Sequence[Step] = (
     Step("a-tests", "Tests that need a GPU", module("gpu_tests"), 150, TESTS, quiet=False),
-    Step("b-toybox", "train.py on toybox", module("toybox_runs"), 180, PROGRAM, quiet=False),
+    Step("b-toybox", "train.py on toybox", module("toybox_runs"), 240, PROGRAM, quiet=False),
     Step("c-rasterizer", "The rasterizer beside its peers", module("rasterizer"), 120),
     Step(
         "d-iteration",
@@ -63,6 +61,6 @@ STEPS: Sequence[Step] = (
         PROGRAM,
         prepares=True,
     ),
-    Step("e-run", "train.py from start to resume", module("full_run"), 150, PROGRAM),
+    Step("e-run", "train.py from start to resume", module("full_run"), 240, PROGRAM),
     Step("f-tools", "NVIDIA's tools on our kernels", module("tools"), 120),
 )

@@ -162,7 +162,7 @@ def kernels(found: Values) -> Iterator[str]:
     yield from table(["kernel", "calls", "ms", "share"], rows)
     calls = sorted(found["host_calls"].items(), key=lambda call: -call[1]) or [("none known", 0)]
     yield (
-        f"\n{found['launches']:.0f} launches. Calls of the host: "
+        f"\n{found['launches']:.0f} launches, {found['copies']:.0f} copies. Calls of the host: "
         + ", ".join(f"{k} {v:.0f}" for k, v in calls)
         + "."
     )
@@ -179,7 +179,7 @@ def iteration(values: Values) -> Iterator[str]:
     }
     ours = {key[:2]: row["ms"] for key, row in rows.items() if key[2] == "ours"}
     head = ["guidance", "prompting", "way", "views at once", "ms", "× ours", "U-Net calls", "U-Net TFLOP/s"]
-    head += ["of the peak", "GB", "host waits", f"minutes for {ITERATIONS:,}"]
+    head += ["of the peak", "GB", "GB reserved", "host waits", f"minutes for {ITERATIONS:,}"]
     yield from table(head, (iteration_row(key, row, ours.get(key[:2]), peak) for key, row in rows.items()))
     yield "\nParts, ms:\n"
     names = list(next(iter(rows.values()), {"parts": {}})["parts"])
@@ -195,7 +195,7 @@ def iteration_row(key: Sequence[str], row: Values, ours: float | None, peak: flo
     calls = f"{row['calls']:.1f} of {row['latents'] / row['calls']:.1f}"
     return [
         *(*key, row["at_once"], number(row["ms"]), "" if ours is None else number(row["ms"] / ours), calls),
-        *(f"{row['unet_tflops']:.3g}", share, number(row["memory"])),
+        *(f"{row['unet_tflops']:.3g}", share, number(row["memory"]), number(row["reserved"])),
         *("" if row["waits"] is None else str(row["waits"]), number(row["ms"] * ITERATIONS / 6e4)),
     ]
 
@@ -221,12 +221,12 @@ def iteration_details(values: Values, rows: Mapping[tuple[str, ...], Values]) ->
 
 
 def full_run(values: Values) -> Iterator[str]:
-    for name, found in values.items():
+    for name, found in values["run"].items():
         yield f"\n{name.capitalize()}:\n"
         yield from table(
-            ["part", "seconds"], ([part, number(value)] for part, value in found["start"].items())
+            ["part", "seconds"], ([part, number(value)] for part, value in found["parts"].items())
         )
-        rest = {key: value for key, value in found.items() if key not in ("start", "log")}
+        rest = {key: value for key, value in found.items() if key not in ("parts", "log")}
         yield "\n" + "; ".join(f"{key}: {value}" for key, value in rest.items())
         if "log" in found:
             yield f"\n```\n{found['log']}\n```"

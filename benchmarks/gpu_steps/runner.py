@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from .step import GO, READY, last_lines
 
 POLL = 0.1
 """Seconds between two looks at a process."""
+RESTARTS = 3
 DONE = "done"
 
 
@@ -58,7 +59,7 @@ class Process:
         for barrier in (self.files.ready, self.files.go):
             barrier.unlink(missing_ok=True)
         self._log = open(self.files.log, "a", encoding="utf-8")  # noqa: SIM115, it outlives this call
-        self._began = time.monotonic()
+        self._restarts = RESTARTS
         self._start()
 
     def _start(self) -> None:
@@ -85,7 +86,13 @@ class Process:
             while (code := self._process.poll()) is None and time.monotonic() < deadline:
                 time.sleep(POLL)
             died = code not in (0, 1, None)
-            if died and time.monotonic() < deadline and len(self._records.lines()) > self._lines:
+            if (
+                died
+                and self._restarts
+                and time.monotonic() < deadline
+                and len(self._records.lines()) > self._lines
+            ):
+                self._restarts -= 1
                 self._start()
                 continue
             return self._outcome(code, time.monotonic() - turn)
@@ -114,9 +121,15 @@ class Process:
 
 
 def run(
-    steps: Sequence[Step], out: Path, device: str, environment: Mapping[str, str], seconds: float
+    steps: Sequence[Step],
+    out: Path,
+    device: str,
+    environment: Mapping[str, str],
+    seconds: float,
+    on_outcome: Callable[[dict[str, Outcome]], object] = lambda outcomes: None,
 ) -> dict[str, Outcome]:
-    """Run the steps that are not done yet, one after the other, for so long at most; prints a line for each."""
+    """Run the steps that are not done yet, one after the other, for so long at most; prints a line for each, and hands on
+    what there is after each. Large files are gone afterwards."""
     deadline = time.monotonic() + seconds
     (out / "steps").mkdir(parents=True, exist_ok=True)
     outcomes: dict[str, Outcome] = {}
@@ -145,12 +158,14 @@ def run(
                 if process is not None:
                     process.kill()
                 outcomes[step.name] = kept(step, out, Outcome("not run", why="no time was left"))
-                continue
-            process = process or Process(step, out, device, environment)
-            outcomes[step.name] = kept(step, out, process.finish(left))
+            else:
+                process = process or Process(step, out, device, environment)
+                outcomes[step.name] = kept(step, out, process.finish(left))
+            on_outcome(outcomes)
     finally:
         for process in early.values():
             process.kill()
+        shutil.rmtree(out / "work", ignore_errors=True)
     return {step.name: outcomes[step.name] for step in steps}
 
 
@@ -158,8 +173,7 @@ def kept(step: Step, out: Path, outcome: Outcome) -> Outcome:
     """Write the outcome down and print it."""
     files = Files(out, step)
     files.outcome.write_text(json.dumps(asdict(outcome), indent=1) + "\n")
-    if outcome.state == DONE:
-        shutil.rmtree(files.work, ignore_errors=True)
+    shutil.rmtree(files.work, ignore_errors=True)
     why = f" ({outcome.why[:300]})" if outcome.why else ""
     print(f"{step.name}: {outcome.state}, {outcome.seconds:.0f} s{why}", flush=True)
     return outcome

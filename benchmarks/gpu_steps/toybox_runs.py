@@ -15,9 +15,9 @@ from .step import ROOT, Context, last_lines, main, program
 DETERMINISTIC = ("--deterministic", "true", "--compile", "false")
 RUNS = {
     "plain": ("--compile", "false"),
-    "compiled": ("--compile", "auto"),
     "deterministic": DETERMINISTIC,
     "deterministic, again": DETERMINISTIC,
+    "compiled": ("--compile", "dynamic"),
 }
 SMALL = [
     "--iterations",
@@ -36,14 +36,18 @@ SMALL = [
 """For a rehearsal."""
 
 
+def flags_of(context: Context, name: str) -> list[str]:
+    """In a rehearsal few, and nothing is compiled."""
+    flags = ["--device", context.device, "--quiet", "--save_video", "false", "--save_process", "false"]
+    flags += RUNS[name]
+    return [*flags, *SMALL, "--compile", "false"] if context.rehearsal else flags
+
+
 def train(context: Context, name: str) -> dict[str, Any]:
     """Seconds in all and of the loop, iterations per second, GB at most, what the judge finds, and the asset's hash."""
     outputs = context.work / re.sub(r"\W+", "-", name)
     outputs.mkdir(parents=True, exist_ok=True)
-    flags = ["--device", context.device, "--quiet", "--save_video", "false", "--save_process", "false"]
-    command = [sys.executable, str(ROOT / "train.py"), *flags, *RUNS[name]]
-    command += SMALL if context.rehearsal else ()
-    done = program(command, outputs)
+    done = program([sys.executable, str(ROOT / "train.py"), *flags_of(context, name)], outputs)
     if done.code:
         raise RuntimeError(f"train.py ended with exit code {done.code}: {last_lines(done.output, 2)}")
     return {"seconds": round(done.seconds, 1), "lines": log_of(done.output), **what_is_left(outputs)}

@@ -11,6 +11,8 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 HEAVIEST = 40
+COPIES = ("Memcpy", "Memset")
+"""How the profiler calls what is no kernel."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,15 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Profile:
-    """Per run: the heaviest kernels first, how many were launched and how long all took, and the host's calls by name.
+    """Per run: the heaviest kernels and copies first, how many kernels were launched, how many copies made and how long all
+    took, and the host's calls by name.
 
     On the host torch's operations stand for kernels, and no calls are known.
     """
 
     heaviest: list[Kernel]
     launches: float
+    copies: float
     ms: float
     host_calls: dict[str, float]
 
@@ -56,6 +60,8 @@ def summary(events: Any, *, on_host: bool, repeats: int) -> Profile:
     wanted = DeviceType.CPU if on_host else DeviceType.CUDA
     kernels, calls = [], {}
     for event in events:
+        if getattr(event, "is_user_annotation", False):
+            continue  # lasts as long as the kernels under it, which are here too
         microseconds = event.self_cpu_time_total if on_host else event.self_device_time_total
         if event.device_type == wanted and microseconds > 0:
             kernels.append((event.key, event.count / repeats, microseconds / 1e3 / repeats))
@@ -64,4 +70,5 @@ def summary(events: Any, *, on_host: bool, repeats: int) -> Profile:
     total = sum(ms for _, _, ms in kernels)
     kernels.sort(key=lambda kernel: -kernel[2])
     heaviest = [Kernel(name, count, ms, ms / total) for name, count, ms in kernels[:HEAVIEST]]
-    return Profile(heaviest, sum(count for _, count, _ in kernels), total, calls)
+    copies = sum(count for name, count, _ in kernels if name.startswith(COPIES))
+    return Profile(heaviest, sum(count for _, count, _ in kernels) - copies, copies, total, calls)

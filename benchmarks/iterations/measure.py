@@ -16,7 +16,9 @@ import training.step
 from config import Config
 from guidance import StableDiffusionPrior
 from rasterizers.measure import MIB, PeakMemory
+from training.batch_sizes import batch_shares
 from training.faults import settle
+from training.memory_plan import TOKENS
 from training.state import Training, assemble
 
 from .clock import Clock
@@ -36,6 +38,10 @@ one with a wait for each view's count, its code's 5 evaluations per view, cuDNN'
 the loss in every iteration."""
 
 
+WAIT = "called a synchronizing CUDA operation"
+"""Of torch's warning about each wait; the first one of a process only explains the mode."""
+
+
 def ways_of(method: str) -> tuple[str, ...]:
     """Those that there are: only SCTD's released code computes something else."""
     return WAYS if method == "sctd" else WAYS[:-1]
@@ -47,7 +53,7 @@ class Row:
 
     ms: of the whole; parts: of each of watch.PARTS, which add up to it; calls: of the U-Net, latents: that went through it
     in all, per view as the run's log says: evaluations. TFLOP/s of the U-Net, the encoder and its way back (the penalties
-    count as part of that); memory: GB at most, weights included; waits: of the host for the device, None on the host.
+    count as part of that); memory: GB of tensors at most, weights included; reserved: GB that torch has taken of the device, with what recorded graphs keep, None on the host; waits: of the host for the device, None on the host.
     why: the reason where there are no figures.
     """
 
@@ -65,6 +71,7 @@ class Row:
     encode_tflops: float = 0.0
     encode_backward_tflops: float = 0.0
     memory: float | None = None
+    reserved: float | None = None
     waits: int | None = None
     why: str | None = None
 
@@ -102,12 +109,11 @@ def measure(config: Config, prior: StableDiffusionPrior, way: str, job: Job, wor
 def figures(config: Config, prior: StableDiffusionPrior, way: str, job: Job, work: Work) -> dict[str, object]:
     """What Row holds of the measurement, by name."""
     state = assembled(config, prior, way)
-    memory = PeakMemory(prior.device.type)
     clock = Clock(prior.device)
     found = []
     with way_of(way), watched(state, clock):
-        for step in (1, 2):  # to warm up
-            iterate(state, step)
+        warm_up(state)
+        memory = PeakMemory(prior.device.type)
         for steps in job.steps(config.optimization.iterations):
             clock.spans.clear()
             numbers = [iterate(state, step, look=way == RELEASED) for step in steps]
@@ -138,8 +144,23 @@ def figures(config: Config, prior: StableDiffusionPrior, way: str, job: Job, wor
         "encode_tflops": tera(images * work.encode, times["encode"]),
         "encode_backward_tflops": tera(images * work.encode_backward, times["backward: autoencoder"]),
         "memory": None if held is None or memory.before is None else (memory.before + held * MIB) / 1e9,
+        "reserved": reserved_memory(prior.device),
         "waits": waits,
     }
+
+
+def warm_up(state: Training) -> None:
+    """Two iterations, after the U-Net has seen every batch size that the run asks for: each has algorithms to be found."""
+    mine = range(state.config.guidance.C_batch_size)
+    at_once = state.counts.views_at_once or len(mine)
+    unet = state.prior.unet.config
+    for size in batch_shares(state.config, state.prior.alphas_cumprod, mine, at_once):
+        z = torch.zeros(size, unet.in_channels, unet.sample_size, unet.sample_size, device=state.device)
+        text = torch.zeros(size, TOKENS, unet.cross_attention_dim, device=state.device)
+        with torch.no_grad():
+            state.prior.eps(z, torch.zeros(size, dtype=torch.long), text)
+    for step in (1, 2):
+        iterate(state, step)
 
 
 def assembled(config: Config, prior: StableDiffusionPrior, way: str) -> Training:
@@ -182,6 +203,11 @@ def iterate(state: Training, step: int, *, look: bool = False) -> dict[str, floa
     return numbers
 
 
+def reserved_memory(device: torch.device) -> float | None:
+    """GB at most since PeakMemory was made."""
+    return torch.cuda.max_memory_reserved(device) / 1e9 if device.type == "cuda" else None
+
+
 def host_waits(run: Callable[[], object], device: torch.device) -> int | None:
     """How often a call makes the host wait for a CUDA device; None elsewhere, where nothing tells."""
     if device.type != "cuda":
@@ -189,7 +215,7 @@ def host_waits(run: Callable[[], object], device: torch.device) -> int | None:
     with warnings.catch_warnings(record=True) as said, _told_of_waits():
         warnings.simplefilter("always")
         run()
-    return sum("synchronizing" in str(warning.message) for warning in said)
+    return sum(WAIT in str(warning.message) for warning in said)
 
 
 @contextmanager

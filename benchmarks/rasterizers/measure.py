@@ -161,17 +161,19 @@ def figures(peer: Peer, job: Job, case: Case | None = None) -> dict[str, Any]:
     renders = [peer.prepare(scene) for scene in scenes]
     memory = PeakMemory(job.device)
     step = step_cuda if job.device == "cuda" else step_cpu
-    steps = [
-        capture(scene, render) if peer.replayed else partial(step, scene, render)
-        for scene, render in zip(scenes, renders)
-    ]
+    steps: list[Step] = []
+    held = None
+    for scene, render in zip(scenes, renders):
+        steps.append(capture(scene, render) if peer.replayed else partial(step, scene, render))
+        if peer.replayed and held is None:
+            held = memory.peak()  # of the first one's tensors, which the others add theirs to
     (forward, backward, total, host), last, images = medians(steps, job.repeats)
     return {
         "forward": forward,
         "backward": backward,
         "total": total,
         "host": host,
-        "memory": memory.peak(),
+        "memory": memory.peak() if held is None else held,
         **agreement(scenes[last], images, *case.truth(last, len(images))),
     }
 

@@ -185,7 +185,7 @@ FAULTS: dict[str, dict[str, tuple[str, str, str]]] = {
         "views' times mixed up": ("sds", "guided(z_t, t, cond", "guided(z_t, t.flip(0), cond"),
         "no w(t)": ("sds", '"denoise": w * (found.n', '"denoise": (found.n'),
         "no omega": ("cfg", "eps = eps_n + omega * direction", "eps = eps_n + direction"),
-        "no alpha_t": ("solver", "per_view(schedule.alpha(t), z0) * z0", "z0"),
+        "no alpha_t": ("solver", "mix(schedule.alpha(t), z0, ", "mix(0 * schedule.alpha(t) + 1, z0, "),
     },
     "ism": {
         "sign": ("ism", "w * (guided.eps - eps_s)", "w * (eps_s - guided.eps)"),
