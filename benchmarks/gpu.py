@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from gpu_steps import machine
 from gpu_steps.plan import STEPS, Step
 from gpu_steps.report import write_report
-from gpu_steps.runner import Outcome, run
+from gpu_steps.runner import run
 
 SLOWER = 6
 """So many times a step's seconds are its limit in a rehearsal."""
@@ -95,18 +95,19 @@ def main(argv: Sequence[str] | None = None, steps: Sequence[Step] = STEPS) -> in
         print(why, flush=True)
     began = time.monotonic()
     found, software = {"at the start": machine.card()}, machine.software()
-    device = "cuda"
+    out, device = arguments.out, "cuda"
     if arguments.rehearse:
-        device, chosen = "cpu", [replace(step, seconds=SLOWER * step.seconds) for step in chosen]
+        # Apart from what a GPU finds in the same folder.
+        out, device = out / "rehearsal", "cpu"
+        chosen = [replace(step, seconds=SLOWER * step.seconds) for step in chosen]
 
-    def report(outcomes: dict[str, Outcome]) -> Path:
-        """Of the steps that have ended."""
+    def report() -> Path:
+        """Of all steps that have ended, in earlier calls too."""
         found["at the end"] = machine.card()
-        ended = [step for step in chosen if step.name in outcomes]
-        return write_report(arguments.out, ended, outcomes, found, software, time.monotonic() - began)
+        return write_report(out, steps, found, software, time.monotonic() - began)
 
-    outcomes = run(chosen, arguments.out, device, machine.environment(), 60 * arguments.minutes, report)
-    print(f"Report: {report(outcomes)}")
+    outcomes = run(chosen, out, device, machine.environment(), 60 * arguments.minutes, report)
+    print(f"Report: {report()}")
     return 0 if all(outcome.state == "done" for outcome in outcomes.values()) else 1
 
 

@@ -40,7 +40,7 @@ def card() -> dict[str, str]:
 
 def software() -> dict[str, str]:
     """Of this Python and what is imported most."""
-    found = {"python": platform.python_version(), "cores": str(os.cpu_count())}
+    found = {"commit": _commit(), "python": platform.python_version(), "cores": str(os.cpu_count())}
     for name in ("torch", "triton", "diffusers", "transformers", "gsplat"):
         if importlib.util.find_spec(name) is not None:
             found[name] = _version(name)
@@ -49,6 +49,13 @@ def software() -> dict[str, str]:
 
         found["CUDA"] = str(torch.version.cuda)
     return found
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    if shutil.which("git") is None:
+        return "unknown"
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
 
 
 def _version(name: str) -> str:

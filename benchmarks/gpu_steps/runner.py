@@ -126,10 +126,10 @@ def run(
     device: str,
     environment: Mapping[str, str],
     seconds: float,
-    on_outcome: Callable[[dict[str, Outcome]], object] = lambda outcomes: None,
+    on_outcome: Callable[[], object] = lambda: None,
 ) -> dict[str, Outcome]:
-    """Run the steps that are not done yet, one after the other, for so long at most; prints a line for each, and hands on
-    what there is after each. Large files are gone afterwards."""
+    """Run the steps that are not done yet, one after the other, for so long at most; prints a line for each, and calls
+    `on_outcome` after each. Large files are gone afterwards."""
     deadline = time.monotonic() + seconds
     (out / "steps").mkdir(parents=True, exist_ok=True)
     outcomes: dict[str, Outcome] = {}
@@ -142,28 +142,27 @@ def run(
             outcomes[step.name] = kept(step, out, Outcome("not run", why=f"missing: {', '.join(missing)}"))
         else:
             waiting.append(step)
-    early = {step.name: Process(step, out, device, environment) for step in waiting if step.prepares}
+    at_work = {step.name: Process(step, out, device, environment) for step in waiting if step.prepares}
     try:
         for step in waiting:
             if step.quiet:
-                others = [process for name, process in early.items() if name != step.name]
+                others = [process for name, process in at_work.items() if name != step.name]
                 limit = min(
                     deadline, time.monotonic() + max((other.step.seconds for other in others), default=0)
                 )
                 while not all(other.prepared() for other in others) and time.monotonic() < limit:
                     time.sleep(POLL)
             left = min(step.seconds, deadline - time.monotonic())
-            process = early.pop(step.name, None)
             if left <= 0:
-                if process is not None:
-                    process.kill()
                 outcomes[step.name] = kept(step, out, Outcome("not run", why="no time was left"))
             else:
-                process = process or Process(step, out, device, environment)
-                outcomes[step.name] = kept(step, out, process.finish(left))
-            on_outcome(outcomes)
+                if step.name not in at_work:
+                    at_work[step.name] = Process(step, out, device, environment)
+                outcomes[step.name] = kept(step, out, at_work[step.name].finish(left))
+                del at_work[step.name]
+            on_outcome()
     finally:
-        for process in early.values():
+        for process in at_work.values():
             process.kill()
         shutil.rmtree(out / "work", ignore_errors=True)
     return {step.name: outcomes[step.name] for step in steps}

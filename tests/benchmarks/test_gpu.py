@@ -62,13 +62,13 @@ def test_the_rehearsal_ends_in_a_report(tmp_path: Path, monkeypatch: pytest.Monk
     """All steps on the processor, one more that crashes, and one that hangs; then the rest of them in a second call."""
     write_tools(tmp_path / "tools")
     monkeypatch.setenv("PATH", f"{tmp_path / 'tools'}{os.pathsep}{os.environ['PATH']}")
-    out = tmp_path / "out"
+    out = tmp_path / "out" / "rehearsal"
     crash = "found.once('one', lambda: 1); found.once('two', os.abort); found.once('three', lambda: 3)"
     broken = (
         step("x-crash", crash),
         step("y-hang", "found.once('long', lambda: time.sleep(600))", seconds=2),
     )
-    flags = ["--rehearse", "--minutes", "30", "--out", str(out)]
+    flags = ["--rehearse", "--minutes", "30", "--out", str(out.parent)]
     assert script.main(flags, [*STEPS, *broken]) == 1
     found = json.loads((out / "report.json").read_text())["steps"]
     for each in STEPS:
@@ -229,6 +229,6 @@ def test_missing_packages_are_named(tmp_path: Path, capsys: pytest.CaptureFixtur
     there = step("b-two", "found.once('x', lambda: 1)")
     assert script.main(["--rehearse", "--out", str(tmp_path)], [absent, there]) == 1
     assert "Missing, and steps left out for it: no_such_module" in capsys.readouterr().out
-    found = json.loads((tmp_path / "report.json").read_text())["steps"]
+    found = json.loads((tmp_path / "rehearsal" / "report.json").read_text())["steps"]
     assert found["a-one"]["why"] == "missing: no_such_module"
     assert found["b-two"]["values"] == {"x": 1}
