@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
 from config.keys import Flag, OptionalText, Real, Section, Text, Whole, interval, key, requirement, sentence
+from utils.axes import up_and_front
 
 RANDOM_SHAPES = ("sphere", "box", "rectangle_x", "rectangle_z", "scene")
 INIT_SHAPES = (*RANDOM_SHAPES, "pointe")
@@ -33,11 +33,10 @@ def _axes(value: Any) -> str | None:
     """Two different axes with or without a sign, as in 'z,-y'; spaces and plus signs are dropped."""
     if value is None:
         return None
-    text = "".join(value.split()).replace("+", "").lower() if isinstance(value, str) else ""
-    found = re.fullmatch(r"-?([xyz]),-?([xyz])", text)
-    if found is None or found[1] == found[2]:
+    axes = up_and_front(value) if isinstance(value, str) else None
+    if axes is None:
         raise requirement("the axes that point up and to the front, such as 'y,z' or 'z,-y'")
-    return text
+    return axes
 
 
 Degrees = interval(0, 180)

@@ -6,14 +6,13 @@ up and the one to the front, such as 'y,z' of glTF.
 
 from __future__ import annotations
 
-import re
-
 import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from diff_gaussian_rasterization.reference import sh_basis
 from scene.gaussian_model import GaussianModel
+from utils.axes import up_and_front
 from utils.spherical_harmonics import num_coefficients
 
 OURS = "z,x"
@@ -25,9 +24,8 @@ Y_DOWN = "-y,-z"
 
 def parse_axes(text: str) -> str:
     """Axes without spaces and plus signs. Raises ValueError, one sentence, for anything but two different axes."""
-    axes = "".join(text.split()).replace("+", "").lower()
-    found = re.fullmatch(r"-?([xyz]),-?([xyz])", axes)
-    if found is None or found[1] == found[2]:
+    axes = up_and_front(text)
+    if axes is None:
         raise ValueError(
             f"axes is {text!r}, but it must name the directions up and to the front, such as y,z or z,-y."
         )
