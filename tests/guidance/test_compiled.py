@@ -135,8 +135,6 @@ def test_view_by_view_and_after_a_change_of_precision_it_is_the_same(
     for each in (prior, plain):
         each.encode_singly = True
     prior.compile(how, 3, {1: 0.01, 3: 0.99})
-    made = graphs()
-    assert made == 2
     for count in (1, 2, 3, 5):
         inputs = shapes(prior, count)
         torch.testing.assert_close(prior.eps(*inputs), plain.eps(*inputs), rtol=1e-4, atol=1e-5)
