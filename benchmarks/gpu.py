@@ -55,7 +55,7 @@ def parse(argv: Sequence[str] | None, steps: Sequence[Step]) -> argparse.Namespa
 
 
 def is_called(step: Step, word: str) -> bool:
-    """By its name or its letter."""
+    """Return whether `word` is the step's name or its letter."""
     return word in (step.name, step.name.split("-")[0])
 
 
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None, steps: Sequence[Step] = STEPS) -> in
         chosen = [replace(step, seconds=SLOWER * step.seconds) for step in chosen]
 
     def report() -> Path:
-        """Of all steps that have ended, in earlier calls too."""
+        """Write the report of all steps that have ended, in earlier calls too."""
         found["at the end"] = machine.card()
         return write_report(out, steps, found, software, time.monotonic() - began)
 

@@ -55,7 +55,7 @@ def toybox(arguments: argparse.Namespace) -> StableDiffusionPrior:
 
 
 def counted(state: Training, steps: Sequence[int]) -> dict[str, Counts]:
-    """By part, what these iterations of a run on the host come to on NULL, where it is moved."""
+    """Count by part what these iterations of a run come to on NULL, where it is moved."""
     move_to_null_device(state)
     launches = Launches(NULL)
     with null_device(launches.called), watched(state, launches), launches:

@@ -46,7 +46,7 @@ MODELS = {"sd21": ("bagel.yaml", 512, 100_000), "toybox": ("quickstart.yaml", 12
 
 
 def config_of(arguments: argparse.Namespace, method: str, prompting: str, views: int) -> Config:
-    """What train.py would be told, with a start that needs no download and Gaussians that stay as many."""
+    """Make the settings that train.py would have, with a start that needs no download and Gaussians that stay as many."""
     preset, size, count = MODELS[arguments.model]
     size, count = arguments.size or size, arguments.count or count
     flags = {
@@ -109,7 +109,7 @@ def cells(row: Row, peak: float, iterations: int, ours: float | None) -> list[st
 
 
 def line(values: Iterable[str]) -> str:
-    """Of a Markdown table."""
+    """Make a line of a Markdown table."""
     return "| " + " | ".join(values) + " |"
 
 

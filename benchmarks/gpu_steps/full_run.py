@@ -115,6 +115,7 @@ def start_and_kill(context: Context) -> dict[str, Any]:
         "iterations per second": speeds(steps),
         "killed after": steps[-1][0],
         "videos": not videos(),
+        "compile": COMPILE[context.device],
         "log": run.log(),
     }
 

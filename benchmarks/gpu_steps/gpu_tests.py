@@ -17,7 +17,7 @@ MOST_AT_ONCE = 12
 
 
 def files_with_gpu_tests() -> list[Path]:
-    """The others need not be imported."""
+    """Find the files with such tests: the others need not be imported."""
     tests = [*ROOT.glob("tests/**/test_*.py"), *ROOT.glob("submodules/*/tests/test_*.py")]
     return [path for path in sorted(tests) if MARK in path.read_text(encoding="utf-8")]
 
@@ -34,7 +34,7 @@ def run_tests(files: Sequence[Path], work: Path, at_once: int) -> dict[str, Any]
 
 
 def summary(report: Path) -> dict[str, Any]:
-    """Of a JUnit file."""
+    """Count a JUnit file's tests, and name those that failed."""
     cases = list(ET.parse(report).getroot().iter("testcase"))
     bad = {
         f"{case.get('classname')}::{case.get('name')}": last_lines(found.text or found.get("message") or "")

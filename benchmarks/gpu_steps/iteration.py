@@ -16,6 +16,7 @@ from typing import Any
 
 import iteration as benchmark
 import torch
+from memory import weights_of
 
 from config import Config
 from guidance import METHODS, StableDiffusionPrior
@@ -50,7 +51,7 @@ class Bench:
         [self.views] = self.arguments.views
 
     def config(self, method: str, prompting: str, compile: str = "dynamic") -> Config:
-        """As train.py would have it; in a rehearsal nothing is compiled."""
+        """Make the settings that train.py would have; in a rehearsal nothing is compiled."""
         config = benchmark.config_of(self.arguments, method, prompting, self.views)
         return measure.changed(config, compile="false" if self.device.type == "cpu" else compile)
 
@@ -75,7 +76,7 @@ class Bench:
         return {"seconds": time.perf_counter() - began, "said": lines}
 
     def profile(self) -> dict[str, Any]:
-        """Of one of SCTD's iterations, in the middle of a run."""
+        """Profile one of SCTD's iterations, in the middle of a run."""
         state = measure.assembled(self.config(SCTD, CFG), self.prior, OURS)
         step = self.arguments.iterations // 2
         found = profiled(lambda: measure.iterate(state, step), self.device)
@@ -86,14 +87,12 @@ class Bench:
         """GB that the memory plan computes for SCTD with all views at once, weights included."""
         config = self.config(SCTD, CFG)
         needed = needed_bytes(config, self.prior, MemoryPlan(self.views, encode_singly=False))
-        networks = (self.prior.unet, self.prior.vae)
-        weights = sum(p.numel() * p.element_size() for network in networks for p in network.parameters())
-        return {"needed": needed / 1e9, "weights": weights / 1e9}
+        return {"needed": needed / 1e9, "weights": weights_of(self.prior) / 1e9}
 
 
 @contextmanager
 def said_by(name: str) -> Iterator[list[str]]:
-    """What a package logs meanwhile."""
+    """Collect what a package logs meanwhile."""
     lines: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]

@@ -39,7 +39,7 @@ def card() -> dict[str, str]:
 
 
 def software() -> dict[str, str]:
-    """Of this Python and what is imported most."""
+    """List the versions of the commit, of Python and of the packages that decide the speed."""
     found = {"commit": _commit(), "python": platform.python_version(), "cores": str(os.cpu_count())}
     for name in ("torch", "triton", "diffusers", "transformers", "gsplat"):
         if importlib.util.find_spec(name) is not None:

@@ -40,7 +40,7 @@ class Step:
     prepares: bool = False
 
     def missing(self) -> list[str]:
-        """What this Python lacks of `needs` and torch, as pip calls it."""
+        """List what this Python lacks of `needs` and torch, as pip calls it."""
         absent = [name for name in ("torch", *self.needs) if importlib.util.find_spec(name) is None]
         return [INSTALLED_AS.get(name, name) for name in absent]
 

@@ -55,7 +55,7 @@ def agreement(found: list[Peer], case: Callable[[], Case]) -> dict[str, float | 
 
 
 def kernels(case: Callable[[], Case], device: str) -> dict[str, Any]:
-    """Of ours, forward and backward."""
+    """Profile our kernels, forward and backward."""
     scene = case().scenes[0]
     render = ours.prepare(scene, device)
 
@@ -74,6 +74,7 @@ def run(context: Context) -> None:
     records = context.records
     records.once("hardware", lambda: hardware(context.device, torch.get_num_threads()))
     found = [peer for peer in peers(context.device, []) if TWIN not in peer.name]
+    records.skip("our twin in torch", "it takes seconds for each line, and nobody would use it on a GPU")
     for job in (wanted := jobs(context)):
         case = cache(partial(Case.of, job))  # made when the first measurement needs it
         for peer in found:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from reasons import reason
+
 DEVICE_LOST = 70
 """The exit code of a process that leaves the rest to another one."""
 CALL = {"call": True}
@@ -41,11 +43,11 @@ class Records:
         self._write(CALL)
 
     def values(self) -> dict[str, Any]:
-        """What was measured, by name."""
+        """Return what was measured, by name."""
         return {line["name"]: line["value"] for line in self.lines() if "value" in line}
 
     def failures(self) -> dict[str, str]:
-        """Why there is no value, by name: of what was begun or failed since the call began."""
+        """Return why there is no value, by name: of what was begun or failed since the call began."""
         reasons: dict[str, str] = {}
         for line in self.lines():
             if line == CALL:
@@ -59,7 +61,7 @@ class Records:
         return reasons
 
     def skipped(self) -> dict[str, str]:
-        """Why something was not measured, by name."""
+        """Return why something was not measured, by name."""
         return {line["name"]: line["skipped"] for line in self.lines() if "skipped" in line}
 
     def skip(self, name: str, why: str) -> None:
@@ -107,9 +109,3 @@ def device_is_lost() -> bool:
     except RuntimeError:
         return True
     return False
-
-
-def reason(error: Exception) -> str:
-    """The first line of what went wrong."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"[:400]

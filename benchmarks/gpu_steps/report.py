@@ -59,7 +59,7 @@ def lines(
     software: Mapping[str, str],
     seconds: float,
 ) -> Iterator[str]:
-    """Of report.md."""
+    """Make the lines of report.md."""
     name = card["at the start"].get("name", "no GPU: a rehearsal, whose figures mean nothing")
     yield f"# {name}\n"
     yield from table(["", "at the start", "at the end"], card_rows(card))
@@ -86,7 +86,7 @@ def card_rows(card: Mapping[str, Mapping[str, str]]) -> list[list[str]]:
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
-    """Of Markdown."""
+    """Make the lines of a Markdown table."""
     head = list(head)
     yield "| " + " | ".join(head) + " |"
     yield "|" + " --- |" * len(head)

@@ -20,6 +20,7 @@ from .step import GO, READY, last_lines
 POLL = 0.1
 """Seconds between two looks at a process."""
 RESTARTS = 3
+"""Of a step that dies in one measurement after the other."""
 DONE = "done"
 
 
@@ -34,7 +35,7 @@ class Outcome:
 
 
 class Files:
-    """Where a step's files are: its records, its outcome and its log under `out`/steps, large ones in `out`/work."""
+    """The places of a step's files: its records, its outcome and its log under `out`/steps, large ones in `out`/work."""
 
     def __init__(self, out: Path, step: Step) -> None:
         self.records = out / "steps" / f"{step.name}.jsonl"

@@ -36,7 +36,7 @@ def scene(context: Context, size: str) -> list[str]:
 
 
 def kernels(context: Context) -> dict[str, dict[str, float | str]]:
-    """By kernel, what METRICS name and what bounds it, of the launch that took longest."""
+    """Measure, by kernel, what METRICS name and what bounds it, of the launch that took longest."""
     command = ["ncu", "--csv", "--page", "raw", "--print-units", "base", "--clock-control", "none"]
     command += ["--kernel-name-base", "function"]
     command += ["--metrics", ",".join(METRICS), "--launch-count", str(LAUNCHES)]
@@ -49,7 +49,7 @@ def kernels(context: Context) -> dict[str, dict[str, float | str]]:
 
 
 def read_metrics(output: str) -> dict[str, dict[str, float | str]]:
-    """Of what ncu prints: a table in CSV, whose second line has the units, among lines of its own."""
+    """Read what ncu prints: a table in CSV, whose second line has the units, among lines of its own."""
     table = [line for line in output.splitlines() if line.startswith('"')]
     longest: dict[str, dict[str, float | str]] = {}
     for line in csv.DictReader(StringIO("\n".join(table))):
@@ -77,7 +77,7 @@ def bound(values: dict[str, float | str]) -> str:
 
 
 def check(context: Context, tool: str) -> dict[str, Any]:
-    """What compute-sanitizer finds in three small scenes."""
+    """Count what compute-sanitizer finds in three small scenes."""
     command = ["compute-sanitizer", "--tool", tool, "--print-limit", "5"]
     # Calls by which libraries try what the driver can do are no errors of ours.
     command += ["--report-api-errors", "no", *scene(context, "small")]

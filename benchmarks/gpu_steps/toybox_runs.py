@@ -54,7 +54,7 @@ def train(context: Context, name: str) -> dict[str, Any]:
 
 
 def what_is_left(outputs: Path) -> dict[str, Any]:
-    """Of the last run under a folder in which train.py was called."""
+    """Read the figures of the last run under a folder in which train.py was called."""
     [*_, root] = sorted(outputs.glob("outputs/*/*"))
     cost = json.loads((root / "result.json").read_text())
     settings = (root / "config.yaml").read_text()
@@ -69,7 +69,7 @@ def what_is_left(outputs: Path) -> dict[str, Any]:
 
 
 def log_of(output: str) -> list[str]:
-    """What train.py printed but for where its files are."""
+    """Return what train.py printed but for where its files are."""
     lines = [line.strip() for line in output.splitlines()]
     return [line for line in lines if line and not line.startswith("Asset ")][-12:]
 

@@ -22,7 +22,7 @@ def attention_backends(prior: StableDiffusionPrior, latents: int = 8, tokens: in
 def attention_shapes(
     prior: StableDiffusionPrior, latents: int, tokens: int
 ) -> list[tuple[torch.Size, torch.Size]]:
-    """Of query and key, [B, heads, L, D] and [B, heads, S, D], in the order in which the U-Net comes to them."""
+    """List the shapes of query and key, [B, heads, L, D] and [B, heads, S, D], in the order in which the U-Net comes to them."""
     found: list[tuple[torch.Size, torch.Size]] = []
 
     def noted(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **settings: Any) -> torch.Tensor:

@@ -56,7 +56,7 @@ def profiled(run: Callable[[], object], device: torch.device, repeats: int = 1) 
 
 
 def summary(events: Any, *, on_host: bool, repeats: int) -> Profile:
-    """Of a profiler's averages."""
+    """Sum up a profiler's averages."""
     wanted = DeviceType.CPU if on_host else DeviceType.CUDA
     kernels, calls = [], {}
     for event in events:

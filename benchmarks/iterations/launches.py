@@ -58,7 +58,7 @@ class Launches(TorchDispatchMode):
         self._device, self._part, self._since = device, "", time.thread_time_ns()
 
     def turn_to(self, part: str) -> str:
-        """What comes is of `part`; returns which one it was before."""
+        """Count what comes for `part`; returns which one it was before."""
         now, before = time.thread_time_ns(), self._part
         self.counts[before].ns += now - self._since
         self._part, self._since = part, now

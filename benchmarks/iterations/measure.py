@@ -43,7 +43,7 @@ WAIT = "called a synchronizing CUDA operation"
 
 
 def ways_of(method: str) -> tuple[str, ...]:
-    """Those that there are: only SCTD's released code computes something else."""
+    """List the ways that a method has: only SCTD's released code computes something else."""
     return WAYS if method == "sctd" else WAYS[:-1]
 
 

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reasons import reason
+
 from . import ours
 from .peer import Images, Peer, Render
 from .scene import Scene, make_scene, to_device
@@ -110,12 +112,6 @@ def _report(sender: Connection, peer: Peer, job: Job) -> None:
         sender.send(figures(peer, job))
     except Exception as error:
         sender.send(reason(error))
-
-
-def reason(error: Exception) -> str:
-    """The first line of what went wrong."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"
 
 
 def measure_here(peer: Peer, job: Job, case: Case) -> Row:
