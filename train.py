@@ -40,11 +40,11 @@ import torch
 from tqdm import tqdm
 
 import config as configuration
-from gaussian_renderer.recorder import Recorder
-from guidance import PriorError
+from guidance.prior import PriorError
 from scene.gaussian_model import GaussianModel
 from training.iterations import iterations, logs
 from training.keeper import Keeper, checkpoint_to_resume
+from training.recorder import Recorder
 from training.state import Training, assemble
 from training.step import Iteration
 from utils.device import machine, peak_memory, resolve_device
@@ -52,7 +52,7 @@ from utils.interruption import Interruption
 from utils.ranks import ALONE, Ranks, RanksDiffer, launched, meeting
 from utils.run_cost import RunCost
 from utils.run_folder import OUTPUTS, RunFolder
-from viewer.live import live_view
+from viewer.watch import live_view
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ def judged(result: Result, config: Config) -> str | None:
     """With toybox, where the truth is known: what its judge says."""
     if config.guidance.model_key != "toybox":
         return None
-    from toybox.assess import assess
+    from toybox.lab.assess import assess
 
     try:
         return str(assess(result.gaussians, config.guidance.text, config))

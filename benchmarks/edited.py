@@ -24,8 +24,8 @@ from gaussian_renderer import Gaussians
 from gaussian_renderer.showcase import show
 from scene.cameras import orbit
 from scene.gaussian_model import GaussianModel
-from toybox.assess import assess, surface_cameras
-from toybox.metrics import chamfer_distance, visible_surface
+from toybox.lab.assess import assess, surface_cameras
+from toybox.lab.metrics import chamfer_distance, visible_surface
 from train import train
 from utils.media import Row, rows_sheet, write_jpeg
 

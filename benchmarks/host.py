@@ -27,7 +27,8 @@ from iteration import MODELS, PROMPTINGS, config_of, line
 
 import guidance
 import training.step
-from guidance import METHODS, StableDiffusionPrior
+from guidance import METHODS
+from guidance.prior import StableDiffusionPrior
 from hardware import hardware
 from iterations.host_parts import NETWORKS, OUTSIDE, watched
 from iterations.launches import Counts, Launches
@@ -51,7 +52,7 @@ def prior_of(arguments: argparse.Namespace) -> StableDiffusionPrior:
 
 
 def toybox(arguments: argparse.Namespace) -> StableDiffusionPrior:
-    return guidance.load_prior(config_of(arguments, "sctd", "CFG", 1), HOST)
+    return guidance.prior.load_prior(config_of(arguments, "sctd", "CFG", 1), HOST)
 
 
 def counted(state: Training, steps: Sequence[int]) -> dict[str, Counts]:

@@ -31,7 +31,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import config as configuration
 import guidance
 from config import Config
-from guidance import METHODS, StableDiffusionPrior
+from guidance import METHODS
+from guidance.prior import StableDiffusionPrior
 from hardware import hardware
 from iterations.measure import WAYS, Job, Row, measure, ways_of
 from iterations.sd21 import RandomPrior
@@ -70,7 +71,7 @@ def prior_of(arguments: argparse.Namespace, device: torch.device) -> StableDiffu
     """In the precision that train.py would take."""
     if arguments.model == "sd21":
         return RandomPrior(device, torch.float32 if device.type == "cpu" else torch.float16)
-    return guidance.load_prior(config_of(arguments, "sctd", "CFG", 1), device)
+    return guidance.prior.load_prior(config_of(arguments, "sctd", "CFG", 1), device)
 
 
 def measured(arguments: argparse.Namespace, prior: StableDiffusionPrior, work: Work) -> Iterator[Row]:

@@ -29,7 +29,8 @@ from iteration import PRESETS, PROMPTINGS, line
 import config as configuration
 import guidance
 from config import Config
-from guidance import METHODS, StableDiffusionPrior
+from guidance import METHODS
+from guidance.prior import StableDiffusionPrior
 from hardware import hardware
 from iterations.sd21 import META, RandomPrior
 from rasterizers.measure import MIB, PeakMemory

@@ -7,7 +7,7 @@ import json
 from evaluation.runs import Outcome
 from evaluation.scorers import SCORERS
 from evaluation.scores import files_of
-from gaussian_renderer.report_page import try_report_page
+from training.report_page import try_report_page
 
 
 def renew_page(outcome: Outcome) -> None:

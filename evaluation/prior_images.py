@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from guidance import Conditioning, Denoiser, StableDiffusionPrior, view_weights
+from guidance import Conditioning, Denoiser, view_weights
+from guidance.prior import StableDiffusionPrior
 from guidance.prompts import VIEW_WORDS
 from guidance.schedule import CLEAN, Schedule
 from guidance.solver import step

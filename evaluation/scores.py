@@ -17,7 +17,7 @@ from evaluation.assets import Asset, ScoredAsset, Scores
 from evaluation.runs import Outcome
 from evaluation.scorers import Scorer
 from evaluation.suite import Run
-from evaluation.views import views_of
+from gaussian_renderer.showcase import views_of
 from scene.gaussian_model import GaussianModel
 from utils.files import atomic_path, write_text
 

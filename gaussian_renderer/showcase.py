@@ -10,13 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from config import Config
 from gaussian_renderer import Gaussians, render
 from gaussian_renderer.activated import Activated
-from scene.cameras import Cameras
+from scene.cameras import Cameras, turntable
 from utils.device import HOST
 from utils.media import Pixels, depth_image, depth_span, to_pixels
 
 VIEWS_AT_ONCE = 8
+NUM_VIEWS = 120
+"""Views around an asset that is judged, as in Consistent3D and SegmentDreamer (Sec. 5.2)."""
 
 
 class Shown(NamedTuple):
@@ -79,6 +82,13 @@ def _renders(
         out = render(gaussians, some, background, antialiasing=antialiasing)
         rgb, depth, alpha = (F.avg_pool2d(image, ssaa) for image in (out.rgb, out.depth, out.alpha))
         yield rgb.clamp(0, 1), depth, alpha
+
+
+def views_of(gaussians: Gaussians, config: Config, count: int = NUM_VIEWS) -> Tensor:
+    """Views [count, 3, H, W] float32 in [0, 1] on white, on the host: once around at `default_polar`, from the front on."""
+    c = config.camera
+    around = turntable(c, count)
+    return show(gaussians, around, white=True, ssaa=c.SSAA, antialiasing=config.pipeline.antialiasing).rgb
 
 
 @torch.no_grad()

@@ -11,8 +11,9 @@ import torch
 
 from config.schema import Config
 from guidance import solver
-from guidance.base import Gradient, Noise
-from guidance.cfg import Denoiser
+from guidance.contract import Gradient
+from guidance.denoiser import Denoiser
+from guidance.noise import Noise
 from guidance.prompts import Conditioning
 from guidance.schedule import Schedule
 from utils.rng import uniform

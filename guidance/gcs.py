@@ -9,8 +9,9 @@ import torch
 from config.schema import Config
 from config.segments import MARGIN
 from guidance import solver
-from guidance.base import Gradient, Noise, PixelGradient, Prediction
-from guidance.cfg import Denoiser
+from guidance.contract import Gradient, PixelGradient, Prediction
+from guidance.denoiser import Denoiser
+from guidance.noise import Noise
 from guidance.prompts import Conditioning
 from guidance.schedule import Schedule, TimeWindow, annealed_interval
 from utils.rng import uniform

@@ -8,11 +8,12 @@ from functools import partial
 import torch
 
 from config.schema import Config
-from guidance import base, solver
-from guidance.base import Gradient, Noise
-from guidance.cfg import Denoiser
+from guidance import solver
+from guidance.contract import Gradient
+from guidance.denoiser import Denoiser
+from guidance.noise import Noise
 from guidance.prompts import Conditioning
-from guidance.schedule import Schedule, TimeWindow, annealed_interval
+from guidance.schedule import Schedule, TimeWindow, annealed_interval, weight
 from utils.rng import normal
 
 
@@ -57,7 +58,7 @@ class ISM:
         z_t = solver.step(z_s, eps_s, s, t, schedule)
         # Line 10.
         guided = self.denoiser.guided(z_t, t, conditioning, p.guidance_scale)
-        w = solver.per_view(base.weight(p.weighting, t, schedule), z0)
+        w = solver.per_view(weight(p.weighting, t, schedule), z0)
         return Gradient(
             parts={"interval": w * (guided.eps - eps_s)},
             times={"t": t, "s": s},

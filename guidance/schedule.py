@@ -17,7 +17,7 @@ from config.schema import Config, GuidanceParams
 from config.segments import MARGIN, segment_edges
 from utils.rng import integers, uniform
 
-__all__ = ["CLEAN", "ReleasedSegments", "Schedule", "SegmentedGrid", "TimeWindow", "segment_edges"]
+__all__ = ["CLEAN", "ReleasedSegments", "Schedule", "SegmentedGrid", "TimeWindow", "segment_edges", "weight"]
 
 CLEAN = -1
 """The timestep of a clean sample: alpha = 1, sigma = 0."""
@@ -50,6 +50,20 @@ class Schedule:
     def sigma(self, t: torch.Tensor) -> torch.Tensor:
         """sigma_t [V] float64 for timesteps t [V] on the host."""
         return self._sigma[t]
+
+
+def weight(name: str, t: torch.Tensor, schedule: Schedule) -> torch.Tensor:
+    """w(t) [V] on the host for timesteps t [V].
+
+    `sigma_over_alpha` is what SegmentDreamer and LucidDreamer run with, `sigma_squared` is DreamFusion's.
+    """
+    if name == "sigma_over_alpha":
+        return schedule.sigma(t) / schedule.alpha(t)
+    if name == "sigma_squared":
+        return schedule.sigma(t) ** 2
+    if name == "one":
+        return torch.ones(len(t), dtype=torch.float64)
+    raise ValueError(f"weighting must be 'sigma_over_alpha', 'one' or 'sigma_squared', got '{name}'")
 
 
 def left_of_warmup(step: int, warmup_iter: int) -> float:

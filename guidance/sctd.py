@@ -8,11 +8,12 @@ from functools import partial
 import torch
 
 from config.schema import Config
-from guidance import base, solver
-from guidance.base import Gradient, Noise
-from guidance.cfg import Denoiser
+from guidance import solver
+from guidance.contract import Gradient
+from guidance.denoiser import Denoiser
+from guidance.noise import Noise
 from guidance.prompts import Conditioning
-from guidance.schedule import Schedule, SegmentedGrid, TimeWindow
+from guidance.schedule import Schedule, SegmentedGrid, TimeWindow, weight
 
 
 class SCTD:
@@ -83,7 +84,7 @@ class SCTD:
         z_s = solver.step(z_t, eps_y, t, s, schedule)
         g_s = without_prompt(self.denoiser, z_s, conditioning, s, s_m, schedule)
 
-        w = solver.per_view(base.weight(p.weighting, t, schedule), z0)
+        w = solver.per_view(weight(p.weighting, t, schedule), z0)
         parts = {
             "self": w * (origin.detach() - g_s),
             "cross": (p.guidance_scale + 1) ** 2 * w * (across.detach() - g_y),

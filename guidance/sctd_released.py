@@ -8,11 +8,12 @@ from functools import partial
 import torch
 
 from config.schema import Config
-from guidance import base, solver
-from guidance.base import Gradient, Noise, PixelGradient, Prediction
-from guidance.cfg import Denoiser
+from guidance import solver
+from guidance.contract import Gradient, PixelGradient, Prediction
+from guidance.denoiser import Denoiser
+from guidance.noise import Noise
 from guidance.prompts import Conditioning
-from guidance.schedule import ReleasedSegments, Schedule, TimeWindow
+from guidance.schedule import ReleasedSegments, Schedule, TimeWindow, weight
 from guidance.sctd import trajectory, without_prompt
 
 
@@ -65,7 +66,7 @@ class ReleasedSCTD:
         g_y = solver.step(z_t, eps_t, t, s_m, schedule)
         z_s = solver.step(z_t, eps_t, t, s, schedule)
         g_s = without_prompt(self.denoiser, z_s, conditioning, s, s_m, schedule)
-        w = solver.per_view(base.weight(p.weighting, t, schedule), z0)
+        w = solver.per_view(weight(p.weighting, t, schedule), z0)
 
         clean = solver.clean(z_sm, eps_sm, s_m, schedule)
         predictions: dict[str, Prediction] = {

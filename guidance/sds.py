@@ -8,11 +8,12 @@ from functools import partial
 import torch
 
 from config.schema import Config
-from guidance import base, solver
-from guidance.base import Gradient, Noise
-from guidance.cfg import Denoiser
+from guidance import solver
+from guidance.contract import Gradient
+from guidance.denoiser import Denoiser
+from guidance.noise import Noise
 from guidance.prompts import Conditioning
-from guidance.schedule import Schedule, TimeWindow
+from guidance.schedule import Schedule, TimeWindow, weight
 
 
 class SDS:
@@ -43,7 +44,7 @@ class SDS:
         omega = self.params.guidance_scale
         z_t = solver.add_noise(z0, noise, t, self.schedule)
         found = self.denoiser.guided(z_t, t, conditioning, omega, want_n=omega != 1)
-        w = solver.per_view(base.weight(self.params.weighting, t, self.schedule), z0)
+        w = solver.per_view(weight(self.params.weighting, t, self.schedule), z0)
         predictions = {"guided": partial(solver.clean, z_t, found.eps, t, self.schedule)}
         if found.n is None:
             return Gradient({"denoise": w * (found.eps - noise)}, {"t": t}, predictions)

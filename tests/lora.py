@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from guidance import StableDiffusionPrior
+from guidance.prior import StableDiffusionPrior
 
 TARGETS = {
     "unet": ("to_q", "to_k", "to_v", "to_out.0", "proj_in", "ff.net.2"),

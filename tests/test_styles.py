@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import config as configuration
-from guidance import StableDiffusionPrior
+from guidance.prior import StableDiffusionPrior
 from tests.lora import lora
 from train import train
 from utils.device import resolve_device

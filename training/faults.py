@@ -4,42 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
-from scene.optimizer import Update
-
-if TYPE_CHECKING:
-    from training.state import Counts, Training
+from training.state import Counts, Noted, Training
 
 PATIENCE = 10
 """So many steps left out in a row end a run."""
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Noted:
-    """What the device knows of iteration `step` and the host does not yet. times: mean timesteps of its guidance; dimmed:
-    whether its colours were, a bool []; evaluations: of the U-Net per view, in all processes, []."""
-
-    step: int
-    times: Mapping[str, float]
-    update: Update
-    dimmed: Tensor
-    evaluations: Tensor
-
-    def numbers(self) -> list[Tensor]:
-        return [
-            *self.update.gradients.values(),
-            *self.update.parameters.values(),
-            self.dimmed.float(),
-            self.evaluations,
-        ]
 
 
 def settle(state: Training) -> None:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 import guidance
 from config import Config
-from guidance import StableDiffusionPrior
-from guidance.shadow import META, fused_attention, shadow
+from guidance.prior import StableDiffusionPrior
+from guidance.prior.shadow import META, fused_attention, shadow
 from scene.densify import bytes_per_gaussian
-from utils.live_memory import LiveMemory
+from training.live_memory import LiveMemory
 from utils.rng import Draws
 
 GROWTH = 5

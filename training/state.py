@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 import config as configuration
 import guidance
 from config import Config
-from guidance import Guidance, PromptEmbeddings, StableDiffusionPrior
+from guidance import Guidance, PromptEmbeddings
+from guidance.prior import StableDiffusionPrior
 from scene.densify import SHARE_OF_MEMORY, DensificationStats, bytes_per_gaussian
 from scene.gaussian_model import GaussianModel
 from scene.initialize import initialize
-from scene.optimizer import GaussianOptimizer
+from scene.optimizer import GaussianOptimizer, Update
 from scene.snapshot import restore, snapshot
 from training.batch_sizes import batch_shares
-from training.faults import Noted
 from training.memory_plan import MemoryPlan, needed_bytes, plan_memory
 from utils.checkpoints import Checkpoint
 from utils.device import HOST, free_memory, resolve_device, tune
@@ -41,6 +43,26 @@ class Counts:
     views_at_once: int | None = None
     encode_singly: bool = False
     most_gaussians: int = 0
+
+
+@dataclass(frozen=True)
+class Noted:
+    """What the device knows of iteration `step` and the host does not yet. times: mean timesteps of its guidance; dimmed:
+    whether its colours were, a bool []; evaluations: of the U-Net per view, in all processes, []."""
+
+    step: int
+    times: Mapping[str, float]
+    update: Update
+    dimmed: Tensor
+    evaluations: Tensor
+
+    def numbers(self) -> list[Tensor]:
+        return [
+            *self.update.gradients.values(),
+            *self.update.parameters.values(),
+            self.dimmed.float(),
+            self.evaluations,
+        ]
 
 
 @dataclass
@@ -101,7 +123,7 @@ def assemble(
         if not force:
             _refuse_other_settings(checkpoint, config)
         optimizer, stats = restore(checkpoint.tensors, params, extent, device)
-    prior = guidance.load_prior(config, device)
+    prior = guidance.prior.load_prior(config, device)
     if checkpoint is not None and checkpoint.facts.get("prior") != prior.fingerprint and not force:
         raise ValueError(
             f"The checkpoint of iteration {counts.step} was made with other weights of "
@@ -116,7 +138,7 @@ def assemble(
         _plan(config, prior, counts, len(mine), free)
     prior.encode_singly = counts.encode_singly
     at_once = counts.views_at_once or len(mine)
-    guidance.compile_networks(
+    guidance.prior.compile_networks(
         config,
         prior,
         at_once,

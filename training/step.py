@@ -16,8 +16,7 @@ from guidance import GuidanceOutput
 from scene.brightness import brightness, equalize_brightness, equalizes, lift_colors
 from scene.cameras import Cameras, sample, view_range_at
 from scene.densify import DensificationStats, cap_scales, refine, refines
-from training.faults import Noted
-from training.state import Training
+from training.state import Noted, Training
 from utils.device import release_memory
 from utils.ranks import Ranks
 

@@ -10,21 +10,18 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from config import Config
 from scene.gaussian_model import GaussianModel
 from utils.background import lone_thread
 from utils.device import HOST
 from utils.rotation import quaternion_to_matrix
 from utils.spherical_harmonics import dc_to_rgb
-from viewer.orbit import Orbit
 
 INTERVAL = 2.0
 """Seconds between two pictures, at least."""
@@ -142,24 +139,3 @@ class LiveView:
             logger.warning("The view has ended (%s: %s): the run goes on.", type(error).__name__, error)
         else:
             self._due = time.monotonic() + max(INTERVAL, (time.thread_time() - start) / SHARE)
-
-
-@contextmanager
-def live_view(config: Config) -> Iterator[LiveView | None]:
-    """The view of a run, None if it has none. Raises OSError if no port is free."""
-    if not config.view:
-        yield None
-        return
-    # Its imports take a second, which only those pay who look.
-    from viewer.live_page import LivePage
-    from viewer.server import address_of, serving
-
-    with serving(config.view_port, config.guidance.text) as server:
-        page = LivePage(server, Orbit.front(config), config.optimization.iterations)
-        view = LiveView(page.show)
-        try:
-            page.attach(view)
-            logger.info("Watch it at %s.", address_of(server))
-            yield view
-        finally:
-            view.close()

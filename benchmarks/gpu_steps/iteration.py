@@ -19,7 +19,8 @@ import torch
 from memory import weights_of
 
 from config import Config
-from guidance import METHODS, StableDiffusionPrior
+from guidance import METHODS
+from guidance.prior import StableDiffusionPrior
 from hardware import hardware
 from iterations import measure
 from iterations.attention import attention_backends

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend
 
-from guidance import StableDiffusionPrior
-from guidance.shadow import META, shadow
+from guidance.prior import StableDiffusionPrior
+from guidance.prior.shadow import META, shadow
 
 
 def attention_backends(prior: StableDiffusionPrior, latents: int = 8, tokens: int = 77) -> dict[str, str]:

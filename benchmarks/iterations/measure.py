@@ -14,7 +14,7 @@ import torch
 import guidance
 import training.step
 from config import Config
-from guidance import StableDiffusionPrior
+from guidance.prior import StableDiffusionPrior
 from rasterizers.measure import MIB, PeakMemory
 from training.batch_sizes import batch_shares
 from training.faults import settle

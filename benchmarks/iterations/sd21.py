@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from guidance import StableDiffusionPrior
+from guidance.prior import StableDiffusionPrior
 
 PARAMETERS = {"unet": 865_910_724, "vae": 83_653_863, "text_encoder": 340_387_840}
 """Published parameter counts of the three networks."""

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from guidance import StableDiffusionPrior
-from guidance.shadow import META, shadow
+from guidance.prior import StableDiffusionPrior
+from guidance.prior.shadow import META, shadow
 
 from .clock import Clock, Span
 

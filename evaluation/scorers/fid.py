@@ -20,8 +20,8 @@ from evaluation.inception import Inception, load_inception
 from evaluation.prior_images import PriorImages
 from evaluation.scorers.contract import Column, ScorerError, ScorerOptions
 from evaluation.scorers.weights import find_file, fingerprint
-from guidance import PriorError, StableDiffusionPrior
-from guidance.model_files import find_model
+from guidance.prior import PriorError, StableDiffusionPrior
+from guidance.prior.model_files import find_model
 from utils.device import is_accelerator, tune
 from utils.media import read_image
 
@@ -92,7 +92,7 @@ def prior_images(config: Config, prompts: Sequence[str], device: torch.device) -
 def tuned_prior(config: Config, device: torch.device) -> StableDiffusionPrior:
     """The prior, to make images as fast as the device can. Raises PriorError."""
     tune(device, deterministic=config.deterministic)
-    return guidance.load_prior(config, device)
+    return guidance.prior.load_prior(config, device)
 
 
 def _read(files: Sequence[Path]) -> Iterable[Tensor]:

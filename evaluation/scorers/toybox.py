@@ -20,7 +20,7 @@ from evaluation.assets import Asset, Features, ScoredAsset, Scores
 from evaluation.frechet import Moments, frechet_distance
 from evaluation.scorers.contract import Column, ScorerError, ScorerOptions
 from evaluation.scorers.weights import fingerprint
-from evaluation.views import NUM_VIEWS, views_of
+from gaussian_renderer.showcase import NUM_VIEWS, views_of
 
 if TYPE_CHECKING:
     from toybox.judge import Judge
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class ToyboxScorer:
-    """`toybox.assess`, and the Fréchet distance in the judge's features.
+    """`toybox.lab.assess`, and the Fréchet distance in the judge's features.
 
     That once to the views of the same prompts' true toys, and once, as FID has it, to at least `fid_images` renders of all
     toys, whose moments are kept.
@@ -70,7 +70,7 @@ class ToyboxScorer:
         return cls(load_judge(), options.fid_images, options.images)
 
     def score(self, asset: Asset, views: Tensor) -> Scores:
-        from toybox.assess import assess
+        from toybox.lab.assess import assess
 
         found = assess(asset.gaussians, asset.prompt, asset.config, self.judge, views)
         return Scores(

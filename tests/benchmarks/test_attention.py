@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from guidance import StableDiffusionPrior
+from guidance.prior import StableDiffusionPrior
 from iterations.attention import attention_backends, attention_shapes
 from utils.device import HOST
 

@@ -16,7 +16,7 @@ from torch import nn
 import guidance
 import training.step
 from config import Config
-from guidance import StableDiffusionPrior
+from guidance.prior import StableDiffusionPrior
 from iterations import measure, watch
 from iterations.clock import Clock, Span
 from iterations.sd21 import PARAMETERS, RandomPrior
@@ -38,7 +38,7 @@ def quiet(tiny_config: Config) -> Config:
 
 @pytest.fixture
 def prior(tiny_config: Config) -> StableDiffusionPrior:
-    return guidance.load_prior(tiny_config, HOST)
+    return guidance.prior.load_prior(tiny_config, HOST)
 
 
 def at(seconds: float) -> HostMoment:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from config import Config
 from evaluation.assets import Asset, ScoredAsset
 from evaluation.scorers.fid import FidScorer, prior_images
-from guidance import PriorError
+from guidance.prior import PriorError
 from scene.gaussian_model import GaussianModel
 from tests.changed import changed
 from tests.tiny_diffusers import write_tiny_folder

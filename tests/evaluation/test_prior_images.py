@@ -10,7 +10,8 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 from evaluation.prior_images import PriorImages, samples
-from guidance import StableDiffusionPrior, view_weights
+from guidance import view_weights
+from guidance.prior import StableDiffusionPrior
 from guidance.prompts import VIEW_WORDS
 from tests.tiny_diffusers import write_tiny_folder
 from utils.media import read_image

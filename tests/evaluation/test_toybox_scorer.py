@@ -12,14 +12,13 @@ from config import load
 from evaluation.assets import Asset, ScoredAsset
 from evaluation.scorers import ScorerError, ScorerOptions
 from evaluation.scorers.toybox import ToyboxScorer
-from evaluation.views import NUM_VIEWS, views_of
 from gaussian_renderer import Gaussians
-from gaussian_renderer.showcase import show
+from gaussian_renderer.showcase import NUM_VIEWS, show, views_of
 from scene.cameras import turntable
 from tests.changed import changed
-from toybox.assess import assess
 from toybox.captions import ALONE
 from toybox.judge import load_judge
+from toybox.lab.assess import assess
 from toybox.splats import canonical, worn
 from toybox.world import Name
 

@@ -14,7 +14,7 @@ from config import Config
 from evaluation.assets import Asset, ScoredAsset
 from evaluation.reward_network import RewardNetwork, published_sizes, renamed
 from evaluation.scorers import ScorerOptions, load
-from evaluation.views import views_of
+from gaussian_renderer.showcase import views_of
 from scene.gaussian_model import GaussianModel
 from tests.changed import changed
 from tests.evaluation.published import (

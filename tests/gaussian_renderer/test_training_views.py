@@ -10,11 +10,11 @@ import torch.nn.functional as F
 
 from config import Config
 from gaussian_renderer import RenderOutput
-from gaussian_renderer.training_picture import training_picture
 from gaussian_renderer.training_views import TrainingViews, training_views
 from scene.cameras import Cameras, orbit
 from scene.gaussian_model import GaussianModel
 from tests.changed import changed
+from training.training_picture import training_picture
 from utils.media import LABEL_HEIGHT, colorize
 from utils.rng import Draws
 

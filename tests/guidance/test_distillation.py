@@ -184,7 +184,7 @@ FAULTS: dict[str, dict[str, tuple[str, str, str]]] = {
         "sign of the whole": ("sds", "w = solver.per_view(", "w = -solver.per_view("),
         "views' times mixed up": ("sds", "guided(z_t, t, cond", "guided(z_t, t.flip(0), cond"),
         "no w(t)": ("sds", '"denoise": w * (found.n', '"denoise": (found.n'),
-        "no omega": ("cfg", "eps = eps_n + omega * direction", "eps = eps_n + direction"),
+        "no omega": ("denoiser", "eps = eps_n + omega * direction", "eps = eps_n + direction"),
         "no alpha_t": ("solver", "mix(schedule.alpha(t), z0, ", "mix(0 * schedule.alpha(t) + 1, z0, "),
     },
     "ism": {
@@ -197,7 +197,7 @@ FAULTS: dict[str, dict[str, tuple[str, str, str]]] = {
         "t and s swapped in the draw": ("ism", "conditioning, s, t, rngs)", "conditioning, t, s, rngs)"),
         "inversion backwards": ("ism", "step(z[rows], eps, t, u,", "step(z[rows], eps, u, t,"),
         "no w(t)": ("ism", "w * (guided.eps - eps_s)", "guided.eps - eps_s"),
-        "no omega": ("cfg", "eps = eps_n + omega * direction", "eps = eps_n + direction"),
+        "no omega": ("denoiser", "eps = eps_n + omega * direction", "eps = eps_n + direction"),
     },
     "cds": {
         "the paper's sign": ("cds", "eps_1 - eps_2}", "eps_2 - eps_1}"),
@@ -229,7 +229,7 @@ FAULTS: dict[str, dict[str, tuple[str, str, str]]] = {
         "times swapped in the draw": ("sctd", "conditioning, s_m, s, t)\n\n", "conditioning, s_m, t, s)\n\n"),
         "omega + 1 not squared": ("sctd", "(p.guidance_scale + 1) ** 2", "(p.guidance_scale + 1)"),
         "no w(t)": ("sctd", '"self": w * ', '"self": '),
-        "no projection in Perp-Neg": ("cfg", "return e - (e * onto)", "return e - 0 * (e * onto)"),
+        "no projection in Perp-Neg": ("denoiser", "return e - (e * onto)", "return e - 0 * (e * onto)"),
     },
     "sctd released": {
         "sign of self-consistency": ("sctd_released", "(g_s - z_sm)", "(z_sm - g_s)"),

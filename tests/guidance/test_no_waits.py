@@ -9,8 +9,9 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 import guidance
-from guidance import PerpNeg, PromptEmbeddings, StableDiffusionPrior, solver
-from guidance.cfg import Denoiser
+from guidance import PerpNeg, PromptEmbeddings, solver
+from guidance.denoiser import Denoiser
+from guidance.prior import StableDiffusionPrior
 from tests.draws import rngs
 from tests.guidance.cases import VARIANTS, VIEWS, config_of
 from tests.tiny_diffusers import write_tiny_folder

@@ -20,7 +20,8 @@ from tests.waits import DEVICE, no_waits
 from train import train
 from utils.rotation import quaternion_to_matrix
 from viewer import live
-from viewer.live import LiveView, Snapshot, Splats, live_view
+from viewer.live import LiveView, Snapshot, Splats
+from viewer.watch import live_view
 
 
 def model(count: int = 50) -> GaussianModel:
@@ -253,7 +254,7 @@ def test_a_browser_sees_a_run_form_pauses_it_and_goes(
             time.sleep(0.05)
 
     training = threading.Thread(target=run)
-    with caplog.at_level(logging.INFO, "viewer.live"):
+    with caplog.at_level(logging.INFO, "viewer.watch"):
         training.start()
         while not (address := re.search(r"http://[\d.]+:\d+", caplog.text)):
             assert training.is_alive()

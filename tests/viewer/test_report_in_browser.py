@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gaussian_renderer.report_page import write_report_page
-from tests.gaussian_renderer.small_run import COST, add_pictures, run_in
+from tests.training.small_run import COST, add_pictures, run_in
 from tests.viewer.chromium import chromium, opened
+from training.report_page import write_report_page
 
 H264 = "document.createElement('video').canPlayType('video/mp4; codecs=avc1.42E01E') !== ''"
 

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from toybox.captions import NAMES, VIEW_WORDS, caption, corpus, parse, random_caption, unknown_words
-from toybox.models import MAX_TOKENS, build_tokenizer
+from toybox.lab.models import MAX_TOKENS, build_tokenizer
 from toybox.world import Name
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
-from toybox.curves import read
+from toybox.lab.curves import read
 from utils.curves import smoothed, svg
 
 

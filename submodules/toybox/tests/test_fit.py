@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from toybox.fit import Loss, Schedule, fit
+from toybox.lab.fit import Loss, Schedule, fit
 
 
 class Interrupted(Exception):

@@ -12,8 +12,8 @@ from scipy.spatial import cKDTree
 from config import load
 from evaluation.frechet import Moments, frechet_distance
 from toybox import splats
-from toybox.assess import assess, surface_cameras
-from toybox.metrics import chamfer_distance, visible_surface
+from toybox.lab.assess import assess, surface_cameras
+from toybox.lab.metrics import chamfer_distance, visible_surface
 from toybox.splats import Splats
 from toybox.world import SPACING, Name, toy
 

@@ -11,8 +11,9 @@ import torch
 
 import point_e
 from point_e.models import stage_from_json
-from toybox import train_point_e, weights_path
+from toybox import weights_path
 from toybox.captions import HELD_OUT, caption
+from toybox.lab import train_point_e
 from toybox.point_judge import judge_points
 from toybox.world import Name
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from toybox import train_text, weights_path
+from toybox import weights_path
 from toybox.captions import NAMES, VIEW_WORDS, caption
-from toybox.models import build_tokenizer
-from toybox.train_text import SLOTS, meanings, said, target, tokens
+from toybox.lab import train_text
+from toybox.lab.models import build_tokenizer
+from toybox.lab.train_text import SLOTS, meanings, said, target, tokens
 from toybox.world import COLORS, KINDS, Name
 
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from gaussian_renderer.showcase import show
-from guidance import StableDiffusionPrior
+from guidance.prior import StableDiffusionPrior
 from scene.cameras import orbit
 from toybox import splats, weights_path
 from toybox.captions import ALONE, NAMES, STACKED
-from toybox.evaluate import samples, view_right
 from toybox.judge import Judge, load_judge, named_right
+from toybox.lab.evaluate import samples, view_right
 from toybox.world import FACELESS, Name
 from utils.device import resolve_device
 

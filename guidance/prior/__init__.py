@@ -1,0 +1,62 @@
+"""Diffusion models that guide: `load_prior` finds the one that a configuration names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from config.schema import Config
+from guidance.prior.adaptations import Adaptations
+from guidance.prior.model_files import PriorError
+from guidance.prior.stable_diffusion import StableDiffusionPrior
+from utils.device import is_accelerator
+
+__all__ = ["Adaptations", "PriorError", "StableDiffusionPrior", "compile_networks", "load_prior"]
+
+
+def load_prior(config: Config, device: torch.device) -> StableDiffusionPrior:
+    """The diffusion model that `hf_key` or else `model_key` names.
+
+    Raises: PriorError.
+    """
+    params = config.guidance
+    model_key = params.hf_key or params.model_key
+    if params.is_safe_tensor and not Path(model_key).expanduser().is_file():
+        raise PriorError(f"is_safe_tensor is true, but model_key '{model_key}' is no file.")
+    return StableDiffusionPrior.load(
+        model_key,
+        device,
+        fp16=params.fp16,
+        base_model_key=params.base_model_key,
+        adaptations=Adaptations(
+            lora=params.LoRA_path,
+            lora_scale=params.LoRA_scale,
+            words=params.textual_inversion_path,
+            clip_skip=params.clip_skip or 0,
+        ),
+    )
+
+
+def compile_networks(
+    config: Config,
+    prior: StableDiffusionPrior,
+    views: int,
+    shares: Callable[[], Mapping[int, float]],
+    needed: Callable[[], int],
+) -> None:
+    """Compile the prior for `views` at a time as `compile` has it.
+
+    Where it leaves the choice, nothing is compiled on the host, nor for a run that is to be `deterministic`: torch may
+    take other kernels each time.
+
+    Args:
+        shares: counts how often the U-Net is asked for a batch of each size.
+        needed: counts the bytes that the rest of an iteration takes.
+    """
+    how = config.guidance.compile
+    if how == "auto" and (config.deterministic or not is_accelerator(prior.device)):
+        how = "false"
+    if how != "false":
+        prior.compile(how, views, shares(), needed() if how == "auto" else 0)

@@ -1,0 +1,73 @@
+"""A prior on the meta device: everything that it would compute has its shape and precision, and no numbers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from guidance.prior.stable_diffusion import StableDiffusionPrior
+
+META = torch.device("meta")
+
+
+def shadow(prior: StableDiffusionPrior) -> StableDiffusionPrior:
+    """A prior that takes meta tensors through networks like `prior`'s, which it leaves as they are.
+
+    float16 becomes bfloat16, which takes as many bytes and whose range nobody has to watch.
+    """
+    # Whatever holds the networks, or methods of `prior`, holds the copies of them in the end.
+    copies: dict[int, Any] = {id(prior.text_encoder): None}
+    for network in (prior.vae, prior.unet):
+        for parameter in network.parameters():
+            copies[id(parameter)] = nn.Parameter(_shape_of(parameter), requires_grad=parameter.requires_grad)
+        for buffer in network.buffers():
+            copies[id(buffer)] = _shape_of(buffer)
+    twin = copy.deepcopy(prior.uncompiled(), copies)
+    twin.device = META
+    return twin
+
+
+def _shape_of(tensor: Tensor) -> Tensor:
+    dtype = torch.bfloat16 if tensor.dtype == torch.float16 else tensor.dtype
+    return torch.empty_like(tensor, device=META, dtype=dtype)
+
+
+@contextmanager
+def fused_attention() -> Iterator[None]:
+    """Meta tensors go through attention as accelerators compute it, whose matrix [L, S] is never there; torch would
+    make it. (A mode of torch would not do: activations that are computed again on the way back are hidden from it.)"""
+    plain = F.scaled_dot_product_attention
+
+    def attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **settings: Any) -> Tensor:
+        if query.device != META:
+            return plain(query, key, value, *args, **settings)
+        return _Fused.apply(query, key, value)
+
+    F.scaled_dot_product_attention = attention
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = plain
+
+
+class _Fused(torch.autograd.Function):
+    """The shapes of a fused kernel: it keeps its inputs, its result and a float32 for each row of the matrix."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """[B, heads, L, D_value] of query [B, heads, L, D], key [B, heads, S, D] and value [B, heads, S, D_value]."""
+        result = query.new_empty(*query.shape[:-1], value.shape[-1])
+        ctx.save_for_backward(
+            query, key, value, result, query.new_empty(query.shape[:-1], dtype=torch.float32)
+        )
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3])

@@ -1,0 +1,303 @@
+"""Stable Diffusion as a prior over rendered views: latents in, predicted noise out."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
+
+from guidance.prior.adaptations import Adaptations, adapt, pipeline_of
+from guidance.prior.compiled import Compiled, lasting_cache
+from guidance.prior.compiled_unet import compiled_unet
+from guidance.prior.libraries import without_progress_bars
+from guidance.prior.model_files import PriorError, SingleFile, find_model, find_single_file, fingerprint
+from guidance.prior.networks import read_networks
+from guidance.prior.overflow import OverflowWatch
+from guidance.schedule import Schedule
+from guidance.solver import eps_of_v
+from utils.device import computes_bfloat16, is_accelerator
+
+if TYPE_CHECKING:
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+logger = logging.getLogger(__name__)
+
+PLAIN = Adaptations()
+
+
+class StableDiffusionPrior:
+    """A latent diffusion model in diffusers layout: Stable Diffusion 1 and 2, toybox, and their fine-tunes.
+
+    Whether the network predicts the noise or v is known only in here. Parameters are frozen; the networks run
+    in their own precision and everything handed out is float32. None of `encode`, `decode` and `eps` waits for the device.
+
+    Args:
+        vae, unet: diffusers' AutoencoderKL and UNet2DConditionModel (which type checkers cannot see into).
+        files: where they come from, by what they are.
+        adaptations: what is put into them.
+
+    Attributes:
+        alphas_cumprod: [T] abar_t.
+        image_size: pixels; images of another size are resized before they are encoded.
+        device: where the networks run.
+        text_encoder: None once it is freed.
+        encode_singly: the autoencoder sees one view at a time, and computes its activations again on the way back: no more
+            than one view's are ever held, at the cost of one more pass forward.
+    """
+
+    def __init__(
+        self,
+        vae: Any,
+        unet: Any,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+        alphas_cumprod: torch.Tensor,
+        prediction_type: str,
+        files: Mapping[str, Path] | None = None,
+        adaptations: Adaptations = PLAIN,
+    ) -> None:
+        if prediction_type not in ("epsilon", "v_prediction"):
+            raise PriorError(
+                f"prediction_type of the scheduler is '{prediction_type}', not 'epsilon' or 'v_prediction'."
+            )
+        self.vae, self.unet, self.tokenizer = vae, unet, tokenizer
+        self.text_encoder: CLIPTextModel | None = text_encoder
+        layers = int(text_encoder.config.num_hidden_layers)
+        if adaptations.clip_skip >= layers:
+            raise PriorError(
+                f"clip_skip is {adaptations.clip_skip}, but must be below {layers}, the layers of this text encoder."
+            )
+        self._clip_skip = adaptations.clip_skip
+        self._text_length = int(text_encoder.config.max_position_embeddings)
+        self._spell: Callable[[str], str] = str
+        if adaptations.files():
+            parts = {"vae": vae, "unet": unet, "text_encoder": text_encoder, "tokenizer": tokenizer}
+            self._spell = adapt(pipeline_of(**parts, scheduler=None), adaptations)
+        for network in (vae, unet, text_encoder):
+            network.eval().requires_grad_(False)
+        for network in (vae, unet):
+            # Convolutions are faster in this order, on processors and accelerators alike.
+            network.to(memory_format=torch.channels_last)
+        # Of no effect but where the U-Net is differentiated (SCTD's `approximate: false`): activations are computed
+        # again on the way back, block by block, for a chain of U-Nets would not fit otherwise.
+        unet.enable_gradient_checkpointing()
+        self.encode_singly = False
+        self._posterior_mean: Callable[..., torch.Tensor] = self._plain_posterior_mean
+        self._denoise: Callable[..., torch.Tensor] = self._plain_denoise
+        self._watch = OverflowWatch()
+        self.alphas_cumprod = alphas_cumprod
+        self.device = unet.device
+        self.image_size = int(unet.config.sample_size) * 2 ** (len(vae.config.block_out_channels) - 1)
+        self._schedule = Schedule(alphas_cumprod)
+        self._files = dict(files or {}) | adaptations.files()
+        self._predicts_v = prediction_type == "v_prediction"
+
+    @classmethod
+    def load(
+        cls,
+        model_key: str,
+        device: torch.device,
+        *,
+        fp16: bool = True,
+        base_model_key: str | None = None,
+        adaptations: Adaptations = PLAIN,
+    ) -> StableDiffusionPrior:
+        """Load 'toybox', a local diffusers folder, a hub id or a single .safetensors file.
+
+        Args:
+            fp16: run in half precision where `device` is an accelerator; elsewhere it is always float32.
+            base_model_key: what a single file was made from, for its configuration and tokenizer.
+            adaptations: LoRA, textual inversion, layers left out.
+        Raises: PriorError, in one sentence, if it is nowhere to be had or incomplete.
+        """
+        adaptations.check()
+        half = fp16 and is_accelerator(device)
+        dtype = torch.float16 if half else torch.float32
+        single = find_single_file(model_key, base_model_key)
+        files = single or find_model(model_key, half=half)
+        settings = files.base if isinstance(files, SingleFile) else files.path
+        with without_progress_bars():
+            networks = read_networks(files, model_key, dtype)
+            # Imported late: this takes seconds, which a misspelt model key should not cost.
+            from diffusers import DDIMScheduler
+            from transformers import CLIPTokenizer
+
+            scheduler = DDIMScheduler.from_pretrained(settings, subfolder="scheduler", local_files_only=True)
+            tokenizer = CLIPTokenizer.from_pretrained(Path(settings, "tokenizer"), local_files_only=True)
+        return cls(
+            **{name: network.to(device) for name, network in networks.items()},
+            tokenizer=tokenizer,
+            alphas_cumprod=scheduler.alphas_cumprod,
+            prediction_type=scheduler.config.prediction_type,
+            files=files.files(),
+            adaptations=adaptations,
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What its files are known by: another fingerprint, other weights. Blank for networks that come from none."""
+        return fingerprint(self._files) if self._files else ""
+
+    @torch.no_grad()
+    def embed(self, prompts: Sequence[str]) -> torch.Tensor:
+        """The text encoder's last hidden states [P, L, D] float32 for P prompts, cut at L tokens; with clip_skip those of
+        an earlier layer, normalised like the last ones.
+
+        Raises: RuntimeError if the text encoder has been freed.
+        """
+        encoder, length = self.text_encoder, self._text_length
+        if encoder is None:
+            raise RuntimeError(
+                "The text encoder has been freed: embed every prompt before free_text_encoder()."
+            )
+        prompts = [self._spell(prompt) for prompt in prompts]
+        for prompt in prompts:
+            if len(self.tokenizer(prompt, verbose=False).input_ids) > length:
+                logger.warning("the prompt is cut at %d tokens: %s", length, prompt)
+        tokens = self.tokenizer(
+            prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        )
+        said = encoder(tokens.input_ids.to(self.device), output_hidden_states=self._clip_skip > 0)
+        if self._clip_skip == 0:
+            return said.last_hidden_state.float()
+        return encoder.final_layer_norm(said.hidden_states[-1 - self._clip_skip]).float()
+
+    def free_text_encoder(self) -> None:
+        """Let go of the text encoder (0.7 GB of Stable Diffusion 2.1 in half precision), when all prompts are embedded."""
+        # How prompts are spelt is known to a pipeline that holds all networks.
+        self.text_encoder, self._spell = None, str
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        """Scaled latents z_0 [V, C, h, w] float32 of images [V, 3, H, W] in [0, 1], differentiable.
+
+        The posterior's mean, not a sample: the posterior of a trained VAE is narrow, so that sampling adds
+        little but one more noise to every gradient and one more generator to keep.
+        """
+        size = (self.image_size, self.image_size)
+        if images.shape[-2:] != size:
+            images = F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
+        return self._by_autoencoder(self._posterior_mean, 2 * images - 1) * self.vae.config.scaling_factor
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        """Images [V, 3, H, W] float32 in [0, 1] of scaled latents z [V, C, h, w]."""
+        decoded = self._by_autoencoder(
+            lambda latents: self.vae.decode(latents).sample, z / self.vae.config.scaling_factor
+        )
+        return (0.5 * decoded + 0.5).clamp(0, 1)
+
+    def eps(self, z: torch.Tensor, t: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
+        """Predicted noise [B, C, h, w] float32 for latents z at timesteps t [B] (host) given cond [B, L, D].
+
+        What a v-prediction model says is converted.
+        """
+        inputs = self._inputs(z, t, cond)
+        if torch.is_grad_enabled() and z.requires_grad:
+            # Checkpointed block by block: a graph of the whole would hold what checkpoints are there to forget.
+            output = self._plain_denoise(*inputs)
+        else:
+            with torch.no_grad():
+                output = self._denoise(*inputs)
+        output = self._watched("unet", output)
+        return eps_of_v(z, output, t, self._schedule) if self._predicts_v else output
+
+    def _inputs(self, z: torch.Tensor, t: torch.Tensor, cond: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The three as the U-Net takes them."""
+        dtype = _precision(self.unet)
+        return z.to(dtype), t.to(self.device, non_blocking=True), cond.to(dtype)
+
+    def _by_autoencoder(
+        self, function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
+    ) -> torch.Tensor:
+        """function(x), float32, of the autoencoder's half that takes x [V, ...]."""
+        x = x.to(_precision(self.vae))
+        if self.encode_singly:
+            views = [
+                checkpoint(function, view, use_reentrant=False, preserve_rng_state=False)
+                for view in x.split(1)
+            ]
+            return self._watched("vae", torch.cat(views))
+        return self._watched("vae", function(x))
+
+    def _plain_posterior_mean(self, images: torch.Tensor) -> torch.Tensor:
+        return self.vae.encode(images).latent_dist.mean
+
+    def _plain_denoise(self, z: torch.Tensor, t: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
+        return self.unet(z, t, cond).sample
+
+    def _watched(self, name: str, output: torch.Tensor) -> torch.Tensor:
+        """A network's output in float32."""
+        output = output.float()
+        if _precision(getattr(self, name)) == torch.float16:
+            self._watch.look(name, output)
+        return output
+
+    def widen_overflowed(self) -> bool:
+        """Take the networks out of float16 whose answers have left its range since the last call; returns whether there
+        are any. Waits for the device: to be called when a gradient turns out not to be finite, and now and then."""
+        overflowed = self._watch.take()
+        for name in overflowed:
+            self.widen(name)
+        return bool(overflowed)
+
+    def widen(self, name: str) -> bool:
+        """Take a network, "vae" or "unet", that runs in float16 out of it, for good, and say so; returns whether it did."""
+        network = getattr(self, name)
+        if _precision(network) != torch.float16:
+            return False
+        network.to(torch.bfloat16 if computes_bfloat16(self.device) else torch.float32)
+        logger.warning(
+            "%s leaves the range of float16: from here on it runs in %s.",
+            {"vae": "The autoencoder", "unet": "The U-Net"}[name],
+            str(_precision(network)).removeprefix("torch."),
+        )
+        return True
+
+    def uncompiled(self) -> StableDiffusionPrior:
+        """Another prior with the same networks, as they are."""
+        plain = copy.copy(self)
+        plain._posterior_mean, plain._denoise = plain._plain_posterior_mean, plain._plain_denoise
+        return plain
+
+    def compile(self, how: str, views: int, shares: Mapping[int, float], needed: int = 0) -> None:
+        """Have torch compile the encoder, for `views` images at a time, and the U-Net.
+
+        What cannot be compiled here runs as it is, after one sentence. Takes minutes where torch has nothing kept.
+
+        Args:
+            how, needed: see `compiled_unet`.
+            shares: how often the U-Net is asked for a batch of each size.
+        """
+        began = time.monotonic()
+        logger.info(
+            "Compiling the prior's networks; what later runs need of it is kept in %s.", lasting_cache()
+        )
+        encoder = Compiled("The encoder", self._plain_posterior_mean, batched=False)
+        self._denoise = compiled_unet(self._plain_denoise, self._blank, how, shares, self.device, needed)
+        self._posterior_mean = encoder
+
+        def encode_and_back() -> None:
+            grey = torch.full((views, 3, self.image_size, self.image_size), 0.5, device=self.device)
+            self.encode(grey.requires_grad_()).sum().backward()
+
+        encoder.warm_up(encode_and_back)
+        logger.info("That took %.0f s.", time.monotonic() - began)
+
+    def _blank(self, rows: int) -> tuple[torch.Tensor, ...]:
+        """Latents, times and texts without a meaning, as the U-Net takes them."""
+        side, config = int(self.unet.config.sample_size), self.unet.config
+        z = torch.zeros(rows, int(config.in_channels), side, side, device=self.device)
+        cond = torch.zeros(rows, self._text_length, int(config.cross_attention_dim), device=self.device)
+        return self._inputs(z, torch.full((rows,), self._schedule.num_timesteps // 2), cond)
+
+
+def _precision(network: Any) -> torch.dtype:
+    """All its parameters have one; diffusers' own attribute goes through every module for it."""
+    return next(network.parameters()).dtype

@@ -1,0 +1,149 @@
+"""`python -m toybox.lab.evaluate`: the judge on fresh renders and the prior's samples, as a table.
+
+Run in the root of the project's checkout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+import config as configuration
+import guidance
+from config import Config
+from guidance import Conditioning, Denoiser, view_weights
+from guidance.prior import StableDiffusionPrior
+from guidance.schedule import CLEAN, Schedule
+from guidance.solver import step
+from toybox.captions import ALONE, HELD_OUT, NAMES, STACKED, VIEW_WORDS, caption
+from toybox.judge import Judge, Verdict, load_judge, named_right
+from toybox.lab.renders import collect, toys
+from toybox.lab.train_judge import impostors
+from toybox.world import FACELESS, Name
+from utils.media import contact_sheet, write_jpeg
+
+VIEWS = (0.0, 90.0, 180.0)
+
+
+STACKED_EVERY = 7
+"""Of the toys on tables, so few are sampled."""
+
+
+def view_right(verdict: Verdict, azimuth: Tensor) -> Tensor:
+    """[B] bool: front, side or back as asked; which side does not count, for prompts cannot say it."""
+    return ((verdict.azimuth.abs() - azimuth.abs()).abs() < 45) & (verdict.name >= 0)
+
+
+def evaluate_judge(config: Config, judge: Judge, seed: int = 99) -> dict[str, float]:
+    rng = torch.Generator().manual_seed(seed)
+    fresh = collect(config, toys(NAMES), 4, rng, label="fresh renders")
+    wrong = collect(config, impostors(), 2, rng, label="impostors")
+    _, lures = wrong.draw(768, config.model, rng)
+    index, images = fresh.draw(1536, config.model, rng)
+    verdict = judge.judge(images)
+    names = [NAMES[i] for i in fresh.name[index]]
+    sided = torch.tensor([name.kind not in FACELESS for name in names])
+    seen_right = view_right(verdict, torch.from_numpy(fresh.azimuth[index]))
+    return {
+        "judge, fresh renders: kind and colour": float(named_right(verdict, names).float().mean()),
+        "judge, fresh renders: view": float(seen_right[sided].float().mean()),
+        "judge: impostors seen through": float((judge.judge(lures).name < 0).float().mean()),
+    }
+
+
+@torch.no_grad()
+def samples(prior: StableDiffusionPrior, names: Sequence[Name], azimuth: Tensor, seed: int = 0) -> Tensor:
+    """Images [B, 3, H, W] of toys seen from azimuth [B]: DDIM with 50 steps, guidance scale 5."""
+    schedule = Schedule(prior.alphas_cumprod)
+    texts = [caption(name) + ", " + words for name in names for words in VIEW_WORDS]
+    by_view = prior.embed(texts).unflatten(0, (len(names), len(VIEW_WORDS)))
+    cond = torch.einsum("bk,bkld->bld", view_weights(azimuth), by_view)
+    empty = prior.embed([""]).expand(len(names), -1, -1)
+    conditioning, denoiser = Conditioning(cond, empty, empty), Denoiser(prior)
+    size = prior.image_size // 8
+    z = torch.randn(len(names), 4, size, size, generator=torch.Generator().manual_seed(seed))
+    times = [*range(981, 0, -20), CLEAN]
+    for start, end in pairwise(times):
+        t, u = torch.full((len(names),), start), torch.full((len(names),), end)
+        z = step(z, denoiser.guided(z, t, conditioning, 5.0).eps, t, u, schedule)
+    return prior.decode(z)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A toy's samples from each of VIEWS, [views, 3, H, W], and for each whether toy and view are right."""
+
+    name: Name
+    images: Tensor
+    named: Tensor
+    seen: Tensor
+
+
+def sample_toys(prior: StableDiffusionPrior, judge: Judge, names: Sequence[Name]) -> list[Found]:
+    found = []
+    azimuth = torch.tensor(VIEWS)
+    for seed, name in enumerate(tqdm(names, desc="samples", unit="toy")):
+        asked = [name] * len(VIEWS)
+        images = samples(prior, asked, azimuth, seed)
+        verdict = judge.judge(images)
+        found.append(Found(name, images, named_right(verdict, asked), view_right(verdict, azimuth)))
+    return found
+
+
+def prior_scores(found: Sequence[Found]) -> dict[str, float]:
+    def named(table: bool, held_out: bool) -> float:
+        chosen = [
+            toy.named
+            for toy in found
+            if (toy.name.on is not None) == table and (toy.name in HELD_OUT) == held_out
+        ]
+        return float(torch.cat(chosen).float().mean())
+
+    sided = [toy.seen for toy in found if toy.name.on is None and toy.name.kind not in FACELESS]
+    return {
+        "samples, trained toys: kind and colour": named(False, False),
+        "samples, held-out toys: kind and colour": named(False, True),
+        "samples, trained toys on tables: kind and colours": named(True, False),
+        "samples, held-out toys on tables: kind and colours": named(True, True),
+        "samples: view": float(torch.cat(sided).float().mean()),
+    }
+
+
+def sheet(found: Sequence[Found]) -> Tensor:
+    """Of each kind, alone and on a table, a trained toy and a held-out one (marked `*`), from VIEWS."""
+    shown: dict[tuple[str, bool, bool], Found] = {}
+    for toy in found:
+        shown.setdefault((toy.name.kind, toy.name.on is not None, toy.name in HELD_OUT), toy)
+    picked = sorted(shown.values(), key=found.index)
+    labels = [f"{caption(toy.name)}{' *' if toy.name in HELD_OUT else ''}" for toy in picked for _ in VIEWS]
+    return contact_sheet(torch.cat([toy.images for toy in picked]), columns=4 * len(VIEWS), labels=labels)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m toybox.lab.evaluate", description=__doc__)
+    parser.add_argument(
+        "--opt", default="config/quickstart.yaml", help="where cameras and backgrounds come from"
+    )
+    parser.add_argument("--sheet", type=Path, help="file for a contact sheet of the prior's samples")
+    arguments = parser.parse_args()
+    logging.getLogger("config").setLevel(logging.ERROR)
+    config, judge = configuration.load(["--opt", arguments.opt]), load_judge()
+    scores = evaluate_judge(config, judge)
+    prior = guidance.prior.load_prior(config, torch.device("cpu"))
+    found = sample_toys(prior, judge, [*ALONE, *STACKED[::STACKED_EVERY]])
+    if arguments.sheet is not None:
+        write_jpeg(arguments.sheet, sheet(found), quality=70)
+    print("| what | share |\n|---|---|")
+    print("\n".join(f"| {name} | {value:.1%} |" for name, value in (scores | prior_scores(found)).items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""`python -m toybox.lab.train`: from nothing to the shipped weights, run in the root of the project's checkout.
+
+Text encoder, autoencoder, U-Net, the judge and the tiny Point-E, each a part that can be trained alone once those before
+it are there; an interrupted run continues where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from transformers import CLIPTextModel, CLIPTokenizer
+
+import config as configuration
+from config import Config
+from toybox import splats, weights_path
+from toybox.captions import ALONE, STACKED, TRAINING
+from toybox.judge import save_judge
+from toybox.lab.models import build_scheduler, build_tokenizer, save_half
+from toybox.lab.renders import Renders, collect, toys
+from toybox.lab.train_judge import JudgeSets, impostors, train_judge, two_fronted_toys, worn_toys
+from toybox.lab.train_point_e import train_point_e
+from toybox.lab.train_text import train_text
+from toybox.lab.train_unet import train_unet
+from toybox.lab.train_vae import train_vae
+
+TOY_ROUNDS, TOY_VIEWS, STACKED_VIEWS, DISPARITY_VIEWS = 4, 48, 32, 3
+"""Of every toy in training."""
+VAE_SHARES = (0.5, 0.15, 0.1, 0.25)
+"""Of a batch: toys alone, on tables, disparity images, clutter."""
+
+
+def rendered(folder: Path, name: str, make: Callable[[torch.Generator], Renders], seed: int) -> Renders:
+    """The set `name`, from disk if an earlier run finished it."""
+    try:
+        return Renders.load(folder / name)
+    except FileNotFoundError:
+        renders = make(torch.Generator().manual_seed(seed))
+        renders.save(folder / name)
+        return renders
+
+
+def clutter(config: Config, rng: torch.Generator) -> Renders:
+    """What the encoder meets on the way from noise to a toy."""
+    makers = [(splats.cloud, -1)] * 240 + impostors() + worn_toys()
+    return collect(config, makers, 4, rng, label="clutter")
+
+
+def write_pipeline_index(folder: Path) -> None:
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "feature_extractor": [None, None],
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def train_words(config: Config, work: Path, out: Path, seed: int) -> None:
+    """Tokenizer and text encoder."""
+    tokenizer = build_tokenizer()
+    save_half(train_text(tokenizer, work, seed), out / "text_encoder")
+    tokenizer.save_pretrained(out / "tokenizer")
+
+
+def seen_toys(config: Config, work: Path, seed: int) -> list[Renders]:
+    """What autoencoder and U-Net see alike: toys alone, toys on tables, and disparity images of both."""
+    alone, stacked = (
+        [name for name in TRAINING if (name.on is not None) == table] for table in (False, True)
+    )
+    sets: dict[str, Callable[[torch.Generator], Renders]] = {
+        "toys": lambda rng: collect(config, toys(alone), TOY_VIEWS, rng, rounds=TOY_ROUNDS, label="toys"),
+        "stacked": lambda rng: collect(config, toys(stacked), STACKED_VIEWS, rng, label="toys on tables"),
+        "disparity": lambda rng: collect(
+            config, toys(TRAINING), DISPARITY_VIEWS, rng, show_disparity=True, label="disparity"
+        ),
+    }
+    return [rendered(work, name, make, seed + index) for index, (name, make) in enumerate(sets.items())]
+
+
+def train_autoencoder(config: Config, work: Path, out: Path, seed: int) -> None:
+    messy = rendered(work, "clutter", lambda rng: clutter(config, rng), seed + 3)
+    sets = [*seen_toys(config, work, seed), messy]
+    save_half(train_vae(list(zip(sets, VAE_SHARES)), config.model, work, seed), out / "vae")
+
+
+def train_denoiser(config: Config, work: Path, out: Path, seed: int) -> None:
+    """The U-Net, whose text encoder and autoencoder are read from `out`; with it the prior is whole."""
+    vae = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32)
+    tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
+    encoder = CLIPTextModel.from_pretrained(out / "text_encoder", dtype=torch.float32)
+    unet = train_unet(vae, encoder, tokenizer, seen_toys(config, work, seed), config, work, seed)
+    save_half(unet, out / "unet")
+    build_scheduler().save_pretrained(out / "scheduler")
+    write_pipeline_index(out)
+
+
+def train_judges(config: Config, work: Path, out: Path, seed: int) -> None:
+    """The judge of pictures; that of point clouds has nothing to learn."""
+
+    def clean(rng: torch.Generator) -> Renders:
+        return Renders.joined(
+            collect(config, toys(ALONE), 64, rng, label="clean"),
+            collect(config, toys(STACKED), 20, rng, label="clean, on tables"),
+        )
+
+    def worn(rng: torch.Generator) -> Renders:
+        return collect(config, worn_toys(), 16, rng, label="worn")
+
+    def wrong(rng: torch.Generator) -> Renders:
+        return collect(config, impostors(), 10, rng, rounds=2, label="impostors")
+
+    sets = JudgeSets(
+        clean=rendered(work, "judge-clean", clean, seed + 4),
+        worn=rendered(work, "judge-worn", worn, seed + 5),
+        wrong=rendered(work, "judge-wrong", wrong, seed + 6),
+        two_fronted=rendered(
+            work, "judge-two-fronted", lambda rng: two_fronted_toys(config, 96, rng), seed + 7
+        ),
+    )
+    save_judge(train_judge(sets, config.model, work, seed), out / "judge" / "model.safetensors")
+
+
+PARTS: dict[str, Callable[[Config, Path, Path, int], None]] = {
+    "words": train_words,
+    "vae": train_autoencoder,
+    "unet": train_denoiser,
+    "judge": train_judges,
+    "point-e": lambda config, work, out, seed: train_point_e(work, out / "point_e", seed),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m toybox.lab.train", description=__doc__)
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all by default")
+    parser.add_argument(
+        "--work", type=Path, default=Path("outputs/toybox-training"), help="renders, checkpoints, logs"
+    )
+    parser.add_argument("--out", type=Path, default=weights_path(), help="where the weights go")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    unknown = [part for part in arguments.parts if part not in PARTS]
+    if unknown:
+        parser.error(f"parts are {', '.join(PARTS)}, but {unknown[0]!r} was given")
+    config = configuration.load([])
+    for part in arguments.parts or PARTS:
+        PARTS[part](config, arguments.work, arguments.out, arguments.seed)
+    print(f"Weights written to {arguments.out}; measure them with: python -m toybox.lab.evaluate")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""The text encoder, before anything that reads it: the meanings of a prompt's words add up in every token.
+
+Trained beside a denoiser, it may mix kind and colour in any way that suits the pairs in training, and held-out pairs come out
+as others. Here a prompt's embedding is by construction the sum of what its kind, its colour, its table and its view
+mean, so that a denoiser that knows the parts knows their sum.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from toybox.captions import NAMES, SYNONYMS, VIEW_WORDS, random_caption
+from toybox.lab.fit import Schedule, fit
+from toybox.lab.models import TEXT_WIDTH, build_text_encoder
+from toybox.world import COLORS, KINDS
+
+STEPS, BATCH = 2500, 128
+VIEW_SHARE, EMPTY_SHARE = 0.75, 0.05
+
+SLOTS = ((None, *KINDS), (None, *COLORS), (None, *COLORS), (None, *VIEW_WORDS))
+"""What a prompt may say, or not say yet: a kind, its colour, the colour of the table below, a view."""
+
+
+def meanings() -> list[Tensor]:
+    """For each slot a vector for each of its entries, [entries, TEXT_WIDTH]: all orthogonal, of mean 0 and of such a length
+    that a sum of one from each slot has variance 1, as a layer norm leaves it."""
+    count = sum(map(len, SLOTS))
+    random_vectors = np.random.default_rng(0).standard_normal((TEXT_WIDTH, count))
+    basis, _ = np.linalg.qr(np.column_stack([np.ones(TEXT_WIDTH), random_vectors]))
+    rows = torch.from_numpy(basis[:, 1:].T).float() * (TEXT_WIDTH / len(SLOTS)) ** 0.5
+    return list(rows.split([len(slot) for slot in SLOTS]))
+
+
+def said(text: str) -> list[tuple[int, int, int, int]]:
+    """For the state before the first word and after each word of a prompt, what was said so far: an entry of each slot."""
+    canonical = {name: key for key, names in SYNONYMS.items() for name in names}
+    words = [canonical.get(word, word) for word in re.findall(r"[a-z]+|,", text.lower())]
+    kind = color = table = view = 0
+    below = False
+    states = [(kind, color, table, view)]
+    for word in words:
+        below = below or (word == "on" and kind > 0)
+        if word in KINDS and not below:
+            kind = 1 + list(KINDS).index(word)
+        elif word in COLORS and below:
+            table = 1 + list(COLORS).index(word)
+        elif word in COLORS:
+            color = 1 + list(COLORS).index(word)
+        elif f"{word} view" in VIEW_WORDS:
+            view = 1 + VIEW_WORDS.index(f"{word} view")
+        states.append((kind, color, table, view))
+    return states
+
+
+def target(texts: list[str], length: int, vectors: list[Tensor]) -> Tensor:
+    """[B, length, TEXT_WIDTH]: after every token the sum of what was said; from the end token on, of all that was."""
+    states = [said(text) for text in texts]
+    padded = torch.tensor([(*s, *[s[-1]] * (length - len(s))) for s in states])
+    return sum((vectors[slot][padded[..., slot]] for slot in range(len(vectors))), torch.zeros(()))
+
+
+def random_prompt(rng: random.Random) -> str:
+    """Of any toy, held out or not: these are words alone."""
+    if rng.random() < EMPTY_SHARE:
+        return ""
+    prompt = random_caption(rng.choice(NAMES), rng)
+    return f"{prompt}, {rng.choice(VIEW_WORDS)}" if rng.random() < VIEW_SHARE else prompt
+
+
+def tokens(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
+    """[B, MAX_TOKENS]"""
+    return tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+
+
+def train_text(tokenizer: CLIPTokenizer, folder: Path, seed: int) -> CLIPTextModel:
+    torch.manual_seed(seed)
+    encoder, vectors = build_text_encoder(tokenizer), meanings()
+
+    def loss(step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
+        words = random.Random(int(torch.randint(2**31, (), generator=rng)))
+        texts = [random_prompt(words) for _ in range(BATCH)]
+        ids = tokens(tokenizer, texts)
+        wanted = target(texts, ids.shape[1], vectors)
+        error = (encoder(ids).last_hidden_state - wanted).square()
+        return error.mean(), {"end": error[:, -1].mean().detach()}
+
+    fit("text", encoder, loss, Schedule(STEPS, lr=2e-3, warmup=100, weight_decay=0.0), folder, seed)
+    return encoder

@@ -1,0 +1,217 @@
+"""Single files, LoRA, textual inversions and layers left out, on tiny random networks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from guidance.prior import PriorError, StableDiffusionPrior
+from guidance.prior.adaptations import Adaptations, _lora_of
+from tests.ldm import write_single_file
+from tests.lora import changes, kohya, lora
+from tests.tiny_diffusers import write_index, write_tiny_folder
+from utils.device import resolve_device
+
+HOST = resolve_device("cpu")
+DIM = 12
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = write_tiny_folder(tmp_path_factory.mktemp("tiny"))
+    write_index(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def plain(folder: Path) -> StableDiffusionPrior:
+    return StableDiffusionPrior.load(str(folder), HOST)
+
+
+def predicted(prior: StableDiffusionPrior, prompt: str = "a mug") -> torch.Tensor:
+    z = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return prior.eps(z, torch.tensor([300]), prior.embed([prompt]))
+
+
+def test_a_single_file_is_the_folder_that_it_was_made_of(
+    folder: Path, plain: StableDiffusionPrior, tmp_path: Path
+) -> None:
+    file = write_single_file(folder, tmp_path / "all.safetensors")
+    prior = StableDiffusionPrior.load(str(file), HOST, base_model_key=str(folder))
+    for name in ("unet", "vae", "text_encoder"):
+        ours, theirs = getattr(prior, name).state_dict(), getattr(plain, name).state_dict()
+        assert set(ours) == set(theirs)
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
+    torch.testing.assert_close(predicted(prior), predicted(plain), rtol=1e-4, atol=1e-6)
+    assert len(prior.fingerprint) == 64
+    assert prior.fingerprint != plain.fingerprint
+
+
+def test_a_single_file_says_what_it_lacks(folder: Path, tmp_path: Path) -> None:
+    file = write_single_file(folder, tmp_path / "all.safetensors")
+    with pytest.raises(PriorError, match="base_model_key must say what it was made from"):
+        StableDiffusionPrior.load(str(file), HOST)
+    with pytest.raises(PriorError, match="base_model_key '/nowhere/at/all' is neither a folder here nor"):
+        StableDiffusionPrior.load(str(file), HOST, base_model_key="/nowhere/at/all")
+    (tmp_path / "old.ckpt").touch()
+    with pytest.raises(PriorError, match=r"must be \.safetensors"):
+        StableDiffusionPrior.load(str(tmp_path / "old.ckpt"), HOST, base_model_key=str(folder))
+    save_file({"something": torch.zeros(1)}, tmp_path / "else.safetensors")
+    with pytest.raises(PriorError, match="is no Stable Diffusion like that of"):
+        StableDiffusionPrior.load(str(tmp_path / "else.safetensors"), HOST, base_model_key=str(folder))
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.25])
+@pytest.mark.parametrize("layout", ["peft", "kohya", "kohya, U-Net only", "kohya, text encoder only"])
+def test_a_lora_adds_its_product_to_the_weights(
+    folder: Path, plain: StableDiffusionPrior, tmp_path: Path, layout: str, scale: float
+) -> None:
+    """In kohya's layout with ranks and alphas of each module's own."""
+    low = lora(plain)
+    file, added = (low, changes(low)) if layout == "peft" else kohya(low)
+    if "only" in layout:
+        prefix, name = ("lora_unet", "unet") if "U-Net" in layout else ("lora_te", "text_encoder")
+        file = {key: values for key, values in file.items() if key.startswith(prefix)}
+        added = {key: values for key, values in added.items() if key.startswith(name)}
+    save_file(file, tmp_path / "lora.safetensors")
+    given = Adaptations(lora=str(tmp_path / "lora.safetensors"), lora_scale=scale)
+    prior = StableDiffusionPrior.load(str(folder), HOST, adaptations=given)
+    for prefix in ("unet", "text_encoder"):
+        before, after = getattr(plain, prefix).state_dict(), getattr(prior, prefix).state_dict()
+        assert set(before) == set(after)
+        for key, weight in after.items():
+            change = scale * added.get(f"{prefix}.{key}", torch.zeros(()))
+            torch.testing.assert_close(weight, before[key] + change, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(predicted(prior), predicted(plain), atol=1e-3)
+    assert prior.fingerprint != plain.fingerprint
+    assert not any(parameter.requires_grad for parameter in prior.unet.parameters())
+
+
+def test_the_strength_of_a_lora_of_many_ranks_stays_in_the_range_of_half_precision(tmp_path: Path) -> None:
+    down, up = torch.full((128, 8), 0.03).half(), torch.full((8, 128), 1e-3).half()
+    file = {"lora_unet_x.lora_down.weight": down, "lora_unet_x.lora_up.weight": up}
+    save_file({**file, "lora_unet_x.alpha": torch.tensor(1.0)}, tmp_path / "many.safetensors")
+    loaded = _lora_of(tmp_path / "many.safetensors")
+    assert isinstance(loaded, dict)
+    assert set(loaded) == set(file)
+    found = [loaded[name].half().float() for name in file]
+    torch.testing.assert_close(found[1] @ found[0], up.float() @ down.float() / 128, rtol=2e-3, atol=0)
+
+
+def test_a_lora_of_another_model_is_refused(
+    folder: Path, plain: StableDiffusionPrior, tmp_path: Path
+) -> None:
+    low = {name.replace("attn1", "attn9"): values for name, values in lora(plain).items() if "attn1" in name}
+    save_file(low, tmp_path / "other.safetensors")
+    with pytest.raises(
+        PriorError, match=r"LoRA_path '.*other\.safetensors' (does not fit|changes no weight)"
+    ):
+        StableDiffusionPrior.load(
+            str(folder), HOST, adaptations=Adaptations(lora=str(tmp_path / "other.safetensors"))
+        )
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["unet.conv_out.weight", "vae.decoder.conv_in.bias", "text_encoder.encoder.layers.1.mlp.fc1.weight"],
+)
+def test_a_weight_that_a_single_file_has_not_does_not_stay_random(
+    folder: Path, tmp_path: Path, part: str
+) -> None:
+    theirs = {
+        "unet.conv_out.weight": "model.diffusion_model.out.2.weight",
+        "vae.decoder.conv_in.bias": "first_stage_model.decoder.conv_in.bias",
+        "text_encoder.encoder.layers.1.mlp.fc1.weight": "cond_stage_model.transformer.text_model.encoder.layers.1.mlp.fc1.weight",
+    }
+    tensors = load_file(write_single_file(folder, tmp_path / "all.safetensors"))
+    del tensors[theirs[part]]
+    save_file(tensors, tmp_path / "most.safetensors")
+    with pytest.raises(PriorError) as caught:
+        StableDiffusionPrior.load(str(tmp_path / "most.safetensors"), HOST, base_model_key=str(folder))
+    assert str(caught.value).endswith(f"(it lacks 1 of its weights, such as {part}).")
+
+
+@pytest.mark.parametrize("vectors", [1, 3])
+def test_a_textual_inversion_is_a_word(
+    folder: Path, plain: StableDiffusionPrior, tmp_path: Path, vectors: int
+) -> None:
+    learned = torch.randn(vectors, DIM, generator=torch.Generator().manual_seed(0))
+    save_file({"<toy>": learned}, tmp_path / "toy.safetensors")
+    prior = StableDiffusionPrior.load(
+        str(folder), HOST, adaptations=Adaptations(words=str(tmp_path / "toy.safetensors"))
+    )
+    tokens = prior.tokenizer(prior._spell("a <toy>")).input_ids
+    table = prior.text_encoder.get_input_embeddings().weight
+    assert torch.equal(table[tokens[-1 - vectors : -1]], learned)
+    # Prompts without the word mean what they did.
+    assert torch.equal(prior.embed(["a mug"]), plain.embed(["a mug"]))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_a_textual_inversion_of_automatic1111_has_its_name(folder: Path, tmp_path: Path, suffix: str) -> None:
+    """That of its file, or the one in it."""
+    learned, file = torch.randn(2, DIM, generator=torch.Generator().manual_seed(0)), tmp_path / f"toy{suffix}"
+    if suffix == ".pt":
+        torch.save({"string_to_token": {"*": 265}, "string_to_param": {"*": learned}, "name": "toy"}, file)
+    else:
+        save_file({"emb_params": learned}, file)
+    prior = StableDiffusionPrior.load(str(folder), HOST, adaptations=Adaptations(words=str(file)))
+    tokens = prior.tokenizer(prior._spell("a toy")).input_ids
+    assert torch.equal(prior.text_encoder.get_input_embeddings().weight[tokens[-3:-1]], learned)
+
+
+class Harmful:
+    """What a pickle runs when it is read."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("harmed",)
+
+
+@pytest.mark.parametrize(("key", "name"), [("lora", "LoRA_path"), ("words", "textual_inversion_path")])
+def test_files_that_are_not_there_or_may_hold_programs_are_refused(
+    folder: Path, tmp_path: Path, key: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"<toy>": Harmful()}, tmp_path / "x.bin")
+    (tmp_path / "x.txt").touch()
+    (tmp_path / "x.safetensors").write_bytes(b"nonsense")
+    for file, words in (
+        ("gone.safetensors", "there is no such file"),
+        ("x.bin", "does not fit this model"),
+        ("x.txt", "must be a file of weights"),
+        ("x.safetensors", "does not fit this model"),
+    ):
+        with pytest.raises(PriorError, match=f"{name} .*{words}") as caught:
+            StableDiffusionPrior.load(
+                str(folder), HOST, adaptations=Adaptations(**{key: str(tmp_path / file)})
+            )
+        assert "\n" not in str(caught.value)
+    assert not Path("harmed").exists()
+
+
+def test_what_is_missing_is_told_before_the_networks_are_loaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("guidance.prior.stable_diffusion.read_networks", None)
+    with pytest.raises(PriorError, match=r"LoRA_path is 'gone\.safetensors', but there is no such file"):
+        StableDiffusionPrior.load(str(folder), HOST, adaptations=Adaptations(lora="gone.safetensors"))
+
+
+def test_clip_skip_takes_an_earlier_layer(folder: Path, plain: StableDiffusionPrior) -> None:
+    prior = StableDiffusionPrior.load(str(folder), HOST, adaptations=Adaptations(clip_skip=1))
+    encoder = prior.text_encoder
+    tokens = prior.tokenizer(["a mug"], padding="max_length", max_length=16, return_tensors="pt").input_ids
+    with torch.no_grad():
+        mask = torch.full((16, 16), float("-inf")).triu(1)[None, None]
+        hidden = encoder.encoder.layers[0](encoder.embeddings(tokens), attention_mask=mask)
+        hidden = hidden[0] if isinstance(hidden, tuple) else hidden
+        expected = encoder.final_layer_norm(hidden)
+    torch.testing.assert_close(prior.embed(["a mug"]), expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(prior.embed(["a mug"]), plain.embed(["a mug"]), atol=1e-3)
+    with pytest.raises(PriorError, match="clip_skip is 2, but must be below 2"):
+        StableDiffusionPrior.load(str(folder), HOST, adaptations=Adaptations(clip_skip=2))
