@@ -10,7 +10,7 @@ html_show_copyright = False
 
 # The pages link to the README files, and these to the pages and their pictures: all are part of the site.
 root_doc = "docs/index"
-include_patterns = ["docs/**", "README.md", "SECURITY.md", "submodules/*/README.md"]
+include_patterns = ["docs/**", "*.md", "submodules/*/README.md"]
 exclude_patterns = [".*", "outputs"]
 html_additional_pages = {"index": "to_root_doc.html"}
 templates_path = ["templates"]

@@ -14,7 +14,8 @@ OPTIONS = {"opt", "help"}
 OF_OTHER_PROGRAMS = {"axes", "dry_run", "jobs", "logdir", "nproc_per_node", "out", "sheet", "suite"}
 PAGES = [
     "README",
-    *(f"docs/{name}" for name in ("edit", "getting-started", "interruptions", "starts", "troubleshooting")),
+    *(f"docs/{name}" for name in ("edit", "getting-started", "interruptions", "methods", "stable-diffusion")),
+    *(f"docs/{name}" for name in ("starts", "troubleshooting")),
 ]
 
 
