@@ -46,26 +46,29 @@ FieldsOfView = interval(0.01, 3.14)
 
 
 class GenerateCamParams(Section):
-    """Radii in world units, θ in degrees from +z, φ in degrees from the front (+x), fields of view in rad."""
+    """Radii are in world units, θ in degrees from +z, φ in degrees from the front (+x), fields of view in
+    radians."""
 
     # The start
     init_shape: Annotated[Text, BeforeValidator(_shape_or_file)] = key(
         "sphere", f"what the Gaussians start from: {', '.join(INIT_SHAPES)}, or {START_FILE}"
     )
-    init_prompt: Text = key("", "the prompt for Point-E; none: text", blank_is_default=True)
-    use_pointe_rgb: Flag = key(False, "keep Point-E's colours, else start grey")
+    init_prompt: Text = key("", "the prompt for Point-E; none: the same as text", blank_is_default=True)
+    use_pointe_rgb: Flag = key(False, "keep Point-E's colours; false: start grey")
     pointe_model: OptionalText = key(
         None,
-        "Point-E's weights: openai, the name of one of its base models, toybox or a folder; none: toybox with that "
-        "prior, else openai",
+        "Point-E's weights: openai, the name of one of its base models, toybox or a folder; none: toybox if "
+        "the prior is toybox, else openai",
     )
     init_axes: Annotated[str | None, BeforeValidator(_axes)] = key(
-        None, "up and front of the start's file, such as y,z; none: as its format has them (.ply: z,x)"
+        None, "up and front axes of the start's file, such as y,z; none: those of its format (.ply: z,x)"
     )
-    init_num_pts: Whole = key(100_000, "number of points at the start, at most", ge=4, le=100_000_000)
+    init_num_pts: Whole = key(100_000, "largest number of points at the start", ge=4, le=100_000_000)
 
     # Where the training cameras are, at first and after all relaxations
-    radius_range: Annotated[tuple[float, float], Radii] = key((5.2, 5.5), "distance from the centre")
+    radius_range: Annotated[tuple[float, float], Radii] = key(
+        (5.2, 5.5), "distance from the centre, world units"
+    )
     max_radius_range: Annotated[tuple[float, float], Radii] = key((3.5, 5.0), "the same after relaxation")
     theta_range: Annotated[tuple[float, float], Degrees] = key((45.0, 105.0), "polar angle, degrees from +z")
     max_theta_range: Annotated[tuple[float, float], Degrees] = key(
@@ -84,24 +87,28 @@ class GenerateCamParams(Section):
         (0.16, 0.60), "the same after relaxation"
     )
     rand_cam_gamma: Real = key(
-        1.0, "exponent of both angles' distribution: above 1, more views near the middle of the ranges", gt=0
+        1.0,
+        "exponent of both angles' distribution; above 1, more views are near the middle of the ranges",
+        gt=0,
     )
     uniform_sphere_rate: Real = key(0.0, "probability of drawing uniformly on the sphere", ge=0, le=1)
-    angle_overhead: Real = key(30.0, "polar angle under which a view is overhead, degrees", ge=0, le=180)
+    angle_overhead: Real = key(
+        30.0, "polar angle below which a view counts as overhead, degrees", ge=0, le=180
+    )
     angle_front: Real = key(
         60.0, "azimuth span of the front, degrees; views are interpolated", unused=True, ge=0, le=360
     )
-    jitter_pose: Flag = key(True, "move centre, target and up vector at random")
+    jitter_pose: Flag = key(True, "move camera centre, target and up vector at random")
     jitter_center: Real = key(0.05, "width of the camera centre's uniform jitter, world units", ge=0)
     jitter_target: Real = key(0.05, "standard deviation of the point looked at, world units", ge=0)
     jitter_up: Real = key(0.01, "standard deviation of the up vector", ge=0)
 
     # Test views and videos
-    default_radius: Real = key(3.5, "distance of the test cameras", gt=0)
+    default_radius: Real = key(3.5, "distance of the test cameras, world units", gt=0)
     default_polar: Real = key(90.0, "polar angle of the test cameras, degrees from +z", ge=0, le=180)
     default_azimuth: Real = key(0.0, "azimuth that counts as the front, degrees", ge=-360, le=360)
     default_fovy: Real = key(0.55, "vertical field of view of the test cameras, radians", gt=0, lt=math.pi)
-    render_45: Flag = key(True, "test cameras from 45 degrees above too")
+    render_45: Flag = key(True, "render test views from 45 degrees above too")
 
     # Images
     image_w: Whole = key(512, "width in pixels", ge=8, le=8192)

@@ -41,26 +41,28 @@ class GuidanceParams(Section):
         "the diffusion prior: 'toybox', a hub id or a local folder in diffusers layout",
         blank_is_default=True,
     )
-    fp16: Flag = key(True, "half precision for the prior, where the device computes in it")
+    fp16: Flag = key(True, "half precision for the prior, if the device supports it")
     compile: Annotated[str, one_of("auto", "dynamic", "static", "max", "false", meant=COMPILE_MEANT)] = key(
         "auto",
-        "torch.compile for the prior's networks: one graph of the U-Net for all batch sizes, one for each, or one for each "
-        "with its kernels tried out; auto: the faster of the first two on an accelerator, false on the CPU",
+        "torch.compile for the prior's networks. dynamic: one U-Net graph for all batch sizes; static: one "
+        "for each; max: one for each, its kernels tried out; auto: the faster of dynamic and static on an "
+        "accelerator, false on the CPU",
     )
-    vram_O: Flag = key(False, "one view at a time, which takes the least memory and more time")
+    vram_O: Flag = key(False, "take one view at a time: least memory, more time")
     guidance: Annotated[str, one_of("SD")] = key("SD", "the family of priors", unused=True)
     g_device: OptionalText = key(None, "the prior's device; --device sets all devices", unused=True)
-    hf_key: OptionalText = key(None, "another name of model_key, which it wins over where it is given")
+    hf_key: OptionalText = key(None, "another name of model_key; wins over it")
     is_safe_tensor: Flag = key(False, "model_key must be a single .safetensors file")
     base_model_key: OptionalText = key(
-        None, "what a single file was made from: a hub id or folder, for its configuration and tokenizer"
+        None,
+        "the model that a single file was made from, a hub id or folder, for its configuration and tokenizer",
     )
     controlnet_model_key: OptionalText = key(None, "the ControlNet's model id", unused=True)
     controlnet_ratio: Real = key(0.5, "share of iterations with ControlNet", unused=True, ge=0, le=1)
     textual_inversion_path: OptionalText = key(None, "a textual inversion's file")
     LoRA_path: OptionalText = key(None, "a LoRA's file, as diffusers, PEFT or kohya write it")
-    LoRA_scale: Real = key(1.0, "factor on what the LoRA changes")
-    clip_skip: OptionalWhole = key(None, "text encoder layers left out at the end", ge=0)
+    LoRA_scale: Real = key(1.0, "factor on the LoRA's change")
+    clip_skip: OptionalWhole = key(None, "number of last text encoder layers to leave out", ge=0)
     scheduler_type: Text = key("DDIM", "the solver's name; one first-order step serves all", unused=True)
     num_train_timesteps: OptionalWhole = key(
         None, "T of the prior; its own scheduler file decides", unused=True, ge=1
@@ -72,53 +74,55 @@ class GuidanceParams(Section):
     weighting: Annotated[str, one_of("sigma_over_alpha", "one", "sigma_squared")] = key(
         "sigma_over_alpha", "w(t) of SDS, ISM and SCTD: σ/α, 1, or σ² as in DreamFusion"
     )
-    normalize_grad: Flag = key(False, "scale each view's gradient to unit root mean square in the latents")
+    normalize_grad: Flag = key(False, "scale each view's gradient in the latents to unit root mean square")
     C_batch_size: Whole = key(1, "views per iteration (4 in the originals' files)", ge=1, le=1024)
     fix_noise: OptionalFlag = key(
-        None, "one noise ε* for the whole run; null: as the method has it (CDS, GCS and SCTD do)"
+        None, "use one noise ε* for the whole run; null: the method's own choice (true for CDS, GCS and SCTD)"
     )
     noise_seed: Whole = key(0, "seed of the fixed noise", ge=0)
     denoise_guidance_scale: Real = key(
-        1.0, "above 1: how far ISM's inversion is guided towards the negative prompt", ge=0
+        1.0, "how far ISM's inversion is guided towards the negative prompt, if above 1", ge=0
     )
     rgb_scale: Real = key(1.0, "factor on the gradient of the pixel term (see w_cp)")
-    sds: Flag = key(False, "the same as guidance_type sds, where that is not given")
+    sds: Flag = key(False, "the same as guidance_type sds, if guidance_type is not given")
 
     # Perp-Neg
-    perpneg: Flag = key(True, "Perp-Neg against several faces")
+    perpneg: Flag = key(True, "use Perp-Neg against several faces")
     negative_w: Real = key(-2.0, "weight of Perp-Neg's negatives")
-    front_decay_factor: Real = key(2.0, "decay of the front negative with azimuth")
-    side_decay_factor: Real = key(10.0, "decay of the side negative with azimuth")
+    front_decay_factor: Real = key(2.0, "decay of the front view's negative with azimuth")
+    side_decay_factor: Real = key(10.0, "decay of the side view's negative with azimuth")
 
     # Timesteps
     t_range: Annotated[tuple[float, float], interval(0, 1, strict=True)] = key(
-        (0.02, 0.5), "[lowest, highest] t as fractions of T, after the warm-up (CDS has stages of its own)"
+        (0.02, 0.5), "[lowest, highest] t after the warm-up, as fractions of T (CDS has its own stages)"
     )
     max_t_range: Real = key(0.98, "highest t at the first iteration, as a fraction of T", gt=0, le=1)
-    t_threshold: Whole = key(150, "t_τ of SCTD, in timesteps: up to this t, one solver step", ge=1, le=1000)
+    t_threshold: Whole = key(
+        150, "t_τ of SCTD in timesteps: up to this t it takes one solver step", ge=1, le=1000
+    )
     t_mode: Annotated[str, one_of("uniform", "mono")] = key(
-        "uniform", "SCTD's segments: of equal length, or growing or shrinking evenly from t_threshold"
+        "uniform", "SCTD's segments: equal in length, or growing or shrinking evenly from t_threshold"
     )
     sctd_variant: Annotated[str, one_of("paper", "released")] = key(
         "paper", "SCTD as the paper states it, or as the released code computes it"
     )
     approximate: Flag = key(
-        True, "SCTD of the paper: G(z_t, ∅) is taken to be z_{s_m}; false: back-propagate through the U-Net"
+        True, "SCTD of the paper: take z_{s_m} for G(z_t, ∅); false: back-propagate through the U-Net"
     )
     cds_stage: Annotated[str, one_of("coarse", "refine", "both")] = key(
-        "both", "CDS: time schedule of Consistent3D's coarse or fine stage, or one half of the run each"
+        "both", "CDS: time schedule of Consistent3D's coarse or fine stage, or each for half of the run"
     )
     ddim_inv: Flag = key(False, "add noise by DDIM inversion (ISM)", unused=True)
     delta_t: Whole = key(
-        80, "δ_T, in timesteps: t - s of ISM and GCS, least t - s_m of SCTD as released", ge=0, le=1000
+        80, "δ_T in timesteps: t - s of ISM and GCS, least t - s_m of SCTD as released", ge=0, le=1000
     )
     delta_t_start: Whole = key(100, "δ_T of ISM and GCS at the first iteration", ge=0, le=1000)
-    annealing_intervals: Flag = key(True, "anneal delta_t_start to delta_t (ISM, GCS)")
+    annealing_intervals: Flag = key(True, "anneal from delta_t_start to delta_t (ISM, GCS)")
     xs_delta_t: Whole = key(200, "δ_S of ISM: stride of the inversion in timesteps", ge=1, le=1000)
     xs_inv_steps: Whole = key(5, "largest number of inversion steps (ISM)", ge=0)
     xs_eta: Real = key(0.0, "stochasticity of the inversion (ISM)", ge=0, le=1)
-    interval_ratio: Real = key(0.3, "named by SegmentDreamer's files, read by no code", unused=True)
-    accum: Flag = key(False, "named by LucidDreamer's files, read by no code", unused=True)
+    interval_ratio: Real = key(0.3, "in SegmentDreamer's files; no code reads it", unused=True)
+    accum: Flag = key(False, "in LucidDreamer's files; no code reads it", unused=True)
 
     # Guided consistency sampling and brightness equalisation
     y_cc: Flag = key(False, "prompt in the consistency term (GCS)", unused=True)
@@ -127,7 +131,7 @@ class GuidanceParams(Section):
     w_cp: OptionalReal = key(
         None, "weight of the pixel term (GCS, SCTD as released); null: 0.5 for GCS, 0 for SCTD", ge=0
     )
-    BEG: Flag = key(False, "Brightness-Equalised Generation: dim the colours of renders that are too bright")
+    BEG: Flag = key(False, "Brightness-Equalised Generation: dim the colours when renders are too bright")
 
     # Pictures
     vis_interval: Whole = key(100, "iterations between the pictures in train_process/", ge=1)

@@ -23,19 +23,19 @@ class ModelParams(Section):
     sh_degree: Whole = key(0, "degree of the spherical harmonics of the colours", ge=0, le=3)
     workspace: Text = key("debug", "the run goes to outputs/<workspace>/<run>/", blank_is_default=True)
     white_background: Flag = key(
-        True, "the background that is not random: white (LucidDreamer) or black (SegmentDreamer)"
+        True, "use white as the background that is not random (LucidDreamer), else black (SegmentDreamer)"
     )
     sh_deg_aug_ratio: Real = key(0.1, "probability of rendering with degree 0 only", ge=0, le=1)
     bg_aug_ratio: Real = key(
         0.5, "probability of a random background: one colour half the time, else black", ge=0, le=1
     )
-    bg_gray: Flag = key(False, "random backgrounds are grey levels rather than colours")
+    bg_gray: Flag = key(False, "make random backgrounds grey, not coloured")
     shs_aug_ratio: Real = key(0.0, "probability of noise on the colour coefficients", ge=0, le=1)
     scale_aug_ratio: Real = key(1.0, "probability of noise on the scales", ge=0, le=1)
     flip_aug_ratio: Real = key(0.5, "probability of mirroring the images that the guidance sees", ge=0, le=1)
-    opt_path: OptionalText = key(None, "the configuration file's path, filled in where it is not given")
+    opt_path: OptionalText = key(None, "the configuration file's path, filled in if it is not given")
     pretrained_model_path: Annotated[OptionalText, BeforeValidator(_gaussians_file)] = key(
-        None, "Gaussians to continue from, a .ply file: taken as they are, in place of init_shape"
+        None, "a .ply file of Gaussians to continue from, taken as they are, in place of init_shape"
     )
     batch: Whole = key(10, "cameras prepared at once; here the batch is C_batch_size", unused=True, ge=1)
     data_device: OptionalText = key(None, "the data's device; --device sets all devices", unused=True)
@@ -49,7 +49,7 @@ class ModelParams(Section):
 class PipelineParams(Section):
     """How the rasterizer is called."""
 
-    antialiasing: Flag = key(False, "compensate the opacity of Gaussians under a pixel in size")
+    antialiasing: Flag = key(False, "compensate the opacity of Gaussians that are smaller than a pixel")
     convert_SHs_python: Flag = key(False, "colours outside the rasterizer: the same values", unused=True)
     compute_cov3D_python: Flag = key(
         False, "covariances outside the rasterizer: the same values", unused=True

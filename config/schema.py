@@ -33,32 +33,32 @@ SECTIONS: dict[str, str] = {
 class Config(Section):
     """Everything a run depends on."""
 
-    guidance_type: Annotated[str, one_of(*GUIDANCE_NAMES)] = key("sctd", "the guidance")
-    phase_num: Whole = key(5, "N_s: number of SCTD's segments", ge=1, le=TRAIN_TIMESTEPS)
+    guidance_type: Annotated[str, one_of(*GUIDANCE_NAMES)] = key("sctd", "the guidance method")
+    phase_num: Whole = key(5, "N_s, the number of SCTD's segments", ge=1, le=TRAIN_TIMESTEPS)
     num_ddim_timesteps: Whole = key(
         50, "points of the solver's grid on [0, 1000) (SCTD of the paper)", ge=1, le=TRAIN_TIMESTEPS
     )
     seed: Whole = key(0, "seed of every random draw", ge=0)
     deterministic: Flag = key(
-        False, "the same bytes for the same seed on an accelerator too, where it is slower"
+        False, "make the same bytes from the same seed on an accelerator too, which is slower"
     )
     device: Text = key("auto", "device of the whole run; auto takes the best there is", blank_is_default=True)
     save_video: Flag = key(True, "save turntable videos at the test iterations")
-    test_ratio: Whole = key(5, "number of times that test views are rendered", ge=1)
-    save_ratio: Whole = key(2, "number of times that the Gaussians are saved", ge=1)
-    quiet: Flag = key(False, "no progress bar")
-    view: Flag = key(False, "show the asset in the browser as it forms, with a button that pauses the run")
-    view_port: Whole = key(8080, "port of that page, or the next free one", ge=1024, le=65535)
+    test_ratio: Whole = key(5, "how many times in a run the test views are rendered", ge=1)
+    save_ratio: Whole = key(2, "how many times in a run the Gaussians are saved", ge=1)
+    quiet: Flag = key(False, "show no progress bar")
+    view: Flag = key(False, "show the asset in the browser as it forms, with a button to pause the run")
+    view_port: Whole = key(
+        8080, "port of the page of view; if it is taken, the next free one", ge=1024, le=65535
+    )
     detect_anomaly: Flag = key(False, "let autograd name the operation that made a NaN (slow)")
     checkpoint_iterations: Annotated[tuple[int, ...], whole_numbers(1)] = key(
-        (), "iterations after which a checkpoint is written, besides those by time"
+        (), "iterations after which a checkpoint is written, in addition to those by time"
     )
     checkpoint_minutes: Real = key(5.0, "minutes between checkpoints; the last two are kept", gt=0)
-    resume: OptionalText = key(None, "folder of a run to continue from its last checkpoint")
-    start_checkpoint: OptionalText = key(
-        None, "one of a run's checkpoints (a file), to continue it from there"
-    )
-    force: Flag = key(False, "continue although settings or the prior are other than the checkpoint's")
+    resume: OptionalText = key(None, "folder of a run, to continue from its last checkpoint")
+    start_checkpoint: OptionalText = key(None, "file of one checkpoint of a run, to continue from it")
+    force: Flag = key(False, "continue although settings or the prior differ from the checkpoint's")
     debug_from: Whole = key(-1, "iteration from which the CUDA rasterizer dumps", unused=True, ge=-1)
     ip: Text = key("127.0.0.1", "address of the old viewer's server", unused=True)
     port: Whole = key(2355, "port of the old viewer's server", unused=True, ge=0, le=65535)
