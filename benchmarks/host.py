@@ -23,13 +23,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from iteration import MODELS, PROMPTINGS, config_of, line
-
 import guidance
 import training.step
 from guidance import METHODS
 from guidance.prior import StableDiffusionPrior
 from hardware import hardware
+from iteration import MODELS, PROMPTINGS, config_of, line
 from iterations.host_parts import NETWORKS, OUTSIDE, watched
 from iterations.launches import Counts, Launches
 from iterations.measure import WAYS, Job, assembled

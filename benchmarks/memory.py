@@ -24,14 +24,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from iteration import PRESETS, PROMPTINGS, line
-
 import config as configuration
 import guidance
 from config import Config
 from guidance import METHODS
 from guidance.prior import StableDiffusionPrior
 from hardware import hardware
+from iteration import PRESETS, PROMPTINGS, line
 from iterations.sd21 import META, RandomPrior
 from rasterizers.measure import MIB, PeakMemory
 from training.memory_plan import MemoryPlan, guidance_bytes, needed_bytes, plans

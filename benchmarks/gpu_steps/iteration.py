@@ -14,10 +14,9 @@ from functools import cache, partial
 from itertools import product
 from typing import Any
 
-import iteration as benchmark
 import torch
-from memory import weights_of
 
+import iteration as benchmark
 from config import Config
 from guidance import METHODS
 from guidance.prior import StableDiffusionPrior
@@ -26,6 +25,7 @@ from iterations import measure
 from iterations.attention import attention_backends
 from iterations.kernels import profiled
 from iterations.work import Work, matrix_peak, work_of
+from memory import weights_of
 from training.memory_plan import MemoryPlan, needed_bytes
 
 from .step import Context, main

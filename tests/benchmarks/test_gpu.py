@@ -13,10 +13,10 @@ from typing import Any
 import gpu as script
 import pytest
 import torch
+
 from gpu_steps import gpu_tests, runner, tools
 from gpu_steps.plan import STEPS, Step
 from gpu_steps.records import Records
-
 from iterations.kernels import profiled
 from utils.device import HOST
 

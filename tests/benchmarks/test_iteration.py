@@ -7,13 +7,13 @@ from contextlib import redirect_stdout
 from io import StringIO
 from types import SimpleNamespace
 
-import iteration as script
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 import guidance
+import iteration as script
 import training.step
 from config import Config
 from guidance.prior import StableDiffusionPrior

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-import memory as script
 import pytest
 
+import memory as script
 from training.memory_plan import MemoryPlan, plans
 
 

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import starts
 import torch
 
+import starts
 from evaluation import suite as suites
 from evaluation.runs import Archive
 from point_e import PointCloud
