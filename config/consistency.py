@@ -31,7 +31,7 @@ def check(config: Config) -> None:
 
 
 def _check_start(config: Config) -> None:
-    if config.optimization.keep == "geometry" and config.model.pretrained_model_path is None:
+    if config.optimization.keeps_geometry and config.model.pretrained_model_path is None:
         raise ValueError(
             "OptimizationParams.keep is 'geometry', but only an asset has one that is worth keeping: "
             "--pretrained_model_path asset.ply"
@@ -103,7 +103,7 @@ def idle(config: Config) -> list[str]:
     with_method = f"guidance_type {method}"
     variant = f"sctd_variant {params.sctd_variant}" if method == "sctd" else with_method
     papers_sctd = method == "sctd" and params.sctd_variant == "paper"
-    optimization, keep = config.optimization, config.optimization.keep
+    optimization = config.optimization
     first = optimization.start_reset_iter
     no_time = optimization.iterations <= first + 1
     shape, pretrained = config.camera.init_shape, config.model.pretrained_model_path is not None
@@ -115,8 +115,8 @@ def idle(config: Config) -> list[str]:
             ("approximate", not params.approximate and not papers_sctd, variant),
             ("w_cp", (params.w_cp or 0) > 0 and papers_sctd, variant),
             ("cds_stage", params.cds_stage != "both" and method != "cds", with_method),
-            ("BEG", params.BEG and keep == "color", "keep color"),
-            ("BEG", params.BEG and keep != "color" and no_time, f"start_reset_iter {first}"),
+            ("BEG", params.BEG and optimization.keeps_color, "keep color"),
+            ("BEG", params.BEG and not optimization.keeps_color and no_time, f"start_reset_iter {first}"),
         ),
         "GenerateCamParams": (
             ("init_shape", shape not in INIT_SHAPES and pretrained, start),
@@ -124,7 +124,8 @@ def idle(config: Config) -> list[str]:
             ("init_axes", config.camera.init_axes and (shape in RANDOM_SHAPES or pretrained), start),
         ),
         "OptimizationParams": tuple(
-            (key, getattr(optimization, key), f"keep {keep}") for key in OF_KEPT[keep]
+            (key, getattr(optimization, key), f"keep {optimization.keep}")
+            for key in OF_KEPT[optimization.keep]
         ),
     }
     return [

@@ -135,6 +135,16 @@ class OptimizationParams(Section):
     resnet_lr_init: Real = key(2e-3, "learning rate of a network that is not here", unused=True, ge=0)
     resnet_lr_final: Real = key(5e-5, "learning rate of a network that is not here", unused=True, ge=0)
 
+    @property
+    def keeps_geometry(self) -> bool:
+        """Whether all but the colours stays fixed."""
+        return self.keep == "geometry"
+
+    @property
+    def keeps_color(self) -> bool:
+        """Whether the colours stay fixed."""
+        return self.keep == "color"
+
     @model_validator(mode="after")
     def _schedules_are_exponential(self) -> OptimizationParams:
         for first, last in (

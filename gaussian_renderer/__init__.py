@@ -7,8 +7,10 @@ from typing import Protocol
 
 from torch import Tensor
 
-from diff_gaussian_rasterization import rasterize
+from diff_gaussian_rasterization import COUNTS, rasterize
 from scene.cameras import Cameras
+
+__all__ = ["COUNTS", "Gaussians", "RenderOutput", "render"]
 
 
 class Gaussians(Protocol):
@@ -39,7 +41,8 @@ class RenderOutput:
 
     rgb [V, 3, H, W] over the background; depth [V, 1, H, W] = Σ T α z in world units, not divided by alpha;
     alpha [V, 1, H, W] = 1 - final transmittance; radii [V, N] int32, the extent on the screen in pixels, 0
-    where culled; means2d [V, N, 2], a leaf that holds the projected means in pixels and, after backward, in
+    where culled; counts [V, 6] int32: how many Gaussians a view draws, and how many it leaves out for what reason, in the
+    order of `COUNTS`; means2d [V, N, 2], a leaf that holds the projected means in pixels and, after backward, in
     .grad the loss's gradient with respect to them.
     """
 
@@ -47,6 +50,7 @@ class RenderOutput:
     depth: Tensor
     alpha: Tensor
     radii: Tensor
+    counts: Tensor
     means2d: Tensor
 
 
@@ -93,4 +97,11 @@ def render(
         scale_modifier=scale_modifier,
         antialiasing=antialiasing,
     )
-    return RenderOutput(rgb=out.rgb, depth=out.depth, alpha=out.alpha, radii=out.radii, means2d=out.means2d)
+    return RenderOutput(
+        rgb=out.rgb,
+        depth=out.depth,
+        alpha=out.alpha,
+        radii=out.radii,
+        counts=out.counts,
+        means2d=out.means2d,
+    )

@@ -5,17 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from config.schema import ModelParams
 from gaussian_renderer import Gaussians, RenderOutput
 from scene.cameras import Cameras
 from utils.rng import normal_like, uniform
-
-if TYPE_CHECKING:
-    from config.schema import ModelParams
 
 SHS_NOISE = math.sqrt(0.2)
 """Relative standard deviation of the noise on harmonics (0.447)."""

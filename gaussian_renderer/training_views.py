@@ -41,7 +41,7 @@ def training_views(
     rng = draws.at("augment", step)
     as_latent, flipped = torch.rand(2, generator=rng).tolist()
     # Of a geometry that is kept, the disparity has nothing to teach.
-    geometry = params.keep != "geometry" and (as_latent < params.as_latent_ratio or step < params.geo_iter)
+    geometry = not params.keeps_geometry and (as_latent < params.as_latent_ratio or step < params.geo_iter)
     mirrored = flipped < model.flip_aug_ratio
     backgrounds = sample_background(model, draws.of_views("background", step, views), gaussians.means.device)
     noisy = perturb(gaussians, model, rng, sh_degree=active_sh_degree(model.sh_degree, step))

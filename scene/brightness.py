@@ -4,18 +4,14 @@ black ones kept where gradients reach them."""
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from config.schema import OptimizationParams
 from scene.gaussian_model import COLOR, GaussianModel
 from scene.optimizer import GaussianOptimizer
 from utils.spherical_harmonics import rgb_to_dc
-
-if TYPE_CHECKING:
-    from config.schema import OptimizationParams
-
 
 COVERED = 0.5
 """Alpha from which a pixel shows the asset."""
@@ -37,7 +33,7 @@ def brightness(rgb: Tensor, alpha: Tensor, share: float) -> Tensor:
 
 def equalizes(params: OptimizationParams, step: int) -> bool:
     """Whether `equalize_brightness` is due after iteration `step`."""
-    return params.keep != "color" and params.start_reset_iter < step < params.end_reset_iter
+    return not params.keeps_color and params.start_reset_iter < step < params.end_reset_iter
 
 
 @torch.no_grad()

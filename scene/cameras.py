@@ -12,16 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from config.schema import GenerateCamParams, OptimizationParams
 from utils.device import HOST
 from utils.rotation import look_at
-
-if TYPE_CHECKING:
-    from config.schema import GenerateCamParams, OptimizationParams
 
 PerView = Tensor | float | Sequence[float]
 UP = (0.0, 0.0, 1.0)

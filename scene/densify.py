@@ -1,26 +1,23 @@
 """Density control: where Gaussians are added, split, moved and removed while training.
 
 Adaptive density control is 3DGS's (Kerbl et al. 2023, Sec. 5), relocation is 3DGS-MCMC's (Kheradmand et al.
-2024, Sec. 4). Everything here is a function of (model and optimizer, statistics, parameters, generator) and
-runs outside of autograd.
+2024, Sec. 4). Everything here is a function of (optimizer, with its model and statistics; parameters; generator) and runs
+outside of autograd.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from config.schema import OptimizationParams
 from scene.gaussian_model import GaussianModel
 from scene.optimizer import GaussianOptimizer
 from utils.rotation import quaternion_to_matrix
 from utils.spherical_harmonics import num_coefficients
-
-if TYPE_CHECKING:
-    from config.schema import OptimizationParams
 
 MIN_OPACITY = 0.005
 """Below it, a Gaussian is pruned or relocated."""
@@ -40,70 +37,6 @@ RELOCATION_JITTER = 0.25
 """Relocated Gaussians land this many standard deviations off their target: exact copies would never part."""
 
 
-@dataclass
-class DensificationStats:
-    """What the views since the last refinement saw of each of N Gaussians.
-
-    gradient_sum [N]: sum over views of the norm of the loss's gradient with respect to the projected mean,
-    in normalised device coordinates; views [N]: number of views that saw it; max_radii [N]: largest radius,
-    pixels.
-    """
-
-    gradient_sum: Tensor
-    views: Tensor
-    max_radii: Tensor
-
-    @staticmethod
-    def zeros(count: int, device: torch.device | str | None = None) -> DensificationStats:
-        return DensificationStats(*(torch.zeros(count, device=device) for _ in range(3)))
-
-    @staticmethod
-    @torch.no_grad()
-    def of_views(means2d_grad: Tensor, radii: Tensor, width: int, height: int) -> DensificationStats:
-        """What V views saw: gradients [V, N, 2] with respect to the means in pixels, and radii [V, N] in pixels.
-
-        A pixel is 2/W by 2/H in normalised device coordinates, so gradients scale by (W/2, H/2).
-        """
-        seen = radii > 0
-        norms = torch.hypot(means2d_grad[..., 0] * (width / 2.0), means2d_grad[..., 1] * (height / 2.0))
-        return DensificationStats(
-            gradient_sum=norms.masked_fill_(~seen, 0.0).sum(dim=0),
-            views=seen.sum(dim=0, dtype=norms.dtype),
-            max_radii=radii.amax(dim=0).to(norms.dtype),
-        )
-
-    def add(self, other: DensificationStats) -> None:
-        """Add what other views saw."""
-        self.gradient_sum += other.gradient_sum
-        self.views += other.views
-        self.max_radii = torch.maximum(self.max_radii, other.max_radii)
-
-    def if_true(self, condition: Tensor) -> DensificationStats:
-        """The same, or nothing where a bool [] on the device is false, for which nothing waits."""
-        refused = ~condition
-        kept = (getattr(self, field.name).masked_fill(refused, 0.0) for field in fields(self))
-        return DensificationStats(*kept)
-
-    def mean_gradient(self) -> Tensor:
-        """[N], mean over the views that saw the Gaussian; 0 where none did."""
-        return self.gradient_sum / self.views.clamp_min(1.0)
-
-    def keep(self, mask: Tensor) -> None:
-        for field in fields(self):
-            setattr(self, field.name, getattr(self, field.name)[mask])
-
-    def append(self, count: int) -> None:
-        """Add `count` Gaussians that no view has seen."""
-        for field in fields(self):
-            old = getattr(self, field.name)
-            setattr(self, field.name, torch.cat([old, old.new_zeros(count)]))
-
-    def clear(self, rows: Tensor | None = None) -> None:
-        """Forget everything, or all about `rows`."""
-        for field in fields(self):
-            getattr(self, field.name)[slice(None) if rows is None else rows] = 0.0
-
-
 def _rows(model: GaussianModel, which: Tensor) -> dict[str, Tensor]:
     return {name: parameter.detach()[which] for name, parameter in model.raw().items()}
 
@@ -119,37 +52,28 @@ def _strongest(candidates: Tensor, gradient: Tensor, room: int) -> Tensor:
 
 
 @torch.no_grad()
-def clone(
-    optimizer: GaussianOptimizer, stats: DensificationStats, params: OptimizationParams, most: int
-) -> int:
+def clone(optimizer: GaussianOptimizer, params: OptimizationParams, most: int) -> int:
     """Copy the small Gaussians (scale ≤ percent_dense · extent) with a large gradient, the strongest ones where there
     would be more than `most` in all; returns how many."""
     model = optimizer.model
-    gradient = stats.mean_gradient()
+    gradient = optimizer.stats.mean_gradient()
     small = model.scales.amax(dim=1) <= params.percent_dense * optimizer.extent
     candidates = (gradient >= params.densify_grad_threshold) & small
     chosen = _strongest(candidates, gradient, max(0, most - len(model)))
     count = int(chosen.sum())
     optimizer.append(_rows(model, chosen))
-    stats.append(count)
     return count
 
 
 @torch.no_grad()
-def split(
-    optimizer: GaussianOptimizer,
-    stats: DensificationStats,
-    params: OptimizationParams,
-    most: int,
-    rng: torch.Generator,
-) -> int:
+def split(optimizer: GaussianOptimizer, params: OptimizationParams, most: int, rng: torch.Generator) -> int:
     """Replace the large Gaussians with a large gradient by two children each, as `clone` does; returns how many.
 
     Children are placed by drawing from the parent, their scales are the parent's / 1.6, the rest they
     inherit.
     """
     model = optimizer.model
-    gradient = stats.mean_gradient()
+    gradient = optimizer.stats.mean_gradient()
     large = model.scales.amax(dim=1) > params.percent_dense * optimizer.extent
     candidates = (gradient >= params.densify_grad_threshold) & large
     chosen = _strongest(candidates, gradient, max(0, most - len(model)) // (CHILDREN - 1))
@@ -161,10 +85,7 @@ def split(
     children["xyz"] = _draw(model, parents, 1.0, rng)
     children["scaling"] = children["scaling"] - math.log(CHILD_SHRINK)
     optimizer.append(children)
-    stats.append(len(parents))
-    kept = torch.cat([~chosen, chosen.new_ones(len(parents))])
-    optimizer.keep(kept)
-    stats.keep(kept)
+    optimizer.keep(torch.cat([~chosen, chosen.new_ones(len(parents))]))
     return count
 
 
@@ -176,7 +97,7 @@ def _draw(model: GaussianModel, rows: Tensor, spread: float, rng: torch.Generato
 
 
 @torch.no_grad()
-def prune(optimizer: GaussianOptimizer, stats: DensificationStats, *, large_too: bool) -> int:
+def prune(optimizer: GaussianOptimizer, *, large_too: bool) -> int:
     """Remove faint Gaussians (opacity < 0.005) and, if `large_too`, those too large on screen or in the
     world.
 
@@ -186,12 +107,11 @@ def prune(optimizer: GaussianOptimizer, stats: DensificationStats, *, large_too:
     opacities = model.opacities[:, 0]
     gone = opacities < MIN_OPACITY
     if large_too:
-        gone |= stats.max_radii > MAX_SCREEN_RADIUS
+        gone |= optimizer.stats.max_radii > MAX_SCREEN_RADIUS
         gone |= model.scales.amax(dim=1) > MAX_WORLD_SCALE * optimizer.extent
     if len(model) > 0:
         gone[opacities.argmax()] = False
     optimizer.keep(~gone)
-    stats.keep(~gone)
     return int(gone.sum())
 
 
@@ -230,7 +150,7 @@ def shared_scale(opacities: Tensor, copies: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def relocate(optimizer: GaussianOptimizer, stats: DensificationStats, rng: torch.Generator) -> int:
+def relocate(optimizer: GaussianOptimizer, rng: torch.Generator) -> int:
     """Move the faint Gaussians (opacity < 0.005) onto others, drawn in proportion to opacity; returns how
     many.
 
@@ -263,7 +183,7 @@ def relocate(optimizer: GaussianOptimizer, stats: DensificationStats, rng: torch
     for name, values in rows.items():
         optimizer.replace(name, values, moved)
         optimizer.replace(name, model.raw()[name].detach()[unique], unique)
-    stats.clear(torch.cat([moved, unique]))
+    optimizer.stats.clear(torch.cat([moved, unique]))
     return len(moved)
 
 
@@ -287,7 +207,7 @@ def bytes_per_gaussian(sh_degree: int, views: int) -> int:
 def grows(params: OptimizationParams, step: int) -> bool:
     """Whether `refine` may add Gaussians after iteration `step`."""
     return (
-        params.keep != "geometry"
+        not params.keeps_geometry
         and params.densify_from_iter < step < params.densify_until_iter
         and step % params.densification_interval == 0
     )
@@ -301,23 +221,18 @@ def refines(params: OptimizationParams, step: int) -> bool:
 def relocates(params: OptimizationParams, step: int) -> bool:
     """Whether `refine` moves faint Gaussians after iteration `step`."""
     due = params.relocate_interval > 0 and step % params.relocate_interval == 0 and step < params.iterations
-    return due and params.keep != "geometry"
+    return due and not params.keeps_geometry
 
 
 def resets(params: OptimizationParams, step: int) -> bool:
     """Whether `refine` brings the opacities down after iteration `step`."""
     last = min(params.densify_until_iter, params.iterations)
     due = step < last and step % params.opacity_reset_interval == 0
-    return due and params.keep != "geometry"
+    return due and not params.keeps_geometry
 
 
 def refine(
-    optimizer: GaussianOptimizer,
-    stats: DensificationStats,
-    params: OptimizationParams,
-    step: int,
-    most: int,
-    rng: torch.Generator,
+    optimizer: GaussianOptimizer, params: OptimizationParams, step: int, most: int, rng: torch.Generator
 ) -> Refinement:
     """The density control due after iteration `step` (from 1), which makes no more than `most` Gaussians.
 
@@ -327,12 +242,12 @@ def refine(
     """
     cloned = parted = pruned = relocated = 0
     if grows(params, step):
-        cloned = clone(optimizer, stats, params, most)
-        parted = split(optimizer, stats, params, most, rng)
-        pruned = prune(optimizer, stats, large_too=step > params.opacity_reset_interval)
-        stats.clear()
+        cloned = clone(optimizer, params, most)
+        parted = split(optimizer, params, most, rng)
+        pruned = prune(optimizer, large_too=step > params.opacity_reset_interval)
+        optimizer.stats.clear()
     if relocates(params, step):
-        relocated = relocate(optimizer, stats, rng)
+        relocated = relocate(optimizer, rng)
     reset = resets(params, step)
     if reset:
         reset_opacity(optimizer)

@@ -5,21 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from config.schema import OptimizationParams
 from scene.gaussian_model import ATTRIBUTES, COLOR, GEOMETRY, GaussianModel
+from scene.statistics import DensificationStats
 from utils.schedules import exponential, linear
 
-if TYPE_CHECKING:
-    from config.schema import OptimizationParams
-
 MOMENTS = ("exp_avg", "exp_avg_sq")
-
-KEPT: dict[str, tuple[str, ...]] = {"nothing": (), "geometry": GEOMETRY, "color": COLOR}
-"""The groups that each value of `keep` gives no gradient, hence no update."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +30,20 @@ class Update:
 class GaussianOptimizer:
     """One Adam (eps 1e-15) with a group for each parameter of `model`, whose rows it adds, keeps and resets.
 
-    `extent` is the size of the scene in world units; it scales the rates of the positions. The groups that `params.keep`
-    names require no gradient from here on. All changes of the number of Gaussians go through this object, so that model and
-    Adam never disagree.
+    All changes of the number of Gaussians go through this object, so that model, Adam and statistics never disagree.
+
+    Attributes:
+        extent: size of the scene in world units; it scales the rates of the positions.
+        kept: groups that `params.keep` fixes: they require no gradient, hence get no update.
+        stats: how each Gaussian was seen since the last refinement.
     """
 
     def __init__(self, model: GaussianModel, params: OptimizationParams, extent: float) -> None:
         self.model = model
         self.params = params
         self.extent = extent
-        self.kept = KEPT[params.keep]
+        self.stats = DensificationStats.zeros(len(model), model.device)
+        self.kept = (*(GEOMETRY if params.keeps_geometry else ()), *(COLOR if params.keeps_color else ()))
         for name in self.kept:
             model.raw()[name].requires_grad_(False)
         groups = [{"params": [parameter], "name": name} for name, parameter in model.raw().items()]
@@ -115,21 +114,23 @@ class GaussianOptimizer:
             gradient.mul_(factor)
 
     def append(self, rows: Mapping[str, Tensor]) -> None:
-        """Add M Gaussians: raw rows [M, ...] of every group, at the end, with zero moments."""
+        """Add M Gaussians that no view has seen: raw rows [M, ...] of every group, at the end, with zero moments."""
         if set(rows) != set(ATTRIBUTES):
             raise ValueError(f"rows holds {sorted(rows)}, but it must hold {sorted(ATTRIBUTES)}.")
         self._rebuild(
             lambda name, tensor: torch.cat([tensor, rows[name].to(tensor)]),
             lambda name, moment: torch.cat([moment, moment.new_zeros(rows[name].shape)]),
         )
+        self.stats.append(len(rows["xyz"]))
 
     def keep(self, mask: Tensor) -> None:
-        """Keep the Gaussians where `mask` [N] is true, with their moments."""
+        """Keep the Gaussians where `mask` [N] is true, with their moments and statistics."""
         if mask.shape != (len(self.model),) or mask.dtype != torch.bool:
             raise ValueError(
                 f"mask is {mask.dtype} {list(mask.shape)}, but it must be torch.bool [{len(self.model)}]."
             )
         self._rebuild(lambda name, tensor: tensor[mask], lambda name, moment: moment[mask])
+        self.stats.keep(mask)
 
     @torch.no_grad()
     def replace(self, name: str, values: Tensor, rows: Tensor | None = None) -> None:

@@ -1,42 +1,38 @@
-"""All that an iteration changes, as tensors by name, and back: what an exact checkpoint holds."""
+"""A run's tensors by name, and back: all that an iteration changes, as an exact checkpoint holds it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from scene.densify import DensificationStats
+from config.schema import OptimizationParams
 from scene.gaussian_model import ATTRIBUTES, GaussianModel
 from scene.optimizer import GaussianOptimizer
+from scene.statistics import DensificationStats
 from utils.device import HOST
 
-if TYPE_CHECKING:
-    from config.schema import OptimizationParams
 
-
-def snapshot(optimizer: GaussianOptimizer, stats: DensificationStats) -> dict[str, Tensor]:
-    """Gaussians, Adam's moments and densification statistics; copies on the host."""
+def snapshot(optimizer: GaussianOptimizer) -> dict[str, Tensor]:
+    """Copy Gaussians, Adam's moments and densification statistics to the host."""
     named: dict[str, Tensor] = {f"gaussians/{name}": value for name, value in optimizer.model.raw().items()}
     named |= {
         f"adam/{name}/{key}": value
         for name, state in optimizer.moments().items()
         for key, value in state.items()
     }
-    named |= {f"stats/{field.name}": getattr(stats, field.name) for field in fields(stats)}
+    named |= {
+        f"stats/{field.name}": getattr(optimizer.stats, field.name) for field in fields(DensificationStats)
+    }
     return {name: value.detach().to(HOST, copy=True).contiguous() for name, value in named.items()}
 
 
 def restore(
-    tensors: Mapping[str, Tensor],
-    params: OptimizationParams,
-    extent: float,
-    device: torch.device,
-) -> tuple[GaussianOptimizer, DensificationStats]:
-    """What `snapshot` was given, its model in the optimizer.
+    tensors: Mapping[str, Tensor], params: OptimizationParams, extent: float, device: torch.device
+) -> GaussianOptimizer:
+    """Rebuild the optimizer that `snapshot` was given, with its model and statistics.
 
     Raises ValueError, one sentence, if the tensors are not those of a snapshot.
     """
@@ -46,14 +42,14 @@ def restore(
         optimizer.set_moments(
             {name: _below(f"adam/{name}", tensors) for name in ATTRIBUTES if _below(f"adam/{name}", tensors)}
         )
-        stats = DensificationStats(
+        optimizer.stats = stats = DensificationStats(
             *(tensors[f"stats/{field.name}"].to(device) for field in fields(DensificationStats))
         )
     except KeyError as error:
         raise ValueError(f"The checkpoint has no {error.args[0]}: it is another program's.") from None
     if any(getattr(stats, field.name).shape != (len(model),) for field in fields(stats)):
         raise ValueError(f"The checkpoint's statistics are not those of its {len(model)} Gaussians.")
-    return optimizer, stats
+    return optimizer
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -14,7 +14,6 @@ from trimesh.visual.material import SimpleMaterial
 
 import config as configuration
 from config import Config, ConfigError
-from scene.densify import DensificationStats
 from scene.gaussian_model import GaussianModel
 from scene.mesh import sample_mesh
 from scene.optimizer import GaussianOptimizer
@@ -191,7 +190,7 @@ def test_1000_checkpoints(tmp_path: Path) -> None:
     for parameter in optimizer.model.raw().values():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step(1)
-    tensors = snapshot(optimizer, DensificationStats.zeros(20))
+    tensors = snapshot(optimizer)
     checkpoints.save(tmp_path, Checkpoint(3, tensors, {"counts": {"step": 3}}))
     stored, described = tmp_path / "iteration_3.safetensors", tmp_path / "iteration_3.json"
     sound, facts = stored.read_bytes(), described.read_bytes()

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from scene.densify import grows
 from training.faults import settle
@@ -24,7 +25,7 @@ def logs(step: int, iterations: int) -> bool:
 
 
 def iterations(state: Training, interruption: Interruption) -> Iterator[Iteration]:
-    """Those that are left. It ends early, with all numbers looked at, when a process is told to stop: alone, after the very
+    """Iterations that are left. They end early, with all numbers looked at, when a process gets a signal: alone, after the very
     iteration, and among others after the next one whose numbers are looked at.
 
     Raises FloatingPointError as `settle` does, RanksDiffer, and torch.OutOfMemoryError.
@@ -48,6 +49,23 @@ def iterations(state: Training, interruption: Interruption) -> Iterator[Iteratio
                 interruption.signal = asked
                 settle(state)
                 return
+
+
+def progress(state: Training, interruption: Interruption) -> Iterator[Iteration]:
+    """The iterations that are left, with a bar."""
+    counts, total = state.counts, state.config.optimization.iterations
+    with tqdm(
+        iterations(state, interruption),
+        "train",
+        total,
+        initial=counts.step,
+        unit="it",
+        disable=state.config.quiet,
+        dynamic_ncols=True,
+    ) as bar:
+        for iteration in bar:
+            bar.set_postfix(gaussians=len(state.gaussians), refresh=False)
+            yield iteration
 
 
 def of_all(numbers: dict[str, float | Tensor], state: Training) -> dict[str, float | Tensor]:

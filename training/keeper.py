@@ -6,8 +6,11 @@ import logging
 import re
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import torch
 
 from config.schema import Config
 from scene.densify import grows
@@ -66,6 +69,19 @@ class Keeper:
             self._last = time.monotonic()
             self._cost = self._last - began
         return True
+
+    @contextmanager
+    def explaining(self, state: Training) -> Iterator[None]:
+        """Add to what ends the loop how to go on: a number that is not finite, or memory that has run out."""
+        try:
+            yield
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{error} {self.last_words(state)}") from None
+        except torch.OutOfMemoryError:
+            # Density control may have been in the middle of its work: this state is not to be kept.
+            raise MemoryError(
+                f"Out of memory at iteration {state.counts.step + 1}. {self.way_on()}"
+            ) from None
 
     def last_words(self, state: Training) -> str:
         """Keep the run, if it is sound, and say how to go on with it."""

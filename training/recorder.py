@@ -22,6 +22,7 @@ import config as configuration
 from config import Config
 from gaussian_renderer.showcase import show, show_pixels, solid
 from gaussian_renderer.training_views import TrainingViews
+from guidance import GuidanceOutput
 from scene.cameras import six_views, turntable
 from scene.cameras_json import cameras_json, cfg_args
 from scene.gaussian_model import GaussianModel
@@ -121,17 +122,11 @@ class Recorder:
         fetch = gather(values)
         self._background.submit(lambda: self._log.scalars(step, fetch()))
 
-    def picture(
-        self,
-        step: int,
-        seen: TrainingViews,
-        predictions: Mapping[str, Callable[[], Tensor]],
-        gradient: Tensor,
-    ) -> None:
-        """At iteration 1 and every `vis_interval`: the picture of `training_picture`."""
+    def picture(self, step: int, seen: TrainingViews, guided: GuidanceOutput) -> None:
+        """Make the picture of `training_picture`, at iteration 1 and every `vis_interval`."""
         if step % self.config.guidance.vis_interval and step != 1:
             return
-        picture = training_picture(seen, predictions, gradient, self._decode)
+        picture = training_picture(seen, guided.predictions, guided.gradient, self._decode)
 
         def write() -> None:
             sheet = picture.sheet()

@@ -21,6 +21,7 @@ from torch import Tensor
 
 import config as configuration
 from config import Config
+from training.state import DENSITY
 from utils.curves import Curve, svg
 from utils.event_log import scalars_in
 from utils.files import digest_of_file, write_text
@@ -50,6 +51,18 @@ MAIN_CURVES = {
 }
 """Titles of the curves that come first, by the scalar's name; what never changes is left to the others."""
 
+FATES = {
+    "visible": "drawn in a view",
+    "nonfinite": "not finite",
+    "behind": "behind the camera",
+    "degenerate": "without an extent",
+    "faint": "fainter than 1/255",
+    "outside": "outside of the image",
+}
+"""What the rasterizer does with Gaussians in a view, by its own names: it draws them, or leaves them out as these."""
+Scalars = Mapping[str, Mapping[int, float]]
+"""Logged values by name and iteration."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -70,13 +83,14 @@ def write_report_page(run: RunFolder, cost: RunCost, metrics: Mapping[str, str] 
     no configuration.
     """
     config = configuration.of_file(run.config)
-    asset = run.asset.stat()
+    logged, asset = scalars_in(run.root), run.asset.stat()
     ended = datetime.fromtimestamp(asset.st_mtime).strftime("%d %B %Y, %H:%M")
     sections = [
         _turntable(run, config),
         _formation(run, config),
         _metrics(metrics or {}),
-        _curves(run.root),
+        _density(logged),
+        _curves(logged),
         _settings(config),
         _reproduction(run, cost),
     ]
@@ -179,9 +193,20 @@ def _metrics(metrics: Mapping[str, str]) -> str:
     return _section("Evaluation", _definitions(metrics) if metrics else "")
 
 
-def _curves(folder: Path) -> str:
+def _density(logged: Scalars) -> str:
+    """What density control did in all, and what the rasterizer drew of the last logged iteration's views."""
+    last = {name: points[max(points)] for name, points in logged.items()}
+    done = {
+        name.replace("_", " "): last[f"density/{name}"] for name in DENSITY if last.get(f"density/{name}")
+    }
+    seen = {reason: last.get(f"rasterizer/{name}", 0.0) for name, reason in FATES.items()}
+    drawn = {name: f"{count:,.0f}" for name, count in {**done, **seen}.items() if count}
+    return _section("Density control and views", _definitions(drawn) if drawn else "")
+
+
+def _curves(scalars: Scalars) -> str:
     """The scalars over the iterations: the telling ones, and the others behind a fold."""
-    logged = {name: points for name, points in scalars_in(folder).items() if len(points) > 1}
+    logged = {name: points for name, points in scalars.items() if len(points) > 1}
     varying = {name for name, points in logged.items() if _varies(list(points.values()))}
     main = [name for name in MAIN_CURVES if name in varying]
     others = sorted(set(logged) - set(main))

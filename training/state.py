@@ -13,7 +13,7 @@ import guidance
 from config import Config
 from guidance import Guidance, PromptEmbeddings
 from guidance.prior import StableDiffusionPrior
-from scene.densify import SHARE_OF_MEMORY, DensificationStats, bytes_per_gaussian
+from scene.densify import SHARE_OF_MEMORY, Refinement, bytes_per_gaussian
 from scene.gaussian_model import GaussianModel
 from scene.initialize import initialize
 from scene.optimizer import GaussianOptimizer, Update
@@ -25,14 +25,26 @@ from utils.device import HOST, free_memory, resolve_device, tune
 from utils.ranks import ALONE, Ranks
 from utils.rng import Draws
 
+DENSITY = ("cloned", "split", "pruned", "relocated", "opacity_resets")
+"""Counts of what density control has done so far."""
+
 
 @dataclass
 class Counts:
-    """What a run has done so far. seconds: of its loop; evaluations: of the U-Net, per view, summed over iterations;
-    dimmed: how often Brightness-Equalised Generation has dimmed the colours; bad_steps: iterations left out because a
-    gradient was not finite, and how many of them were the last ones; views_at_once: views of an iteration that fit into
-    memory together, None for all; encode_singly: the autoencoder takes them one by one all the same; most_gaussians: what
-    density control may make; these three are decided when the run begins."""
+    """Counts of what a run has done so far, and what was decided when it began.
+
+    Attributes:
+        seconds: time of its loop.
+        evaluations: U-Net evaluations per view, summed over iterations.
+        dimmed: times that Brightness-Equalised Generation has dimmed the colours.
+        bad_steps: iterations left out because a gradient was not finite.
+        bad_steps_in_a_row: how many of them were the last ones.
+        views_at_once: views of an iteration that fit into memory together, None for all (decided).
+        encode_singly: the autoencoder takes them one by one all the same (decided).
+        most_gaussians: number that density control may make (decided).
+        cloned, split, pruned, relocated: Gaussians that density control changed this way.
+        opacity_resets: times that it brought all opacities down.
+    """
 
     step: int = 0
     seconds: float = 0.0
@@ -43,6 +55,19 @@ class Counts:
     views_at_once: int | None = None
     encode_singly: bool = False
     most_gaussians: int = 0
+    cloned: int = 0
+    split: int = 0
+    pruned: int = 0
+    relocated: int = 0
+    opacity_resets: int = 0
+
+    def add(self, refinement: Refinement) -> None:
+        """Count what one call of `refine` did."""
+        self.cloned += refinement.cloned
+        self.split += refinement.split
+        self.pruned += refinement.pruned
+        self.relocated += refinement.relocated
+        self.opacity_resets += refinement.opacity_reset
 
 
 @dataclass(frozen=True)
@@ -71,7 +96,6 @@ class Training:
 
     config: Config
     optimizer: GaussianOptimizer
-    stats: DensificationStats
     prior: StableDiffusionPrior
     prompts: PromptEmbeddings
     guide: Guidance
@@ -117,12 +141,12 @@ def assemble(
         # Devices may round differently.
         ranks.take_from_first([parameter.detach() for parameter in gaussians.raw().values()])
         optimizer = GaussianOptimizer(gaussians, params, extent)
-        stats, counts = DensificationStats.zeros(len(gaussians), device), Counts()
+        counts = Counts()
     else:
         counts = _counts_of(checkpoint)
         if not force:
             _refuse_other_settings(checkpoint, config)
-        optimizer, stats = restore(checkpoint.tensors, params, extent, device)
+        optimizer = restore(checkpoint.tensors, params, extent, device)
     prior = guidance.prior.load_prior(config, device)
     if checkpoint is not None and checkpoint.facts.get("prior") != prior.fingerprint and not force:
         raise ValueError(
@@ -148,7 +172,6 @@ def assemble(
     return Training(
         config=config,
         optimizer=optimizer,
-        stats=stats,
         prior=prior,
         prompts=prompts,
         guide=guidance.build(config, prior),
@@ -167,7 +190,7 @@ def checkpoint_of(state: Training) -> Checkpoint:
         "counts": vars(state.counts),
         "torch": torch.__version__,
     }
-    return Checkpoint(state.counts.step, snapshot(state.optimizer, state.stats), facts)
+    return Checkpoint(state.counts.step, snapshot(state.optimizer), facts)
 
 
 def _plan(config: Config, prior: StableDiffusionPrior, counts: Counts, views: int, free_bytes: int) -> None:

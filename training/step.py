@@ -15,7 +15,8 @@ from gaussian_renderer.training_views import TrainingViews, training_views
 from guidance import GuidanceOutput
 from scene.brightness import brightness, equalize_brightness, equalizes, lift_colors
 from scene.cameras import Cameras, sample, view_range_at
-from scene.densify import DensificationStats, cap_scales, refine, refines
+from scene.densify import cap_scales, refine, refines
+from scene.statistics import DensificationStats
 from training.state import Noted, Training
 from utils.device import release_memory
 from utils.ranks import Ranks
@@ -44,23 +45,17 @@ def training_step(state: Training, step: int) -> Iteration:
     seen = what_was_seen(parts, cameras, ranks)
     ranks.sum_(list(state.optimizer.gradients().values()))
     update = state.optimizer.step(step)
-    state.stats.add(seen.if_true(update.made))
+    state.optimizer.stats.add(seen.if_true(update.made))
     if refines(params, step):
-        refine(
-            state.optimizer,
-            state.stats,
-            params,
-            step,
-            state.most_gaussians(),
-            state.draws.at("densify", step),
-        )
+        rng = state.draws.at("densify", step)
+        state.counts.add(refine(state.optimizer, params, step, state.most_gaussians(), rng))
     dimmed = torch.zeros_like(update.made)
     if config.guidance.BEG and equalizes(params, step):
         bright = [brightness(part.seen.out.rgb, part.seen.out.alpha, params.thresh) for part in parts]
         dimmed = equalize_brightness(state.optimizer, ranks.all_views(torch.cat(bright), views), params)
-    if params.max_scale is not None and params.keep != "geometry":
+    if params.max_scale is not None and not params.keeps_geometry:
         cap_scales(state.gaussians, params.max_scale)
-    if params.min_color is not None and params.keep != "color":
+    if params.min_color is not None and not params.keeps_color:
         lift_colors(state.gaussians, params.min_color)
     first, sizes = parts[0], [len(part.seen.cameras) for part in parts]
     times = mean_of([part.guided.times for part in parts], sizes)

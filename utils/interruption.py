@@ -7,6 +7,18 @@ import threading
 from types import FrameType, TracebackType
 
 
+class Interrupted(Exception):
+    """A signal has stopped the run. The message is one sentence.
+
+    Args:
+        number: the signal.
+    """
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.number = number
+
+
 class Interruption:
     """A context in which the first SIGINT or SIGTERM is only noted in `signal`; the second one acts as it always does.
 

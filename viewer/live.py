@@ -20,6 +20,7 @@ from torch import Tensor
 from scene.gaussian_model import GaussianModel
 from utils.background import lone_thread
 from utils.device import HOST
+from utils.interruption import Interruption
 from utils.rotation import quaternion_to_matrix
 from utils.spherical_harmonics import dc_to_rgb
 
@@ -93,17 +94,16 @@ class LiveView:
         step: int,
         gaussians: GaussianModel,
         logged: Mapping[str, float | Tensor],
-        stopped: Callable[[], bool],
+        interruption: Interruption,
     ) -> float:
-        """Tell of an iteration, if it is time, and wait while the run is paused and not `stopped`; returns for how many
-        seconds."""
+        """Show an iteration, if it is time, and wait while the run is paused and not interrupted; returns the seconds waited."""
         if self._watched and not self._over and time.monotonic() >= self._due:
             self._due = math.inf
             self._thread.submit(self._tell, Snapshot.of(step, gaussians, logged))
         if self._running.is_set():
             return 0.0
         start = time.perf_counter()
-        while not self._running.wait(POLL) and not stopped():
+        while not self._running.wait(POLL) and interruption.signal is None:
             pass
         return time.perf_counter() - start
 

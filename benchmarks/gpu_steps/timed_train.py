@@ -51,7 +51,7 @@ def main() -> int:
 
     config = configuration.load(sys.argv[2:])
     start = diary.now()
-    import guidance
+    import guidance.prior
     import train
     import training.state as state
     from training.iterations import logs
@@ -61,10 +61,10 @@ def main() -> int:
     diary.note(part="imports", seconds=diary.now() - start)
     for owner, name, part in (
         (state, "initialize", "Gaussians"),
-        (guidance, "load_prior", "networks from the disk"),
+        (guidance.prior, "load_prior", "networks from the disk"),
         (guidance, "embed_prompts", "prompts"),
         (state, "_plan", "memory plan"),
-        (guidance, "compile_networks", "compiling"),
+        (guidance.prior, "compile_networks", "compiling"),
     ):
         setattr(owner, name, diary.timed(part, getattr(owner, name)))
 

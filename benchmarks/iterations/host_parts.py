@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import training.step
-from scene.densify import DensificationStats
+from scene.statistics import DensificationStats
 from training.state import Training
 
 from .launches import Launches
@@ -75,7 +75,7 @@ def watched(state: Training, launches: Launches) -> Iterator[None]:
             (state.optimizer, "step", of(OPTIMIZER, state.optimizer.step)),
             (step, "what_was_seen", of(DENSITY, step.what_was_seen)),
             (DensificationStats, "if_true", of(DENSITY, DensificationStats.if_true)),
-            (state.stats, "add", of(DENSITY, state.stats.add)),
+            (state.optimizer.stats, "add", of(DENSITY, state.optimizer.stats.add)),
         ):
             stack.enter_context(patch.object(owner, name, replaced))
         yield

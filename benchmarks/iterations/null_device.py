@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from diff_gaussian_rasterization import batched, cuda, cuda_driver, kernels
 from diff_gaussian_rasterization.function import rasterize_with
-from scene.densify import DensificationStats
+from scene.statistics import DensificationStats
 from training.state import Training
 
 NULL = torch.device("meta")
@@ -71,7 +71,7 @@ def move_to_null_device(state: Training) -> None:
             if p.requires_grad
         }
     )
-    state.stats = DensificationStats.zeros(len(model), NULL)
+    state.optimizer.stats = DensificationStats.zeros(len(model), NULL)
     state.device = NULL
 
 

@@ -73,7 +73,7 @@ def watched(state: Training, clock: Clock) -> Iterator[None]:
             (step, "backward", halved(step.backward)),
             (step, "refine", clock.timed("density control", step.refine)),
             (step, "what_was_seen", clock.timed("density control", step.what_was_seen)),
-            (state.stats, "add", clock.timed("density control", state.stats.add)),
+            (state.optimizer.stats, "add", clock.timed("density control", state.optimizer.stats.add)),
             (state.optimizer, "step", clock.timed("optimizer", state.optimizer.step)),
             (state, "guide", clock.timed(GUIDE, state.guide.__call__)),
             (prior, "encode", clock.timed("encode", prior.encode, len)),

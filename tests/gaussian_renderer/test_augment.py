@@ -82,7 +82,7 @@ def picture(depth: torch.Tensor, alpha: torch.Tensor) -> tuple[RenderOutput, Cam
     views, _, height, width = depth.shape
     cameras = orbit(torch.zeros(views), 90.0, 3.0, 0.6, width, height)
     empty = torch.zeros(views, 0)
-    return RenderOutput(torch.zeros(views, 3, height, width), depth, alpha, empty, empty), cameras
+    return RenderOutput(torch.zeros(views, 3, height, width), depth, alpha, empty, empty, empty), cameras
 
 
 def test_disparity_is_one_at_the_nearest_and_zero_at_the_farthest_and_behind() -> None:

@@ -8,7 +8,6 @@ import torch
 
 from config.schema import OptimizationParams
 from scene.densify import (
-    DensificationStats,
     Refinement,
     cap_scales,
     clone,
@@ -24,6 +23,7 @@ from scene.densify import (
 )
 from scene.gaussian_model import GaussianModel
 from scene.optimizer import GaussianOptimizer
+from scene.statistics import DensificationStats
 from utils.rotation import quaternion_to_matrix
 
 EXTENT = 2.0
@@ -54,7 +54,7 @@ def build(scales: list[float], opacities: list[float] | None = None, params: Opt
     with torch.no_grad():
         for name, parameter in model.raw().items():
             parameter.copy_(saved[name])
-    return optimizer, DensificationStats.zeros(count)
+    return optimizer
 
 
 def hot(stats: DensificationStats, rows: list[int]) -> None:
@@ -97,23 +97,23 @@ def test_statistics_of_a_batch_equal_those_of_its_views() -> None:
 
 
 def test_clone_copies_the_small_ones_with_a_large_gradient() -> None:
-    optimizer, stats = build([0.05, 0.05, 0.2, 0.1])
-    hot(stats, [1, 2, 3])
+    optimizer = build([0.05, 0.05, 0.2, 0.1])
+    hot(optimizer.stats, [1, 2, 3])
     old = optimizer.model.state_dict()
-    assert clone(optimizer, stats, PARAMS, MANY) == 2
+    assert clone(optimizer, PARAMS, MANY) == 2
     for name, parameter in optimizer.model.raw().items():
         assert torch.equal(parameter, torch.cat([old[name], old[name][[1, 3]]]))
         moments = optimizer.adam.state[parameter]["exp_avg"]
         assert moments[:4].any()
         assert not moments[4:].any()
-    assert stats.views.shape == (6,)
+    assert optimizer.stats.views.shape == (6,)
 
 
 def test_split_replaces_the_large_ones_by_two_smaller_children() -> None:
-    optimizer, stats = build([0.05, 0.3, 0.2, 0.15])
-    hot(stats, [0, 1, 3])
+    optimizer = build([0.05, 0.3, 0.2, 0.15])
+    hot(optimizer.stats, [0, 1, 3])
     old = optimizer.model.state_dict()
-    assert split(optimizer, stats, PARAMS, MANY, rng()) == 2
+    assert split(optimizer, PARAMS, MANY, rng()) == 2
     model = optimizer.model
     assert len(model) == 4 - 2 + 4
     for name, parameter in model.raw().items():
@@ -126,13 +126,13 @@ def test_split_replaces_the_large_ones_by_two_smaller_children() -> None:
 
 
 def test_children_are_drawn_from_their_parent() -> None:
-    optimizer, stats = build([0.3] * 4000)
-    hot(stats, list(range(4000)))
+    optimizer = build([0.3] * 4000)
+    hot(optimizer.stats, list(range(4000)))
     with torch.no_grad():
         optimizer.model._means.zero_()
         optimizer.model._rotations[:] = torch.tensor([0.9, 0.1, -0.3, 0.2])
     rotation = quaternion_to_matrix(optimizer.model._rotations[:1])[0]
-    split(optimizer, stats, PARAMS, MANY, rng())
+    split(optimizer, PARAMS, MANY, rng())
     local = optimizer.model.means @ rotation
     torch.testing.assert_close(local.std(dim=0), torch.tensor([0.3, 0.03, 0.03]), rtol=0.05, atol=0)
     assert local.mean(dim=0).norm() < 0.02
@@ -140,37 +140,37 @@ def test_children_are_drawn_from_their_parent() -> None:
 
 def test_prune_removes_the_faint_and_later_the_large() -> None:
     scales, opacities = [0.05, 0.05, 0.3, 0.05], [0.5, 0.004, 0.5, 0.5]
-    optimizer, stats = build(scales, opacities)
-    stats.max_radii[3] = 21.0
-    assert prune(optimizer, stats, large_too=False) == 1
-    assert len(optimizer.model) == len(stats.views) == 3
-    assert prune(optimizer, stats, large_too=True) == 2
+    optimizer = build(scales, opacities)
+    optimizer.stats.max_radii[3] = 21.0
+    assert prune(optimizer, large_too=False) == 1
+    assert len(optimizer.model) == len(optimizer.stats.views) == 3
+    assert prune(optimizer, large_too=True) == 2
     assert len(optimizer.model) == 1
 
 
 def test_pruning_never_removes_the_last_one() -> None:
-    optimizer, stats = build([0.05, 0.05], [0.001, 0.002])
-    assert prune(optimizer, stats, large_too=True) == 1
+    optimizer = build([0.05, 0.05], [0.001, 0.002])
+    assert prune(optimizer, large_too=True) == 1
     assert optimizer.model.opacities.item() == pytest.approx(0.002)
 
 
 def test_the_number_of_gaussians_is_capped_and_the_strongest_win() -> None:
-    optimizer, stats = build([0.05] * 5)
-    stats.views += 1
-    stats.gradient_sum[:] = torch.tensor([1.0, 5.0, 2.0, 3.0, 4.0])
+    optimizer = build([0.05] * 5)
+    optimizer.stats.views += 1
+    optimizer.stats.gradient_sum[:] = torch.tensor([1.0, 5.0, 2.0, 3.0, 4.0])
     means = optimizer.model.means.detach().clone()
-    assert clone(optimizer, stats, PARAMS, 6) == 1
+    assert clone(optimizer, PARAMS, 6) == 1
     assert torch.equal(optimizer.model.means[5], means[1])
-    hot(stats, list(range(6)))
-    assert clone(optimizer, stats, PARAMS, 6) == 0
-    optimizer, stats = build([0.3] * 5)
-    hot(stats, list(range(5)))
-    assert split(optimizer, stats, PARAMS, 6, rng()) == 1
+    hot(optimizer.stats, list(range(6)))
+    assert clone(optimizer, PARAMS, 6) == 0
+    optimizer = build([0.3] * 5)
+    hot(optimizer.stats, list(range(5)))
+    assert split(optimizer, PARAMS, 6, rng()) == 1
     assert len(optimizer.model) == 6
 
 
 def test_opacity_reset_lowers_only_and_forgets_the_moments() -> None:
-    optimizer, _ = build([0.1, 0.1], [0.9, 0.002])
+    optimizer = build([0.1, 0.1], [0.9, 0.002])
     reset_opacity(optimizer)
     assert optimizer.model.opacities[:, 0].tolist() == pytest.approx([0.01, 0.002], rel=1e-4)
     assert not optimizer.adam.state[optimizer.model._opacities]["exp_avg"].any()
@@ -178,7 +178,7 @@ def test_opacity_reset_lowers_only_and_forgets_the_moments() -> None:
 
 
 def test_scales_are_capped() -> None:
-    optimizer, _ = build([0.5, 0.01])
+    optimizer = build([0.5, 0.01])
     cap_scales(optimizer.model, 0.03)
     assert optimizer.model.scales.amax(dim=1).tolist() == pytest.approx([0.03, 0.01])
 
@@ -207,11 +207,11 @@ def test_scales_of_very_many_copies_stay_sane() -> None:
 
 def test_relocation_moves_the_faint_onto_the_opaque() -> None:
     opacities = [0.8, 0.001, 0.002, 0.6, 0.003]
-    optimizer, stats = build([0.1] * 5, opacities)
-    stats.views += 3
+    optimizer = build([0.1] * 5, opacities)
+    optimizer.stats.views += 3
     old = optimizer.model.state_dict()
     old = {name: tensor.clone() for name, tensor in old.items()}
-    assert relocate(optimizer, stats, rng()) == 3
+    assert relocate(optimizer, rng()) == 3
     model = optimizer.model
     assert len(model) == 5
     total = torch.zeros(2, dtype=torch.float64)
@@ -227,16 +227,16 @@ def test_relocation_moves_the_faint_onto_the_opaque() -> None:
         total[slot] = len(members)
         if len(members) > 1:
             assert bool((model.scales[target] < old["scaling"][target].exp()).all())
-            assert not stats.views[members].any()
+            assert not optimizer.stats.views[members].any()
             assert not optimizer.adam.state[model._means]["exp_avg"][members].any()
     assert total.sum() == 5
 
 
 @pytest.mark.parametrize("logit", [16.0, 20.0, 60.0])
 def test_relocation_onto_gaussians_as_opaque_as_float32_can_tell_stays_finite(logit: float) -> None:
-    optimizer, stats = build([0.1] * 3, [0.5, 0.001, 0.001])
+    optimizer = build([0.1] * 3, [0.5, 0.001, 0.001])
     optimizer.replace("opacity", torch.tensor([[logit]]), torch.tensor([0]))
-    assert relocate(optimizer, stats, rng()) == 2
+    assert relocate(optimizer, rng()) == 2
     assert not optimizer.model.nonfinite()
     # Three copies have the cube root of what light the one lets through: 1 - sigmoid(x) is about exp(-x).
     expected = min(logit, 36.0) / 3
@@ -244,17 +244,17 @@ def test_relocation_onto_gaussians_as_opaque_as_float32_can_tell_stays_finite(lo
 
 
 def test_relocation_draws_in_proportion_to_opacity() -> None:
-    optimizer, stats = build([0.1] * 3002, [0.75, 0.25] + [0.001] * 3000)
+    optimizer = build([0.1] * 3002, [0.75, 0.25] + [0.001] * 3000)
     colour = optimizer.model._features_dc[0].detach().clone()
-    relocate(optimizer, stats, rng())
+    relocate(optimizer, rng())
     share = (optimizer.model._features_dc == colour).flatten(1).all(dim=1).sum().item() / 3002
     assert share == pytest.approx(0.75, abs=0.03)
 
 
 def test_relocation_with_none_faint_or_none_opaque_does_nothing() -> None:
     for opacities in ([0.5, 0.5], [0.001, 0.001]):
-        optimizer, stats = build([0.1, 0.1], opacities)
-        assert relocate(optimizer, stats, rng()) == 0
+        optimizer = build([0.1, 0.1], opacities)
+        assert relocate(optimizer, rng()) == 0
 
 
 def test_refine_keeps_the_calendar() -> None:
@@ -269,13 +269,13 @@ def test_refine_keeps_the_calendar() -> None:
     )
     cloned, resets, moved = [], [], []
     for step in (1, 50, 99, *range(100, 601, 25)):
-        optimizer, stats = build([0.05, 0.05], [0.5, 0.001], params)
-        hot(stats, [0])
-        done = refine(optimizer, stats, params, step, MANY, rng())
+        optimizer = build([0.05, 0.05], [0.5, 0.001], params)
+        hot(optimizer.stats, [0])
+        done = refine(optimizer, params, step, MANY, rng())
         if done.cloned:
             cloned.append(step)
             assert (done.pruned, len(optimizer.model)) == (1, 2)
-            assert not stats.views.any()
+            assert not optimizer.stats.views.any()
         if done.opacity_reset:
             resets.append(step)
         if done.relocated:
@@ -286,8 +286,8 @@ def test_refine_keeps_the_calendar() -> None:
     assert moved == []
     params = params.model_copy(update={"densify_until_iter": 0})
     for step in (299, 300, 600):
-        optimizer, stats = build([0.05, 0.05], [0.5, 0.001], params)
-        moved.append(refine(optimizer, stats, params, step, MANY, rng()).relocated)
+        optimizer = build([0.05, 0.05], [0.5, 0.001], params)
+        moved.append(refine(optimizer, params, step, MANY, rng()).relocated)
     assert moved == [0, 1, 0]
 
 
@@ -296,7 +296,7 @@ def test_the_last_iteration_resets_no_opacity() -> None:
     params = PARAMS.model_copy(
         update={"opacity_reset_interval": 100, "densify_until_iter": 500, "iterations": 300}
     )
-    done = [refine(*build([0.1], [0.9], params), params, step, MANY, rng()) for step in (200, 300)]
+    done = [refine(build([0.1], [0.9], params), params, step, MANY, rng()) for step in (200, 300)]
     assert [each.opacity_reset for each in done] == [True, False]
 
 
@@ -308,23 +308,23 @@ def test_refine_leaves_a_geometry_that_is_kept_alone() -> None:
         opacity_reset_interval=2,
         relocate_interval=1,
     )
-    optimizer, stats = build([0.05, 0.5, 0.05], [0.5, 0.5, 0.001])
-    hot(stats, [0, 1])
+    optimizer = build([0.05, 0.5, 0.05], [0.5, 0.5, 0.001])
+    hot(optimizer.stats, [0, 1])
     before = optimizer.model.state_dict()
     for step in range(1, 12):
         assert not refines(params, step)
         assert not grows(params, step)
-        assert refine(optimizer, stats, params, step, MANY, rng()) == Refinement()
+        assert refine(optimizer, params, step, MANY, rng()) == Refinement()
     assert all(torch.equal(tensor, before[name]) for name, tensor in optimizer.model.state_dict().items())
 
 
 def test_the_same_seed_refines_the_same() -> None:
     results = []
     for _ in range(2):
-        optimizer, stats = build([0.3] * 10, [0.5] * 8 + [0.001] * 2)
-        hot(stats, list(range(5)))
+        optimizer = build([0.3] * 10, [0.5] * 8 + [0.001] * 2)
+        hot(optimizer.stats, list(range(5)))
         generator = rng()
-        split(optimizer, stats, PARAMS, MANY, generator)
-        relocate(optimizer, stats, generator)
+        split(optimizer, PARAMS, MANY, generator)
+        relocate(optimizer, generator)
         results.append(optimizer.model.state_dict())
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])

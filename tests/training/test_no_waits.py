@@ -12,8 +12,8 @@ import training.step
 from config import Config
 from iterations.null_device import move_to_null_device, null_device
 from scene.cameras import Cameras
-from scene.densify import DensificationStats
 from scene.optimizer import GaussianOptimizer
+from scene.statistics import DensificationStats
 from tests.changed import changed
 from tests.waits import DEVICE, Wait, no_waits
 from training.faults import settle

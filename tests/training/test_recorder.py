@@ -52,7 +52,7 @@ def views_of(device: torch.device = HOST) -> tuple[TrainingViews, dict[str, Call
     """What `picture` is given."""
     cameras = orbit([0.0, 90.0], 90.0, 3.0, 0.6, SIZE, SIZE)
     rgb, plane, latents = (torch.full((2, c, SIZE, SIZE), 0.5, device=device) for c in (3, 1, 4))
-    out = RenderOutput(rgb, plane, plane, plane, plane)
+    out = RenderOutput(rgb, plane, plane, plane, plane, plane)
     return TrainingViews(cameras.to(device), out, plane, rgb, False, False), {"x0": lambda: latents}, latents
 
 
@@ -154,7 +154,7 @@ def test_the_loop_looks_at_nothing_on_the_device(
     def rendered(model: GaussianModel, cameras: Cameras, background: Tensor, **_: object) -> RenderOutput:
         assert cameras.viewmats.device == background.device == META
         rgb, plane = (torch.empty(len(cameras), c, SIZE, SIZE, device=META) for c in (3, 1))
-        return RenderOutput(rgb, plane, plane, plane, plane)
+        return RenderOutput(rgb, plane, plane, plane, plane, plane)
 
     monkeypatch.setattr(showcase, "render", rendered)
     monkeypatch.setattr(Background, "submit", lambda self, job, holds=0: jobs.append(job))

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from gaussian_renderer import report_page
 from tests.training.small_run import COST, add_pictures, run_in
+from training import report_page
 from training.report_page import STRIP, try_report_page, write_report_page
 from utils.files import digest_of_file
 from utils.media import count_frames, write_video
