@@ -59,7 +59,7 @@ def write_tools(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_the_rehearsal_ends_in_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All steps run on the processor, with one that crashes and one that hangs; a second call does what is left."""
+    """Steps run on the processor, with one that crashes and one that hangs; a second call does what is left."""
     write_tools(tmp_path / "tools")
     monkeypatch.setenv("PATH", f"{tmp_path / 'tools'}{os.pathsep}{os.environ['PATH']}")
     out = tmp_path / "out" / "rehearsal"

@@ -1,4 +1,4 @@
-"""toybox's scorer on the true toys, and on worse ones."""
+"""The scorer of toybox on the true toys, and on worse ones."""
 
 from __future__ import annotations
 

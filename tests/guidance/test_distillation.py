@@ -123,7 +123,7 @@ def test_self_consistency_alone_reaches_the_class_in_the_papers_sign_only(
 
 
 def test_released_sctd_does_not_see_the_prompt_without_guidance() -> None:
-    """Its eps^omega at omega = 0 is eps_n, where the paper has eps_y: whatever is wanted, the same is reached."""
+    """The released eps^omega at omega = 0 is eps_n, where the paper has eps_y: the same is reached for any class."""
     reached = [distill("sctd released", wanted=wanted, guidance_scale=0.0)[1] for wanted in (0, 1)]
     assert torch.equal(reached[0], reached[1])
 
@@ -301,7 +301,7 @@ ONE_MODE = torch.tensor([[[1.0, 0.0, 0.0, 0.0]]])
 
 
 def test_g_maps_one_trajectory_to_one_point() -> None:
-    """One step solves the ODE of a point mass exactly, from wherever on the trajectory it starts."""
+    """A single step solves the ODE of a point mass exactly, from wherever on the trajectory it starts."""
     prior = AnalyticPrior(spread=0.0)
     schedule = Schedule(prior.alphas_cumprod)
     times = [200, 220, 300, 640, 980]

@@ -47,7 +47,7 @@ def evaluate(
 
 
 def check(variant: str, prompts: str, **changes: object) -> None:
-    """Check that the report counts the rows that went through, each of them once, and that each changes the gradient."""
+    """Check that the rows that went through are reported, that each is there once, and each changes the gradient."""
     prior = WatchedPrior()
     guide = build(variant, prior, **{"fix_noise": True, **changes})
     conditioning = conditionings(prior, VIEWS)[prompts]

@@ -136,7 +136,7 @@ def test_perp_negatives_are_those_that_count() -> None:
     ("perp_neg", "polar"), [(None, 90.0), (PerpNeg(negative_w=0.0), 90.0), (PerpNeg(), 29.0)]
 )
 def test_perp_negatives_that_do_not_count_are_left_out(perp_neg: PerpNeg | None, polar: float) -> None:
-    """Nothing is left for a U-Net to evaluate without Perp-Neg, at no weight, and from above."""
+    """A U-Net has nothing to evaluate without Perp-Neg, at no weight, and from above."""
     prompts = PromptEmbeddings(Encoder(), "a red mug", perp_neg=perp_neg)
     assert prompts.at(torch.linspace(-180, 150, 12), torch.full((12,), polar)).perp_negatives == ()
 

@@ -130,7 +130,7 @@ def test_churn_equals_stochastic_ddim(
 
 @pytest.mark.parametrize(("t", "u"), [(0, 200), (400, 600), (600, 400), (799, 999), (500, 500)])
 def test_churn_keeps_the_noise_level(t: int, u: int, schedule: Schedule) -> None:
-    """As much noise of z = sigma_u eps as before is left, old and new together, in either direction of time."""
+    """Old and new noise of z = sigma_u eps are together as much as before, in either direction of time."""
     end = torch.tensor([u])
     one, sigma = torch.ones(1, 1), schedule.sigma(end)[None]
 

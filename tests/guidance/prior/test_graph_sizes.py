@@ -31,7 +31,7 @@ def test_no_other_choice_costs_less(shares: dict[int, float], most: int) -> None
 
 
 def test_padding_by_hand() -> None:
-    """One row of 7 is added to 1, 2 and 4 rows, where 2 and 4 have a graph."""
+    """Batches of 1, 2 and 4 rows, where 2 and 4 have a graph, get one row of 7 added."""
     assert padding({1: 1 / 3, 2: 1 / 3, 4: 1 / 3}, (2, 4)) == pytest.approx(1 / 7)
     assert [next_size(rows, (2, 4)) for rows in (1, 2, 3, 4, 5)] == [2, 2, 4, 4, None]
 

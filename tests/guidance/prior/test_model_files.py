@@ -155,7 +155,7 @@ def test_offline_by_the_environment_variable_ends_in_one_line(tmp_path: Path) ->
 
 
 def test_only_what_is_needed_is_downloaded(offline_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One set of weights is fetched of a repository with every format, precision and extra."""
+    """A single set of weights is fetched of a repository with every format, precision and extra."""
     extras = {
         "v2-1_512-ema-pruned.ckpt",
         "unet/diffusion_pytorch_model.bin",
