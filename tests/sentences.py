@@ -1,7 +1,8 @@
 """The length of the sentences in the pages: python -m tests.sentences [FILES]
 
 Prints for each file its sentences, their mean number of words, and the longest with its beginning. Then come every
-sentence of more than 35 words, and the mean of all. The exit status is 1 for such a sentence, or for a mean of more than 17 words.
+sentence of more than 35 words, and the mean of all. The exit status is 1 for such a
+sentence, or for a mean of more than 17 words.
 
 Only paragraphs and list items count: no headings, tables, code, pictures or link targets. A code span or a formula is
 one word.

@@ -24,7 +24,7 @@ NOISE = 4_000_037
 
 @dataclass(frozen=True)
 class StableDiffusion:
-    """The makers of a model's networks, their published parameter counts, the U-Net's prediction and the latents' size."""
+    """The makers of a model's networks, their parameter counts, the U-Net's prediction and the latents' size."""
 
     name: str
     makers: dict[str, Callable[[], nn.Module]]

@@ -1,8 +1,8 @@
 """A device that nobody may wait for: torch's meta tensors, and a mode under which every wait raises.
 
 An accelerator's host runs ahead of the device and fills its queue. A look at a result makes it stand still until the
-queue is empty: `item()`, `bool()`, a mask as an index, or a copy that is not `non_blocking`. Meta tensors have shapes and no
-values, so that code which runs on them has looked at none; what they alone would let pass is refused here.
+queue is empty: `item()`, `bool()`, a mask as an index, or a copy that is not `non_blocking`. Meta tensors have
+shapes and no values, so that code which runs on them has looked at none. What they alone would let pass is refused here.
 """
 
 from __future__ import annotations
@@ -104,6 +104,6 @@ class _NoLiterals(TorchFunctionMode):
 
 @contextmanager
 def no_waits() -> Iterator[None]:
-    """Refuse to wait for DEVICE: the host raises `Wait` where it would, forward, backward and in an optimizer's step."""
+    """Refuse every wait for DEVICE by a `Wait`: forward, backward and in an optimizer's step."""
     with _NoLiterals(), _NoWaits():
         yield
