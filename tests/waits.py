@@ -2,7 +2,7 @@
 
 An accelerator's host runs ahead of the device and fills its queue. A look at a result makes it stand still until the
 queue is empty: `item()`, `bool()`, a mask as an index, or a copy that is not `non_blocking`. Meta tensors have
-shapes and no values, so that code which runs on them has looked at none. What they alone would let pass is refused here.
+shapes and no values, so that code which runs on them has looked at none. What they alone let pass is refused here.
 """
 
 from __future__ import annotations
