@@ -7,7 +7,7 @@ from config.schema import SECTIONS
 
 
 def changed(config: Config, **keys: object) -> Config:
-    """`config` with other values for `keys` of any section, which are not checked."""
+    """Return `config` with other values for `keys` of any section, which are not checked."""
     for held in SECTIONS.values():
         section = getattr(config, held)
         own = {name: keys.pop(name) for name in [*keys] if name in type(section).model_fields}

@@ -8,5 +8,5 @@ from utils.rng import Draws
 
 
 def rngs(count: int, seed: int = 0) -> list[torch.Generator]:
-    """One for each of `count` views."""
+    """Generators for `count` views, one each."""
     return Draws(seed).of_views("timesteps", 1, range(count))

@@ -1,4 +1,4 @@
-"""Files as accidents and attackers make them of sound ones."""
+"""Files that accidents and attackers make of sound ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ GIB = 1 << 30
 
 
 def mangled(content: bytes, words: Sequence[bytes], chance: random.Random) -> bytes:
-    """`content` with one to five accidents: bytes changed, cut out, doubled, swapped, or replaced by one of `words`."""
+    """Return `content` with one to five accidents: bytes changed, cut out, doubled, or replaced by one of `words`."""
     mixed = bytearray(content)
     for _ in range(chance.randint(1, 5)):
         a = chance.randrange(len(mixed) + 1)
@@ -32,13 +32,13 @@ def mangled(content: bytes, words: Sequence[bytes], chance: random.Random) -> by
 
 
 class Watched:
-    """Runs things, which together may take no more than a GiB more memory than there was at first."""
+    """Runner of functions, which together may take no more than a GiB of memory above that at the start."""
 
     def __init__(self) -> None:
         self._before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     def __call__(self, act: Callable[[], object], allowed: tuple[type[Exception], ...]) -> str | None:
-        """What `act` says if it raises one of `allowed`, None if it works."""
+        """Return the message of `act`'s error if it is one of `allowed`, None if there is none."""
         try:
             act()
             return None

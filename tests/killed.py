@@ -1,4 +1,4 @@
-"""Runs in processes that die: what test_killed.py starts."""
+"""Runs in processes that die, for test_killed.py."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLACES = ("before it is written", "in the middle", "before it has its name", "af
 
 
 def run(flags: list[str], outputs: str, die: tuple[int, int] | None = None) -> None:
-    """`train.py` with these flags. die: kill this process at the nth file, at a place of PLACES."""
+    """Run `train.py` with these flags. die: kill this process at the nth file, at a place of PLACES."""
     torch.set_num_threads(1)
     if die is not None:
         die_at_file(*die)
@@ -36,7 +36,7 @@ def run(flags: list[str], outputs: str, die: tuple[int, int] | None = None) -> N
 
 
 def command(flags: list[str], outputs: str) -> None:
-    """What `python train.py` does when everything is imported, in a folder of its own."""
+    """Do what `python train.py` does when everything is imported, in a folder of its own."""
     torch.set_num_threads(1)
     os.makedirs(outputs)
     os.chdir(outputs)
@@ -72,7 +72,7 @@ def die_at_file(number: int, place: int) -> None:
 
 
 def files_of(flags: list[str], outputs: str, tell: Callable[[int], None]) -> None:
-    """How many files such a run writes."""
+    """Run `train.py` with these flags and give `tell` the number of files that it writes."""
     usual, count = utils.files.atomic_path, 0
 
     @contextmanager

@@ -75,7 +75,7 @@ def write_single_file(folder: Path, path: Path) -> Path:
 
 
 def text_tensors(tensors: dict[str, Tensor], *, openclip: bool) -> dict[str, Tensor]:
-    """A text encoder's: of CLIP (Stable Diffusion 1), or of OpenCLIP (2), whose last layer and projection are of no use."""
+    """Tensors of a text encoder of CLIP (SD 1) or OpenCLIP (SD 2), whose last layer and projection are unused."""
     width = tensors["final_layer_norm.weight"].shape[0]
     if not openclip:
         places = tensors["embeddings.position_embedding.weight"].shape[0]
@@ -109,8 +109,11 @@ def _unfused(attention: str, part: str, kind: str) -> str:
 
 
 def unet_name(name: str, layers: int, attended: list[bool]) -> str:
-    """Blocks are numbered through, a resampling counting as one on the way down. attended: the blocks on the way up that
-    have attention."""
+    """Return the original name of a U-Net's tensor. Blocks are numbered through; a resampling on the way down is one.
+
+    Args:
+        attended: True for the blocks on the way up that have attention.
+    """
     for ours, theirs in UNET.items():
         if name.startswith(ours + "."):
             return name.replace(ours, theirs, 1)

@@ -1,4 +1,4 @@
-"""LoRA weights for any Stable Diffusion, random ones."""
+"""Random LoRA weights for any Stable Diffusion."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TARGETS = {
 
 
 def lora(prior: StableDiffusionPrior, rank: int = 2) -> dict[str, Tensor]:
-    """Of every projection, by the names of their networks, in PEFT's layout."""
+    """LoRA of every projection, by the names of their networks, in PEFT's layout."""
     rng = torch.Generator().manual_seed(0)
     low = {}
     for prefix, endings in TARGETS.items():
@@ -29,7 +29,7 @@ def lora(prior: StableDiffusionPrior, rank: int = 2) -> dict[str, Tensor]:
 
 
 def changes(low: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What a LoRA in PEFT's layout adds to which weight, "network.module.weight"."""
+    """Change that a LoRA in PEFT's layout makes to each weight, "network.module.weight"."""
     return {
         name.replace("lora_A.", ""): _product(low[name.replace("lora_A", "lora_B")], down)
         for name, down in low.items()
@@ -38,7 +38,7 @@ def changes(low: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def kohya(low: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The same in kohya's layout, with ranks and alphas from module to module as resized files have them, and its changes."""
+    """A LoRA in kohya's layout, with ranks and alphas for each module as resized files have them, and its changes."""
     file, added = {}, {}
     for index, name in enumerate(name for name in low if ".lora_A." in name):
         down, up = low[name], low[name.replace("lora_A", "lora_B")]

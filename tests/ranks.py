@@ -1,7 +1,6 @@
-"""A run without its files, alone or as one of several processes: what test_ranks.py starts.
+"""A run without its files, alone or as one of several processes, for test_ranks.py.
 
-python tests/ranks.py FILE VIEWS_AT_ONCE FLAG ...
-"""
+python tests/ranks.py FILE VIEWS_AT_ONCE FLAG ..."""
 
 from __future__ import annotations
 

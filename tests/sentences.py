@@ -1,9 +1,11 @@
 """The length of the sentences in the pages: python -m tests.sentences [FILES]
 
-Prints for each file its sentences, their mean number of words, and the longest with its beginning; then every sentence of
-more than 35 words, and the mean of all. The exit status is 1 for such a sentence, or for a mean of more than 17 words.
+Prints for each file its sentences, their mean number of words, and the longest with its beginning. Then come every
+sentence of more than 35 words, and the mean of all. The exit status is 1 for such a
+sentence, or for a mean of more than 17 words.
 
-Counted are paragraphs and list items: no headings, tables, code, pictures or link targets. A code span or a formula is one word.
+Only paragraphs and list items count: no headings, tables, code, pictures or link targets. A code span or a formula is
+one word.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ END = re.compile(r"""[.!?]["')*_]*\s+(?![a-z])""")
 
 
 def blocks(text: str) -> Iterator[str]:
-    """The paragraphs and list items of a Markdown text, each on one line and without markup."""
+    """Yield the paragraphs and list items of a Markdown text, each on one line and without markup."""
     for pattern, by in MARKUP:
         text = re.sub(pattern, by, text, flags=re.DOTALL | re.MULTILINE)
     block: list[str] = []
@@ -55,18 +57,18 @@ def sentences(text: str) -> list[str]:
 
 
 def words(sentence: str) -> int:
-    """How many words a sentence has: signs that stand alone are none."""
+    """Number of a sentence's words: signs that stand alone are none."""
     return sum(bool(re.search(r"\w", token)) for token in sentence.split())
 
 
 def pages() -> list[Path]:
-    """README.md, CONTRIBUTING.md and the pages under docs/."""
+    """Paths of README.md, CONTRIBUTING.md and the pages under docs/."""
     beside = [ROOT / name for name in ("README.md", "CONTRIBUTING.md")]
     return [*(page for page in beside if page.exists()), *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def main(paths: Sequence[Path]) -> int:
-    """Prints the table of the files; the exit status."""
+    """Print the table of the files; return the exit status."""
     every: list[str] = []
     for path in paths:
         found = sentences(path.read_text(encoding="utf-8"))

@@ -17,14 +17,14 @@ from iterations import sd21
 from tests.tiny_diffusers import write_index, write_scheduler, write_tokenizer
 
 WORDS = 49408
-"""In the vocabulary of all of them, of which 512 are bytes and 2 the ends of a text."""
+"""Words in the vocabulary of all of them, of which 512 are bytes and 2 the ends of a text."""
 NOISE = 4_000_037
 """Random numbers that all weights are cut from: as many as a prime, so that the rows of no matrix repeat."""
 
 
 @dataclass(frozen=True)
 class StableDiffusion:
-    """The makers of a model's networks, their published parameter counts, and what the U-Net says of which images."""
+    """The makers of a model's networks, their parameter counts, the U-Net's prediction and the latents' size."""
 
     name: str
     makers: dict[str, Callable[[], nn.Module]]
@@ -62,7 +62,7 @@ SD21 = StableDiffusion("2.1", SD21_BASE.makers, sd21.PARAMETERS, "v_prediction",
 
 
 def write_folder(model: StableDiffusion, path: Path, *, sample_size: int | None = None) -> Path:
-    """Write it as it is published, in half precision (2.1 to 2.6 GB), and return its path.
+    """Write a model as it is published, in half precision (2.1 to 2.6 GB), and return its path.
 
     Args:
         sample_size: the latents' width and height, if not the published one; the weights know nothing of it.
@@ -100,5 +100,5 @@ def filled(make: Callable[[], nn.Module], seed: int) -> Any:
 
 
 def _cut(noise: torch.Tensor, start: int, count: int) -> torch.Tensor:
-    """`count` numbers from `start` on, over and over."""
+    """Return `count` numbers of `noise` from `start` on, over and over."""
     return noise.repeat(-(-(start + count) // len(noise)))[start : start + count]

@@ -1,4 +1,4 @@
-"""Whatever is in a file, it is read or refused in one sentence, soon and without taking the memory."""
+"""Files of any content are read or refused in one sentence, soon and without taking the memory."""
 
 from __future__ import annotations
 

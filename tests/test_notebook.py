@@ -1,4 +1,4 @@
-"""docs/quickstart.ipynb: as it is stored, and run from top to bottom."""
+"""The notebook docs/quickstart.ipynb, as it is stored, and run from top to bottom."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every method's first iterations on toybox, against the numbers in pinned.json: no move and no tidying changes them."""
+"""First iterations of every method on toybox, against the numbers in pinned.json: no tidying changes them."""
 
 from __future__ import annotations
 

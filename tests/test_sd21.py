@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 def test_three_iterations_of_training_at_full_size(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], latents: int
 ) -> None:
-    """train.py with bagel.yaml on the host: renders at 512², encodes, five U-Net evaluations, update, files.
+    """Runs of train.py with bagel.yaml on the host: renders at 512², encodes, five U-Net evaluations, update, files.
 
     Every weight is of the true size whatever the latents' is; on small ones the U-Net takes seconds.
     """

@@ -1,4 +1,4 @@
-"""The pages are written in sentences that can be read at one go."""
+"""Sentences of the pages, which can be read at one go."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ SMALL = START + (
 
 
 def logged(style: str, method: str, *flags: str) -> dict[str, float]:
-    """The scalars that three iterations of a style's file log in the end."""
+    """Run three iterations of a style's file and return the scalars that they log in the end."""
     argv = ["--opt", str(STYLES / f"{style}.yaml"), "--guidance_type", method, *SMALL.split(), *flags]
     result = train(configuration.load(argv))
     for name, parameter in result.gaussians.raw().items():

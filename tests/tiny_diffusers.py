@@ -15,7 +15,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def write_tokenizer(folder: Path, *, length: int = MAX_TOKENS, pairs: int = 0) -> CLIPTokenizer:
-    """A CLIP tokenizer: one token for each byte, alone and at the end of a word, and for that many pairs of bytes."""
+    """Write a CLIP tokenizer with a token for each byte, alone and at a word's end, and for `pairs` pairs of bytes."""
     from tokenizers.pre_tokenizers import ByteLevel
 
     letters = sorted(ByteLevel.alphabet())
@@ -31,7 +31,7 @@ def write_tokenizer(folder: Path, *, length: int = MAX_TOKENS, pairs: int = 0) -
 
 
 def write_scheduler(folder: Path, prediction_type: str) -> None:
-    """The noise schedule of Stable Diffusion."""
+    """Write the noise schedule of Stable Diffusion."""
     DDIMScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,
@@ -45,7 +45,7 @@ def write_scheduler(folder: Path, prediction_type: str) -> None:
 
 
 def write_index(folder: Path) -> None:
-    """The list of the parts, which says what pipeline a folder is of."""
+    """Write the list of the parts, which names the pipeline that a folder is of."""
     parts = {
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
@@ -59,7 +59,7 @@ def write_index(folder: Path) -> None:
 
 
 def write_tiny_folder(path: Path, *, prediction_type: str = "epsilon", seed: int = 0) -> Path:
-    """A complete folder of about 0.1 M random parameters that works on 32x32 images with 4x16x16 latents."""
+    """Write a complete folder of about 0.1 M random parameters that works on 32x32 images with 4x16x16 latents."""
     torch.manual_seed(seed)
     tokenizer = write_tokenizer(path / "tokenizer", length=16)
     write_scheduler(path / "scheduler", prediction_type)

@@ -1,8 +1,8 @@
 """A device that nobody may wait for: torch's meta tensors, and a mode under which every wait raises.
 
-On an accelerator the host runs ahead of the device and fills its queue; one look at a result (`item()`, `bool()`, a mask as
-an index, a copy that is not `non_blocking`) makes it stand still until the queue is empty. Meta tensors have shapes and no
-values, so that code which runs on them has looked at none; what they alone would let pass is refused here.
+An accelerator's host runs ahead of the device and fills its queue. A look at a result makes it stand still until the
+queue is empty: `item()`, `bool()`, a mask as an index, or a copy that is not `non_blocking`. Meta tensors have
+shapes and no values, so that code which runs on them has looked at none. What they alone let pass is refused here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 DEVICE = torch.device("meta")
-"""Stands for the accelerator."""
+"""Stand-in for the accelerator."""
 
 aten = torch.ops.aten
 COPIES = {aten._to_copy, aten.copy_, aten.copy}
@@ -40,11 +40,11 @@ LOOKS = {
 
 
 class Wait(AssertionError):
-    """The host would have waited for the device."""
+    """Error where the host would have waited for the device."""
 
 
 class _NoWaits(TorchDispatchMode):
-    """Refuses operations."""
+    """Mode that refuses operations."""
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -75,7 +75,7 @@ def _check_indices(func: Any, used: Sequence[torch.Tensor], indices: Sequence[to
 def _copy(
     operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> tuple[torch.device, torch.device, bool]:
-    """From where, where to, and whether it is not to be waited for."""
+    """Source, target and `non_blocking` of a copy."""
     if operation is aten._to_copy:
         source = args[0].device
         return source, kwargs.get("device") or source, kwargs.get("non_blocking", False)
@@ -84,7 +84,7 @@ def _copy(
 
 
 class _NoLiterals(TorchFunctionMode):
-    """Refuses what becomes a tensor on the host first, and for DEVICE alone does not."""
+    """Mode that refuses what becomes a tensor on the host first, and for DEVICE alone does not."""
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -104,6 +104,6 @@ class _NoLiterals(TorchFunctionMode):
 
 @contextmanager
 def no_waits() -> Iterator[None]:
-    """Inside, `Wait` is raised where the host would wait for DEVICE, forward, backward and in an optimizer's step."""
+    """Refuse every wait for DEVICE by a `Wait`: forward, backward and in an optimizer's step."""
     with _NoLiterals(), _NoWaits():
         yield

@@ -1,4 +1,4 @@
-"""What a report holds of the attention's kernels."""
+"""Kernels of the attention in a report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from utils.device import HOST
 
 
 def test_every_shape_has_the_kernel_that_torch_takes(tiny_prior: Path) -> None:
-    """With all but one ruled out, it is that one."""
+    """Every attention has a kernel, and it is the one that is left when torch may take no other."""
     prior = StableDiffusionPrior.load(str(tiny_prior), HOST)
     shapes = attention_shapes(prior, latents=3, tokens=16)
     assert len(shapes) == sum(type(module).__name__ == "Attention" for module in prior.unet.modules())

@@ -1,4 +1,4 @@
-"""The command for a GPU, rehearsed without one: every step comes to its end, or to a reason, in one report."""
+"""The command for a GPU, rehearsed without one: a report holds each step's result, or the reason for its end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PRELUDE = "import sys, os, time; from pathlib import Path; from gpu_steps.record
 
 
 def step(name: str, body: str, **settings: Any) -> Step:
-    """A step that is this line of Python."""
+    """A step that runs a line of Python."""
     return Step(name, name, (sys.executable, "-c", PRELUDE + body), **{"seconds": 60, **settings})
 
 
@@ -50,7 +50,7 @@ case "$*" in *racecheck*) echo "========= RACECHECK SUMMARY: 2 hazards displayed
 
 
 def write_tools(folder: Path) -> None:
-    """Stand-ins for NVIDIA's tools, which print as they do."""
+    """Write stand-ins for NVIDIA's tools, which print as they do."""
     folder.mkdir()
     for name, text in (("ncu", NCU), ("compute-sanitizer", SANITIZER)):
         (folder / name).write_text(text)
@@ -59,7 +59,7 @@ def write_tools(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_the_rehearsal_ends_in_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All steps on the processor, one more that crashes, and one that hangs; then the rest of them in a second call."""
+    """Steps run on the processor, with one that crashes and one that hangs; a second call does what is left."""
     write_tools(tmp_path / "tools")
     monkeypatch.setenv("PATH", f"{tmp_path / 'tools'}{os.pathsep}{os.environ['PATH']}")
     out = tmp_path / "out" / "rehearsal"
@@ -165,7 +165,7 @@ def test_records_survive_a_line_that_was_cut(tmp_path: Path) -> None:
 
 
 def test_failed_tests_are_named_with_their_last_lines(tmp_path: Path) -> None:
-    """Of a file of its own, whose mark the project knows; where there is a GPU, it runs."""
+    """A report of pytest gives counts and failures; files with tests for a GPU are found."""
     report = tmp_path / "tests.xml"
     report.write_text(
         '<testsuites><testsuite><testcase classname="a" name="good"/><testcase classname="a" name="bad">'
@@ -224,7 +224,7 @@ def test_wrong_calls_get_a_sentence(
 
 
 def test_missing_packages_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """As pip calls them; the steps that need them are left out, the others run."""
+    """Packages have pip's names; the steps that need them are left out, and the others run."""
     absent = replace(step("a-one", ""), needs=("no_such_module", "json"))
     there = step("b-two", "found.once('x', lambda: 1)")
     assert script.main(["--rehearse", "--out", str(tmp_path)], [absent, there]) == 1

@@ -1,4 +1,4 @@
-"""The counter of the host's work counts what a sheet of paper does, and its table is that of an iteration."""
+"""The counter of the host's work, against a count by hand, and its table of an iteration."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.changed import changed
 from training.state import assemble
 
 MOST_LAUNCHES = 285
-"""Of an iteration of SCTD with CFG and 4 views, outside of the networks: a few more than there are."""
+"""Launches of an SCTD iteration with CFG and 4 views, outside of the networks: a few more than there are."""
 
 
 def test_known_operations_are_counted_in_their_parts() -> None:

@@ -1,4 +1,4 @@
-"""The iteration's benchmark: its parts add up, its counts are those of the log and of a sheet of paper, its table is whole."""
+"""The iteration's benchmark: its parts add up, its counts are those of the log and of hand work, its table is whole."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NO_WORK = Work(unet=10**9, encode=10**9, encode_backward=10**9)
 
 @pytest.fixture
 def quiet(tiny_config: Config) -> Config:
-    """Gaussians that stay as many."""
+    """A configuration whose number of Gaussians never changes."""
     return changed(tiny_config, densify_until_iter=0, C_batch_size=3, image_w=32, image_h=32, iterations=40)
 
 
@@ -66,7 +66,7 @@ def test_parts_add_up_to_the_whole() -> None:
 def test_a_real_iteration_leaves_spans_of_every_part(
     quiet: Config, prior: StableDiffusionPrior, way: str
 ) -> None:
-    """In order, within the whole, the U-Net's rows being those that the log counts; and afterwards nothing is watched."""
+    """Spans are in order and within the whole, with as many U-Net rows as the log; then nothing is watched."""
     state = measure.assembled(changed(quiet, guidance_type="gcs"), prior, way)
     clock, plain = Clock(HOST), training.step.training_step
     with watched(state, clock):
@@ -96,7 +96,7 @@ def test_a_real_iteration_leaves_spans_of_every_part(
 
 
 def test_views_one_by_one_give_the_same_gradients(quiet: Config, prior: StableDiffusionPrior) -> None:
-    """Also those of the projected means, which density control reads."""
+    """Gradients of the projected means, which density control reads, are compared too."""
 
     def gradients() -> list[torch.Tensor]:
         state = measure.assembled(changed(quiet, lambda_alpha=2.0), prior, measure.ONE_BY_ONE)
@@ -119,7 +119,7 @@ def test_views_one_by_one_give_the_same_gradients(quiet: Config, prior: StableDi
 def test_figures_are_those_of_the_median_block(
     quiet: Config, prior: StableDiffusionPrior, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Here of three blocks that take 30, 10 and 20 ms an iteration."""
+    """Three blocks take 30, 10 and 20 ms an iteration."""
     slow = iter([99.0] * 2 + [30.0] * 2 + [10.0] * 2 + [20.0] * 2)
 
     def step(state: object, number: int) -> SimpleNamespace:
@@ -169,7 +169,7 @@ def test_operations_of_layers_counted_by_hand(device: torch.device) -> None:
 
 
 def test_work_of_stable_diffusion(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Layer by layer by the schoolbook's formulas, beside torch's counter, which counts what the layers call."""
+    """Layers counted by the textbook's formulas agree with torch's counter, which counts what the layers call."""
     prior, found = RandomPrior(torch.device("meta"), torch.float16), [0]
     plain = F.scaled_dot_product_attention
 
@@ -245,7 +245,7 @@ def table(printed: str) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, object]]:
-    """The script on toybox, at a small size."""
+    """Output of the script on toybox, at a small size."""
     out = tmp_path_factory.mktemp("out") / "found.json"
     flags = (
         "--model toybox --device cpu --guidance sds sctd --prompting Perp-Neg --views 2 --blocks 1 --block 1"

@@ -48,7 +48,7 @@ def test_the_table_is_whole(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 @pytest.mark.slow
 def test_what_is_computed_is_near_what_a_process_grows_by() -> None:
-    """In float32 at 64², where libraries' own memory weighs the most."""
+    """Float32 at 64² is where libraries' own memory weighs the most."""
     arguments = argparse.Namespace(views=[2], size=64)
     [line] = script.checked(arguments, "sds", "CFG")
     computed, measured = map(float, rows(line)[0][3:5])

@@ -1,4 +1,4 @@
-"""The rasterizer's benchmark: its arithmetic, its adapters, and that no peer can stop the table."""
+"""The rasterizer's benchmark: its arithmetic, its adapters, and a table that no peer can stop."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ JOB = measure.Job(views=2, size=24, count=40, footprint=16.0, device="cpu", thre
 
 @pytest.fixture(autouse=True)
 def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A measurement chooses our build and the threads for its whole process."""
+    """Restore our build and the threads, which a measurement chooses for its whole process."""
     monkeypatch.setenv(cpu.CHOICE, "")
     threads = torch.get_num_threads()
     yield
@@ -47,7 +47,7 @@ def test_scenes_are_the_same_every_time_and_differ_by_seed() -> None:
 
 @pytest.mark.parametrize("footprint", [12.0, 32.0])
 def test_gaussians_cover_the_pixels_that_were_asked_for(footprint: float) -> None:
-    """On average over all, also where the scale was chosen by a part of them."""
+    """The mean is over all Gaussians, even where a part of them determined the scale."""
     made = make_scene(30_000, 1, 256, footprint, "cpu")
     assert mean_footprint(made, 1.0) == pytest.approx(footprint, rel=1e-4)
     with torch.no_grad():
@@ -56,7 +56,7 @@ def test_gaussians_cover_the_pixels_that_were_asked_for(footprint: float) -> Non
 
 
 def gsplat_pairs(made: Scene) -> gsplat_cpu.Pairs:
-    """Of our projection."""
+    """Pairs that gsplat's search finds for our projection."""
     p = reference.project(Gaussians(**made.gaussians, covariances=None, shs=None), made.views(), 0)
     xx, xy, yy = (p.covariances / reference.determinant(p.covariances)[:, None]).unbind(-1)
     columns = (p.means + 0.5, torch.stack([yy, -xy, xx], dim=-1), p.opacities, p.depths)
@@ -82,7 +82,7 @@ def test_medians_take_turns_and_leave_out_the_first(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(("seconds", "steps"), [(0.0, 50 + 3), (4.0, 3 + 3), (61.0, 1)])
 def test_slow_steps_are_repeated_less(seconds: float, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three of them warm up, and three are timed; one that takes a minute is not repeated."""
+    """Three steps warm up, and three are timed; one that takes a minute is not repeated."""
     monkeypatch.setattr(measure, "WARM_UP", 0.0)
     now = 0.0
     monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: now))
@@ -124,7 +124,7 @@ def die(made: Scene) -> Render:
 
 
 def test_no_peer_stops_the_table() -> None:
-    """One raises, one dies, one would need more memory than there is: each says so, in a process of its own."""
+    """Peers that raise, die or need more memory than there is give a reason, each in a process of its own."""
     package = Path("nowhere")
     raises = measure.measure(Peer("raises", "1.0", partial(inria.prepare, package=package)), JOB)
     assert raises.why == "FileNotFoundError: nowhere has no compiled _C, --inria must name a folder with one."
@@ -187,7 +187,7 @@ def test_gsplat_in_torch_draws_the_same(given: bool) -> None:
 
 
 def test_gsplat_on_cuda_is_asked_for_the_same_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that calls ours stands for it: pixel centres at a half, colors and depth in one image, channels last."""
+    """A stand-in calls ours: pixel centres at a half, colors and depth in one image, channels last."""
 
     def rasterization(
         means: Tensor,
@@ -278,7 +278,7 @@ RETURNS = {
 def test_inrias_package_is_found_and_asked_for_the_same_picture(
     returned: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that calls ours under the same name stands for it; what it returns depends on the branch."""
+    """A stand-in of the same name calls ours; what it returns depends on the branch."""
     package = tmp_path / inria.PACKAGE
     package.mkdir()
     (package / "__init__.py").write_text(FAKE)
@@ -321,7 +321,7 @@ def test_ratios_are_to_the_first_line_of_each_scene(capsys: pytest.CaptureFixtur
 
 
 def test_the_script_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """At a tiny size, in one process; every peer has figures or a reason, ours and the twin figures."""
+    """Every peer has figures or a reason, ours and the twin figures, at a tiny size and in one process."""
     sizes = ["--size", "16", "--count", "20", "--views", "1", "2", "--repeats", "1"]
     monkeypatch.setattr(sys, "argv", ["rasterizer.py", *sizes, "--one-process", "--json"])
     script.main()
@@ -336,7 +336,7 @@ def test_the_script_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 
 def test_only_some_are_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Beside the first, which the ratios need."""
+    """The first peer, which the ratios need, runs besides."""
 
     def not_run(peer: Peer, job: measure.Job) -> measure.Row:
         return measure.Row(peer.name, peer.version, job.views, job.size, job.count, why="not today")

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def exact_point_e(turned: bool) -> SimpleNamespace:
-    """A Point-E that knows the toys' surfaces, as they stand or turned by 90°."""
+    """Return a Point-E that knows the toys' surfaces, as they stand or turned by 90°."""
 
     def from_text(prompt: str, *, seed: int, progress: bool) -> PointCloud:
         truth = toy(parse(prompt))

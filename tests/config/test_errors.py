@@ -1,4 +1,4 @@
-"""A configuration that does not fit gets one sentence with the key, the value and a way out."""
+"""A wrong configuration gets one sentence with the key, the value and a way out."""
 
 from __future__ import annotations
 

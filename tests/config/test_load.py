@@ -58,7 +58,7 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
 def test_how_to_compile_may_be_written_as_older_files_have_it(
     tmp_path: Path, written_as: str, meant: str
 ) -> None:
-    """In a file, on the command line, and in a checkpoint of a time when it was a flag."""
+    """A file, the command line, and a checkpoint of a time when it was a flag mean the same."""
     config = load(["--opt", written(tmp_path, f"GuidanceParams: {{text: a mug, compile: {written_as}}}")])
     assert config.guidance.compile == meant
     assert load(["--opt", written(tmp_path, dump(config))]) == config

@@ -1,4 +1,4 @@
-"""docs/configuration.md, which is made of the schema."""
+"""The page docs/configuration.md, which is made of the schema."""
 
 from __future__ import annotations
 

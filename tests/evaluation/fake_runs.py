@@ -1,4 +1,4 @@
-"""Runs that take no time, and runs that go wrong: what workers are tested with."""
+"""Runs that take no time, and runs that go wrong, for the tests of workers."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from utils.run_folder import RunFolder, slug
 
 
 def run_of(prompt: str, seed: int = 0, **settings: str | int) -> Run:
-    """Of three iterations; attempts are counted in the file that the negative prompt names."""
+    """A run of three iterations, whose attempts are counted in the folder that the negative prompt names."""
     words = {"text": prompt, "seed": seed, "workspace": "runs", "iterations": 3, **settings}
     config = configuration.load([f"--{key}={value}" for key, value in words.items()])
     return Run(str(settings.get("guidance_type", "sctd")), prompt, seed, config)
 
 
 def finished(config: Config, outputs: Path, seconds: float = 60.0, evaluations: float = 2.0) -> Path:
-    """The folder of a finished run, whose asset is its prompt and seed in letters."""
+    """Write a finished run, whose asset is its prompt and seed in letters, and return its folder."""
     run = RunFolder.create(config.model.workspace, config.guidance.text, outputs)
     write_text(run.config, configuration.dump(config))
     write_bytes(run.asset, f"{config.guidance.text}, {config.seed}".encode())
@@ -37,7 +37,7 @@ def attempts(folder: Path, prompt: str) -> int:
 
 
 def task(config: Config, outputs: Path, on_step: Callable[[int], None]) -> Path:
-    """Does what the prompt says: "… dies once", "… dies always", "… fails once", "… fails always", or makes a run."""
+    """Do what the prompt ends in: "dies once", "dies always", "fails once", "fails always"; otherwise finish a run."""
     prompt, folder = config.guidance.text, Path(config.guidance.negative)
     with (folder / slug(prompt)).open("a") as file:
         file.write("tried\n")

@@ -13,7 +13,7 @@ from evaluation.reward_network import published_sizes
 from tests.tiny_diffusers import write_tokenizer
 
 CLIP_PARAMETERS = 427_616_513
-"""Of openai/clip-vit-large-patch14."""
+"""Parameters of openai/clip-vit-large-patch14."""
 WORDS = ("a", "photo", "of", "red", "blue", "car", "mug", "house", "##s", ",", ".", "!")
 # With weights large enough that views and captions differ.
 TINY_CLIP: dict[str, object] = {
@@ -59,14 +59,14 @@ Sizes = tuple[BlipVisionConfig, BlipTextConfig]
 
 
 def tiny_reward_sizes() -> Sizes:
-    """An image of 4 patches; the reward's own layers have their true size."""
+    """Sizes for an image of 4 patches; the reward's own layers have their true size."""
     sizes = {"intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
     vision = BlipVisionConfig(hidden_size=12, image_size=32, patch_size=16, layer_norm_eps=1e-6, **sizes)
     return vision, BlipTextConfig(hidden_size=8, encoder_hidden_size=12, vocab_size=24, **sizes)
 
 
 def write_clip(folder: Path, sizes: dict[str, object], dtype: torch.dtype = torch.float32) -> Path:
-    """In transformers' layout, with the byte-level tokenizer of the tests."""
+    """Write a CLIP in transformers' layout, with the byte-level tokenizer of the tests."""
     torch.manual_seed(0)
     tokenizer = write_tokenizer(folder)
     config = CLIPConfig(**sizes)
@@ -79,7 +79,7 @@ def write_clip(folder: Path, sizes: dict[str, object], dtype: torch.dtype = torc
 
 
 def write_inception(path: Path) -> Path:
-    """As pytorch-fid publishes it: with the classifier."""
+    """Write an Inception as pytorch-fid publishes it: with the classifier."""
     torch.manual_seed(0)
     weights = Inception().state_dict()
     for name, value in weights.items():
@@ -91,7 +91,7 @@ def write_inception(path: Path) -> Path:
 
 
 def write_image_reward(folder: Path, sizes: Sizes | None = None) -> Path:
-    """ImageReward.pt and vocab.txt in a folder; returns the folder."""
+    """Write ImageReward.pt and vocab.txt into a folder; return the folder."""
     vision, text = sizes or published_sizes()
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(reward_weights(vision, text), folder / "ImageReward.pt")

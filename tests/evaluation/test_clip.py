@@ -42,7 +42,7 @@ def scorer(folder: Path) -> ClipScorer:
 
 @pytest.fixture(scope="module")
 def views() -> Tensor:
-    """Of 8 bits, as pictures are: random colours in large tiles, so that they differ from one another."""
+    """Views of 8 bits, as pictures are: random colours in large tiles, so that they differ from one another."""
     tiles = torch.rand(21, 3, 3, 3, generator=torch.Generator().manual_seed(0))
     return (tiles.repeat_interleave(13, 2).repeat_interleave(13, 3) * 255).round() / 255
 
@@ -53,7 +53,7 @@ def asset(prompt: str) -> Asset:
 
 
 def by_pillow(image: Tensor, size: int) -> np.ndarray:
-    """[3, size, size]: what CLIP's own pipeline makes of a picture."""
+    """Picture [3, size, size] that CLIP's own pipeline makes of an image."""
     picture = Image.fromarray((image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8))
     short = min(picture.size)
     scaled = [size * side // short for side in picture.size]
@@ -73,7 +73,7 @@ def test_pixels_are_those_of_pillow(height: int, width: int) -> None:
 
 
 class Adapter:
-    """The scorer's model as torchmetrics wants one: features as tensors."""
+    """The scorer's model with torchmetrics' interface: features as tensors."""
 
     def __init__(self, scorer: ClipScorer) -> None:
         self.model, self.config = scorer.model, scorer.model.config

@@ -1,4 +1,4 @@
-"""Runs on a cluster of Ray: the same as in order, and each lost worker costs one repetition."""
+"""Runs on a cluster of Ray: the same as one after the other, and each lost worker costs one repetition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command, from a file to a table."""
+"""The command for evaluations, from a file to a table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def _loggers_as_they_were() -> Iterator[None]:
-    """The command quietens the configuration's warnings, which other tests listen to."""
+    """Restore the configuration's warnings, which the command quietens and other tests listen to."""
     logger = logging.getLogger("config")
     level = logger.level
     yield
@@ -29,7 +29,7 @@ def _loggers_as_they_were() -> Iterator[None]:
 
 @pytest.fixture
 def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two tiny methods on toybox, and one whose start is broken."""
+    """A suite of two tiny methods on toybox, and one whose start is broken."""
     monkeypatch.chdir(tmp_path)
     Path("broken.ply").write_text("no points")
     content = {

@@ -23,7 +23,7 @@ HOST = torch.device("cpu")
 
 
 class Corners(nn.Module):
-    """[B, 6]: mean colours of the upper and the lower half."""
+    """Features [B, 6]: mean colours of the upper and the lower half."""
 
     def __init__(self) -> None:
         super().__init__()

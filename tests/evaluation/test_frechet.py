@@ -1,4 +1,4 @@
-"""The Fréchet distance against what is known in closed form, and against torchmetrics."""
+"""The Fréchet distance against its closed forms, and against torchmetrics."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_frechet_distance_bears_fewer_samples_than_features(rng: np.random.Gener
 
 
 class Given(nn.Module):
-    """Features that are given take the place of images."""
+    """Network whose features are its input."""
 
     num_features = 6
 

@@ -34,7 +34,7 @@ def images() -> Tensor:
 
 
 class Written:
-    """One image [3, 32, 32] and one text [L] at a time, in float64."""
+    """The formulas for one image [3, 32, 32] and one text [L] at a time, in float64."""
 
     def __init__(self, weights: dict[str, Tensor]) -> None:
         self.weights = {name: value.double() for name, value in weights.items() if value.is_floating_point()}
@@ -72,7 +72,7 @@ class Written:
         return self.norm(f"{eye}.norm", x, 1e-6)
 
     def read(self, tokens: list[int], seen: Tensor, layers: int) -> Tensor:
-        """tokens: without padding."""
+        """State [D] of the first of a text's tokens, which have no padding."""
         start = "blip.text_encoder.embeddings"
         x = self.weights[f"{start}.word_embeddings.weight"][tokens]
         x = x + self.weights[f"{start}.position_embeddings.weight"][: len(tokens)]

@@ -36,7 +36,7 @@ def test_padding_does_not_count_in_the_average() -> None:
 
 
 def test_only_the_last_block_pools_by_maximum() -> None:
-    """A single bright pixel: nine pixels see it in full, or a part of it each."""
+    """A single bright pixel reaches nine: in full by the maximum, a part of it by the mean."""
     spot = torch.zeros(1, 4, 5, 5)
     spot[..., 2, 2] = 9
     for by_maximum, seen in ((True, 9.0), (False, 1.0)):
@@ -67,7 +67,7 @@ def test_it_has_the_published_size_and_names() -> None:
 
 
 def test_the_published_file_is_read(tmp_path: Path) -> None:
-    """In torch's older format, with the classifier and without counters of batches."""
+    """The file is in torch's older format, with the classifier and without counters of batches."""
     written = {name: value for name, value in Inception().state_dict().items() if "num_batches" not in name}
     more = {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
     torch.save(written | more, tmp_path / "a.pth", _use_new_zipfile_serialization=False)

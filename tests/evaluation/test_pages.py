@@ -1,4 +1,4 @@
-"""What scorers say gets onto a run's page, once."""
+"""Results of scorers get onto a run's page, once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from utils.files import write_text
 
 
 def said(outcome: Outcome, name: str, numbers: dict[str, float], at: float) -> None:
-    """A scorer has written its numbers `at` that time."""
+    """Write the numbers of a scorer as if it had done so `at` that time."""
     file = outcome.folder.root / "scores" / f"{name}.json"
     write_text(file, json.dumps({"numbers": numbers, "features": False}))
     os.utime(file, (at, at))

@@ -30,7 +30,7 @@ def prior(folder: Path) -> StableDiffusionPrior:
 
 
 def by_diffusers(prior: StableDiffusionPrior, folder: Path, cond: Tensor, seed: int, scale: float) -> Tensor:
-    """[3, H, W]: with the scheduler's own steps, one network call for each condition."""
+    """Image [3, H, W] by the scheduler's own steps, with one network call for each condition."""
     # Its default ends at the noise level of t = 0 in place of a clean sample.
     scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler", set_alpha_to_one=True)
     scheduler.set_timesteps(50)
@@ -70,7 +70,7 @@ def images(prompts: tuple[str, ...] = PROMPTS) -> PriorImages:
 
 
 def test_each_image_is_that_of_its_number(prior: StableDiffusionPrior, tmp_path: Path) -> None:
-    """Whatever is made with it: all at once, or the missing ones later."""
+    """Images are the same whether all are made at once or the missing ones later."""
     loads = []
 
     def load() -> StableDiffusionPrior:

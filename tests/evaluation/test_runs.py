@@ -1,4 +1,4 @@
-"""Finished runs: found by their whole configuration, and in folders."""
+"""Search for finished runs: by their whole configuration, and in folders."""
 
 from __future__ import annotations
 

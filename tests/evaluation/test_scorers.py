@@ -1,4 +1,4 @@
-"""Scorers by name: those that can be had, and one sentence for each that cannot."""
+"""Scorers by name: those that are available, and one sentence for each that is not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HOST = torch.device("cpu")
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No network, and no caches."""
+    """Take away the network and the caches."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))

@@ -1,4 +1,4 @@
-"""Suites: what a file of prompts, methods and seeds stands for."""
+"""Suites: the runs that a file of prompts, methods and seeds stands for."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ SPREAD = Column("spread", "spread", ".1f", -1)
 
 
 class FakeScorer:
-    """Says how many views it saw; of a set, how many assets it is."""
+    """Scorer whose score is the number of views, and for a set the number of assets."""
 
     name, columns, set_columns = "fake", (SHARE,), (SPREAD,)
 

@@ -1,4 +1,4 @@
-"""toybox's scorer on the true toys, and on worse ones."""
+"""The scorer of toybox on the true toys, and on worse ones."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_numbers_are_those_of_assess(tmp_path: Path) -> None:
 
 
 def test_the_views_that_are_given_are_judged(tmp_path: Path) -> None:
-    """They are not rendered a second time."""
+    """Views are not rendered a second time."""
     house = canonical(Name("house", "red"))
     white = torch.ones(NUM_VIEWS, 3, CONFIG.camera.image_h, CONFIG.camera.image_w)
     assert assess(house, PROMPT, CONFIG).recognised == 1

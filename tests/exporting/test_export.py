@@ -1,4 +1,4 @@
-"""The command."""
+"""The command for exports."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from exporting.mesh.raster import cover, nearest
 
 
 def brute_force(corners: np.ndarray, height: int, width: int) -> set[tuple[int, int, int]]:
-    """(face, row, column) of all pixel centres strictly inside a face."""
+    """Triples (face, row, column) of all pixel centres strictly inside a face."""
     found = set()
     for face, (a, b, c) in enumerate(corners):
         for row in range(height):

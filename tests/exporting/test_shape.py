@@ -1,4 +1,4 @@
-"""The surface of Gaussians: where it is, that it is closed, and what is left out."""
+"""The surface of Gaussians: its place, its closedness, and the parts that are left out."""
 
 from __future__ import annotations
 

@@ -22,12 +22,12 @@ from scene.gaussian_model import GaussianModel
 from tests.exporting.assets import random_gaussians
 
 COUNT = 700
-"""More than two chunks of .compressed.ply, and no multiple of anything."""
+"""Gaussians for more than two chunks of .compressed.ply, and no multiple of anything."""
 
 
 @dataclass
 class Read:
-    """As `Splats`: what another program found in a file."""
+    """Gaussians that another program found in a file, with the fields of `Splats`."""
 
     means: np.ndarray
     log_scales: np.ndarray
@@ -48,7 +48,7 @@ def of_gsply(data: gsply.GSData) -> Read:
 
 
 def read_splat(path: Path) -> Read:
-    """By antimatter15's description: 3 + 3 floats, RGBA, quaternion."""
+    """Read a file by antimatter15's description: 3 + 3 floats, RGBA, quaternion."""
     content = path.read_bytes()
     rows = [np.frombuffer(content[i : i + 32], np.uint8) for i in range(0, len(content), 32)]
     numbers = np.stack([row[:24].view("<f4") for row in rows])
@@ -232,7 +232,7 @@ def test_what_spz_cannot_hold_gets_one_sentence(tmp_path: Path) -> None:
 
 
 def test_sog_clusters_harmonics_of_many_gaussians(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if labels could name 64 entries: 8 kinds of Gaussians are found again."""
+    """Eight kinds of Gaussians are found again, with labels for 64 entries only."""
     monkeypatch.setattr(sog, "MAX_PALETTE", 64)
     monkeypatch.setattr(sog, "CLUSTERED_PALETTE", 64)
     gaussians = random_gaussians(COUNT, 2)

@@ -1,4 +1,4 @@
-"""What the guidance sees of an iteration, and its picture."""
+"""Views of an iteration that the guidance sees, and their picture."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ MODES_PER_CLASS = 2
 
 
 def stable_diffusion_alphas() -> torch.Tensor:
-    """abar_t [1000] of Stable Diffusion's `scaled_linear` betas from 0.00085 to 0.012."""
+    """Return abar_t [1000] of Stable Diffusion's `scaled_linear` betas from 0.00085 to 0.012."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     return torch.cumprod(1 - betas, 0)
 
@@ -55,7 +55,7 @@ class AnalyticPrior:
         return (sigma * mean_offset / variance).reshape(z.shape)
 
     def posterior(self, z0: torch.Tensor, wanted: int) -> torch.Tensor:
-        """p(class | z_0) [B] of the class `wanted`, both classes being equally likely beforehand."""
+        """Return p(class | z_0) [B] of the class `wanted`, with both classes equally likely beforehand."""
         distance = (z0.flatten(1)[:, None] - self.modes.to(z0)).square().sum(-1)
         probability = (-distance / (2 * self.spread**2)).softmax(-1)
         return probability.reshape(len(z0), 2, MODES_PER_CLASS).sum(-1)[:, wanted]
@@ -63,9 +63,11 @@ class AnalyticPrior:
     def conditioning(
         self, wanted: int, count: int, *, negative: bool = False, perp_neg: bool = False
     ) -> Conditioning:
-        """y = the class `wanted`, n = the other class (if `negative`), no prompt = both classes. Perp-Neg's negatives
-        (if `perp_neg`) are the class mostly in its one mode and mostly in its other, as seen from another side: each
-        counts for some views, of which some have both and some none."""
+        """Conditioning with y = the class `wanted`, n = the other class (if `negative`), no prompt = both classes.
+
+        Perp-Neg's negatives (if `perp_neg`) are the class mostly in its one mode and mostly in its other, as seen
+        from another side. Each counts for some views; some views have both and some none.
+        """
         both = torch.full((1, 1, 2 * MODES_PER_CLASS), 1 / (2 * MODES_PER_CLASS))
         classes = torch.zeros(2, 1, 2 * MODES_PER_CLASS)
         for name in (0, 1):
@@ -89,8 +91,10 @@ class AnalyticPrior:
 
 
 class PixelPrior(AnalyticPrior):
-    """Latents are half the logits of the images, which are [V, 4, 4, 4] with values in (0, 1). The modes overlap, so that
-    every prompt counts everywhere."""
+    """Prior whose latents are half the logits of the images [V, 4, 4, 4] with values in (0, 1).
+
+    The modes overlap, so that every prompt counts everywhere.
+    """
 
     def __init__(self) -> None:
         super().__init__(spread=1.0)

@@ -19,10 +19,10 @@ VARIANTS: dict[str, dict[str, object]] = {
     "sctd released": {"guidance_type": "sctd", "sctd_variant": "released"},
     "sctd exact": {"guidance_type": "sctd", "approximate": False},
 }
-"""Name -> settings that make it: `guidance_type` and keys of GuidanceParams."""
+"""Settings of each variant by its name: `guidance_type` and keys of GuidanceParams."""
 
 VIEWS = 4
-"""Enough for views with either of the analytic prior's Perp-Neg negatives, with both and with none."""
+"""Views enough for either of the analytic prior's Perp-Neg negatives, for both and for none."""
 
 TOP_LEVEL = ("guidance_type", "phase_num", "num_ddim_timesteps")
 OPTIMIZATION = ("iterations", "warmup_iter")
@@ -41,7 +41,7 @@ def build(variant: str, prior: AnalyticPrior, **changes: object) -> Guidance:
 
 
 def conditionings(prior: AnalyticPrior, count: int) -> dict[str, Conditioning]:
-    """With and without a negative prompt and Perp-Neg."""
+    """Conditionings with and without a negative prompt and Perp-Neg, by name."""
     return {
         f"{'negative' if negative else 'no negative'}, {'Perp-Neg' if perp_neg else 'plain'}": prior.conditioning(
             0, count, negative=negative, perp_neg=perp_neg
@@ -55,5 +55,5 @@ CONDITIONINGS = tuple(conditionings(AnalyticPrior(), 1))
 
 
 def latents(count: int, seed: int = 0) -> torch.Tensor:
-    """[count, 4, 4, 4] float64."""
+    """Latents [count, 4, 4, 4] float64."""
     return torch.randn(count, 4, 4, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""eps^omega against a second reading of its formula, view by view and number by number."""
+"""The guided prediction eps^omega against a second reading of its formula, view by view and number by number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The methods on the analytic prior: where they must lead, and that a fault in any of them does not go unseen."""
+"""The methods on the analytic prior: they lead where they must, and a fault in any of them does not go unseen."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def distill(
     start: torch.Tensor | None = None,
     **changes: object,
 ) -> tuple[AnalyticPrior, torch.Tensor]:
-    """Follow a guidance for 300 Adam steps from 64 random starts (or from `start`); the prior and the latents reached."""
+    """Return the prior and the latents that a guidance reaches by 300 Adam steps from 64 random starts (or `start`)."""
     prior = AnalyticPrior()
     guide = build(variant, prior, iterations=STEPS, warmup_iter=100, **changes)
     rng = torch.Generator().manual_seed(0)
@@ -46,7 +46,7 @@ def distill(
 
 
 def arrived(variant: str, *, wanted: int = 0, **settings: object) -> int:
-    """How many of the 64 starts end where p(wanted | z_0) > 0.99."""
+    """Count those of the 64 starts that end where p(wanted | z_0) > 0.99."""
     prior, latents = distill(variant, wanted=wanted, **settings)  # type: ignore[arg-type]
     return int((prior.posterior(latents, wanted) > 0.99).sum())
 
@@ -107,7 +107,7 @@ def test_shorter_segments_end_nearer_to_the_data() -> None:
 def test_self_consistency_alone_reaches_the_class_in_the_papers_sign_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Between the two variants of SCTD, the sign of this term differs."""
+    """The sign of this term differs between the two variants of SCTD."""
     mutate(monkeypatch, "sctd", "(p.guidance_scale + 1) ** 2 * w", "0 * w")
     assert arrived("sctd") == STARTS
     monkeypatch.undo()
@@ -123,7 +123,7 @@ def test_self_consistency_alone_reaches_the_class_in_the_papers_sign_only(
 
 
 def test_released_sctd_does_not_see_the_prompt_without_guidance() -> None:
-    """At omega = 0 its eps^omega is eps_n, where the paper has eps_y: whatever is wanted, the same is reached."""
+    """The released eps^omega at omega = 0 is eps_n, where the paper has eps_y: the same is reached for any class."""
     reached = [distill("sctd released", wanted=wanted, guidance_scale=0.0)[1] for wanted in (0, 1)]
     assert torch.equal(reached[0], reached[1])
 
@@ -131,7 +131,7 @@ def test_released_sctd_does_not_see_the_prompt_without_guidance() -> None:
 def test_the_sign_that_consistent3d_prints_runs_away_whatever_is_wanted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Descending Eq. 10 as it stands, with the derivative of D passed straight to z_0."""
+    """The test descends Eq. 10 as it stands, with the derivative of D passed straight to z_0."""
 
     def sizes() -> list[float]:
         return [float(distill("cds", wanted=wanted)[1].flatten(1).norm(dim=1).mean()) for wanted in (0, 1)]
@@ -144,9 +144,11 @@ def test_the_sign_that_consistent3d_prints_runs_away_whatever_is_wanted(
 
 
 def test_true_jacobian_nearly_vanishes_and_leaves_some_starts_behind() -> None:
-    """`approximate: false` descends Eq. 10 itself. Across one first-order step there and back the U-Net of this prior
-    contracts, so its Jacobian takes most of the gradient away, and some starts stay in the other class. From where they
-    are, the approximation of Sec. 4.4 brings every one of them home."""
+    """`approximate: false` descends Eq. 10 itself.
+
+    The U-Net of this prior contracts across one first-order step there and back. Its Jacobian takes most of the
+    gradient away, and some starts stay in the other class. The approximation of Sec. 4.4 brings all of these home.
+    """
     prior, latents = distill("sctd exact")
     assert int((prior.posterior(latents, 0) > 0.99).sum()) > STARTS * 3 / 4
     conditioning = prior.conditioning(0, STARTS)
@@ -165,7 +167,7 @@ def test_true_jacobian_nearly_vanishes_and_leaves_some_starts_behind() -> None:
 
 
 def is_autograd(variant: str) -> bool:
-    """Whether the gradient is that of the written loss, and its times in order, for every kind of conditioning."""
+    """Return whether the gradient is the written loss's, and its times in order, for every kind of conditioning."""
     prior = PixelPrior()
     guide = build(variant, prior, fix_noise=True)
     for conditioning in conditionings(prior, VIEWS).values():
@@ -249,7 +251,7 @@ FAULTS: dict[str, dict[str, tuple[str, str, str]]] = {
         "Jacobian of another branch": ("sctd", "grad([origin, across]", "grad([origin, origin]"),
     },
 }
-"""Method -> name of a fault -> file of guidance/, what stands there, what the fault makes of it."""
+"""Faults of each method by name: file of guidance/, what stands there, what the fault makes of it."""
 
 ASTRAY = [
     ("sds", "sign of the guidance"),
@@ -264,8 +266,7 @@ ASTRAY = [
     ("sctd released", "sign of cross-consistency"),
     ("sctd released", "times swapped in the step"),
 ]
-"""The faults that besides lead at most a quarter of the starts to the class; the other ones change how far or how
-straight they go."""
+"""Faults that also lead at most a quarter of the starts to the class; the others change how far or straight they go."""
 
 
 @pytest.mark.parametrize(
@@ -300,7 +301,7 @@ ONE_MODE = torch.tensor([[[1.0, 0.0, 0.0, 0.0]]])
 
 
 def test_g_maps_one_trajectory_to_one_point() -> None:
-    """Of a point mass the ODE is solved exactly by one step, from wherever on the trajectory it starts."""
+    """A single step solves the ODE of a point mass exactly, from wherever on the trajectory it starts."""
     prior = AnalyticPrior(spread=0.0)
     schedule = Schedule(prior.alphas_cumprod)
     times = [200, 220, 300, 640, 980]
@@ -314,7 +315,7 @@ def test_g_maps_one_trajectory_to_one_point() -> None:
 
 
 def test_solver_is_of_first_order_and_inversion_undoes_it() -> None:
-    """Of a wider mode each halving of the steps halves the error, forward and backward in time."""
+    """Each halving of the steps halves the error at a wider mode, forward and backward in time."""
     prior = AnalyticPrior(spread=0.5)
     schedule = Schedule(prior.alphas_cumprod)
     low, high = exact_trajectory(prior, [200, 840])

@@ -1,4 +1,4 @@
-"""What every method asks of the U-Net: counted truly, nothing twice, nothing in vain."""
+"""Evaluations of the U-Net by every method: counted truly, none twice, none in vain."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.guidance.cases import CONDITIONINGS, VARIANTS, VIEWS, build, conditio
 
 
 class WatchedPrior(PixelPrior):
-    """Remembers every row of every call, and disturbs the prediction of one of them."""
+    """Prior that remembers every row of every call, and disturbs the prediction of one of them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class WatchedPrior(PixelPrior):
 def evaluate(
     guide: Guidance, conditioning: Conditioning, step: int, disturbed: int | None = None
 ) -> tuple[torch.Tensor, int]:
-    """The gradient with respect to the images, and the reported number of evaluations, of a call that is watched."""
+    """Watch a call; return the gradient with respect to the images, and the reported number of evaluations."""
     prior = guide.denoiser.prior
     assert isinstance(prior, WatchedPrior)
     prior.rows, prior.disturbed = [], disturbed
@@ -47,7 +47,7 @@ def evaluate(
 
 
 def check(variant: str, prompts: str, **changes: object) -> None:
-    """Reported are the rows that went through, each is there once, and each changes the gradient."""
+    """Check that the rows that went through are reported, that each is there once, and each changes the gradient."""
     prior = WatchedPrior()
     guide = build(variant, prior, **{"fix_noise": True, **changes})
     conditioning = conditionings(prior, VIEWS)[prompts]
@@ -111,7 +111,7 @@ def test_every_evaluation_counts_under_other_settings(variant: str, changes: dic
     ],
 )
 def test_evaluations_per_view(variant: str, changes: dict[str, object], evaluations: int) -> None:
-    """t = 280 is a time of the grid that has others between it and its segment's start."""
+    """The grid's time t = 280 has others between it and its segment's start."""
     prior = PixelPrior()
     if variant != "sctd released":
         changes = {"t_range": [0.28, 0.2801], "max_t_range": 0.28, **changes}

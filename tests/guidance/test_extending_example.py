@@ -23,7 +23,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 
 @pytest.fixture
 def csd(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The class that the code block defines, registered as its text says."""
+    """The class that the code block defines, registered as its text describes."""
     [code] = re.findall(r"<!-- guidance example -->\n```python\n(.*?)```", PAGE.read_text(), re.S)
     assert code.count("\n") <= 40
     space: dict[str, Any] = {"__name__": "guidance.csd"}

@@ -55,7 +55,7 @@ def test_gradient_under_other_settings(variant: str, changes: dict[str, object])
 
 
 def test_inversion_renews_noise_after_each_of_its_strides(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`xs_eta` acts on the way to z_s and nowhere else: without what `churn` does, it changes nothing."""
+    """Setting `xs_eta` acts on the way to z_s and nowhere else: without what `churn` does, it changes nothing."""
     prior, images = AnalyticPrior(), latents(VIEWS)
     seen: list[tuple[list[int], list[int], float]] = []
 

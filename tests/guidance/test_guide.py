@@ -22,7 +22,7 @@ from tests.guidance.cases import VARIANTS, VIEWS, build, latents
 
 
 class Fixed:
-    """A method that always wants the same."""
+    """A method whose gradient is always the same."""
 
     def __init__(self, gradient: Gradient) -> None:
         self.gradient = gradient
@@ -101,7 +101,7 @@ def test_normalized_gradient() -> None:
 
 @pytest.mark.parametrize("size", [2, 4, 8])
 def test_pixel_gradient_at_the_size_of_the_images(size: int) -> None:
-    """Clean latents that differ by a constant: pictures that do, at whatever size they are decoded."""
+    """Clean latents that differ by a constant make pictures that do, at whatever size they are decoded."""
     prior = AnalyticPrior()
     pixels = PixelGradient(latents(2), latents(2) - 0.25, strength=3.0)
     wanted = Gradient({"none": torch.zeros(2, 4, size, size, dtype=torch.float64)}, {}, pixels=pixels)
@@ -142,7 +142,7 @@ def test_free_noise_is_another_every_time() -> None:
 
 @pytest.mark.parametrize("fixed", [True, False])
 def test_offset_is_a_constant_per_channel(fixed: bool) -> None:
-    """Of the one noise, or of each view's own."""
+    """The offset is that of the one noise, or of each view's own."""
     z0 = torch.zeros(2, 4, 8, 8)
     plain, shifted = (Noise(fixed=fixed, seed=0, offset=offset)(z0, rngs(2)) for offset in (0.0, 0.1))
     offsets = (shifted - plain).flatten(-2)
@@ -197,7 +197,7 @@ def test_views_do_not_see_each_other(variant: str) -> None:
 
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "sctd exact"])
 def test_nothing_to_do_at_a_lone_mode(variant: str) -> None:
-    """At data that is one point, prompt, no prompt and noise agree, so the gradient vanishes."""
+    """Prompt, no prompt and noise agree where the data is one point, so the gradient vanishes."""
     prior = AnalyticPrior(spread=0.0)
     prior.modes = prior.modes[:1].expand(4, -1)
     found = derivative(build(variant, prior), prior.modes.reshape(4, 4, 4, 4).double())

@@ -1,4 +1,4 @@
-"""From the images to their gradient, no guidance waits for the device: on one where every wait raises."""
+"""Guidances on a device where every wait raises: none waits for it from the images to their gradient."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ AZIMUTH, POLAR = torch.tensor([0.0, 60.0, 130.0, -90.0]), torch.tensor([90.0, 80
 
 @pytest.fixture(scope="module")
 def prior(tmp_path_factory: pytest.TempPathFactory) -> StableDiffusionPrior:
-    """In half precision on the device, where overflows are watched for, and of v, which has to be converted."""
+    """Prior in half precision on the device, where overflows are watched for, and of v, which has to be converted."""
     folder = write_tiny_folder(tmp_path_factory.mktemp("tiny"), prediction_type="v_prediction")
     loaded = StableDiffusionPrior.load(str(folder), resolve_device("cpu"))
     with DEVICE:
@@ -36,14 +36,14 @@ def prior(tmp_path_factory: pytest.TempPathFactory) -> StableDiffusionPrior:
 
 
 class Encoder:
-    """Stands for the text encoder: prompts are embedded once, before the first iteration."""
+    """Stand-in for the text encoder: prompts are embedded once, before the first iteration."""
 
     def embed(self, prompts: Sequence[str]) -> torch.Tensor:
         return torch.zeros(len(prompts), 16, 12, device=DEVICE)
 
 
 def guide(prior: StableDiffusionPrior, variant: str, *, with_negatives: bool, **changes: object) -> None:
-    """An iteration, forward and backward."""
+    """Run the guidance of an iteration, forward and backward."""
     config = config_of(variant, **changes)
     prompts = PromptEmbeddings(
         Encoder(),
@@ -90,7 +90,7 @@ def test_a_guidance_waits_for_nothing_under_other_settings(
 
 
 def test_waits_in_a_step_are_seen(prior: StableDiffusionPrior, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of these faults is one that this file is there to find."""
+    """The tests of this file find each of these faults."""
     encode, eps, per_view = prior.encode, Denoiser.eps, solver.per_view
 
     def looks(images: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Azimuth and polar angle to text embeddings."""
+"""Text embeddings by azimuth and polar angle."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FRONT, SIDE, BACK, OVERHEAD = torch.eye(4)
 
 
 class Encoder:
-    """Embeds a text as a table row of its own and remembers what it was asked."""
+    """Encoder that embeds each text as a table row of its own and remembers the texts."""
 
     def __init__(self) -> None:
         self.seen: list[list[str]] = []
@@ -102,7 +102,7 @@ def weights_read_again(
 def test_perp_neg_weights(
     azimuth: float, w: float, front_decay: float, side_decay: float, turns: int
 ) -> None:
-    """Away from the thresholds r = 0.2 and r = 0.8, which rounding may put on either side."""
+    """Azimuths keep away from the thresholds r = 0.2 and r = 0.8, which rounding may put on either side."""
     r = 1 - (abs(azimuth) % 90) / 90
     assume(min(abs(r - 0.2), abs(r - 0.8)) > 1e-6)
     seen_from = torch.tensor([azimuth + 360.0 * turns], dtype=torch.float64)
@@ -111,7 +111,7 @@ def test_perp_neg_weights(
 
 
 def test_perp_neg_weights_at_the_four_sides() -> None:
-    """By the defaults -2, 2 and 10: the front pushes off from the side, everything else from the front."""
+    """The front pushes off from the side and everything else from the front, by the defaults -2, 2 and 10."""
     front, side, back, left = PerpNeg().weights(torch.tensor([0.0, 90.0, 180.0, -90.0])).double().tolist()
     assert front == pytest.approx([0, -2])
     assert side == left == pytest.approx([-2, 0])
@@ -136,7 +136,7 @@ def test_perp_negatives_are_those_that_count() -> None:
     ("perp_neg", "polar"), [(None, 90.0), (PerpNeg(negative_w=0.0), 90.0), (PerpNeg(), 29.0)]
 )
 def test_perp_negatives_that_do_not_count_are_left_out(perp_neg: PerpNeg | None, polar: float) -> None:
-    """Without Perp-Neg, at no weight, and from above: nothing that a U-Net would have to evaluate."""
+    """A U-Net has nothing to evaluate without Perp-Neg, at no weight, and from above."""
     prompts = PromptEmbeddings(Encoder(), "a red mug", perp_neg=perp_neg)
     assert prompts.at(torch.linspace(-180, 150, 12), torch.full((12,), polar)).perp_negatives == ()
 

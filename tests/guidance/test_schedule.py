@@ -343,7 +343,7 @@ def test_gcs_times_are_in_order(low: int, delta: int, step: int, seed: int) -> N
 @pytest.mark.parametrize("delta", [0, 1000])
 @pytest.mark.parametrize("t_range", [[0.0, 0.1], [0.0, 1.0], [0.9, 1.0]])
 def test_extreme_settings_have_times(variant: str, delta: int, t_range: list[float]) -> None:
-    """Whatever is allowed runs, at the first and the last iteration, and gives numbers."""
+    """Settings that are allowed run, at the first and the last iteration, and give numbers."""
     prior = PixelPrior()
     guide = build(
         variant, prior, t_range=t_range, max_t_range=1.0, delta_t=delta, delta_t_start=delta, w_cp=0.5

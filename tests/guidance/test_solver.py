@@ -37,7 +37,7 @@ def state() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def in_float64(scheduler: Any) -> Any:
-    """diffusers keeps its tables in float32: the same tables from the same abar, with fifteen digits."""
+    """Give diffusers' scheduler, whose tables are in float32, the same tables from the same abar in float64."""
     abar = stable_diffusion_alphas()
     torch.testing.assert_close(scheduler.alphas_cumprod.double(), abar, rtol=1e-5, atol=0)
     scheduler.alphas_cumprod = abar
@@ -58,7 +58,7 @@ def in_float64(scheduler: Any) -> Any:
 def take(
     z: torch.Tensor, prediction: torch.Tensor, t: int, u: int, schedule: Schedule, kind: str = "epsilon"
 ) -> torch.Tensor:
-    """One step, of a noise prediction or of a v-prediction that is converted first, as a prior does."""
+    """Take one step, of a noise prediction or of a v-prediction that is converted first, as a prior does."""
     start, end = torch.tensor([t]), torch.tensor([u])
     if kind == "v_prediction":
         prediction = solver.eps_of_v(z, prediction, start, schedule)
@@ -118,7 +118,7 @@ def test_equals_first_order_dpm_solver(
 def test_churn_equals_stochastic_ddim(
     eta: float, t: int, u: int, schedule: Schedule, state: tuple[torch.Tensor, torch.Tensor]
 ) -> None:
-    """diffusers' eta is a factor on the standard deviation, this one (LucidDreamer's) on the variance."""
+    """The eta of diffusers is a factor on the standard deviation, this one (LucidDreamer's) on the variance."""
     ddim = in_float64(DDIMScheduler(**BETAS, clip_sample=False))
     (z, eps), noise = state, latents(1, seed=3)
     expected = ddim.step(eps, t, z, eta=eta, variance_noise=noise).prev_sample
@@ -130,7 +130,7 @@ def test_churn_equals_stochastic_ddim(
 
 @pytest.mark.parametrize(("t", "u"), [(0, 200), (400, 600), (600, 400), (799, 999), (500, 500)])
 def test_churn_keeps_the_noise_level(t: int, u: int, schedule: Schedule) -> None:
-    """In either direction of time: of z = sigma_u eps, as much noise as before is left, old and new together."""
+    """Old and new noise of z = sigma_u eps are together as much as before, in either direction of time."""
     end = torch.tensor([u])
     one, sigma = torch.ones(1, 1), schedule.sigma(end)[None]
 

@@ -25,7 +25,7 @@ Times = dict[str, int]
 
 
 class TimesOutOfOrder(Exception):
-    """The timesteps are not ordered as the paper has them."""
+    """Error for timesteps that are not ordered as the paper has them."""
 
 
 def in_order(ordered: bool) -> None:
@@ -35,7 +35,7 @@ def in_order(ordered: bool) -> None:
 
 @dataclass
 class View:
-    """One view: its prompts, the noise [1, ...] and what the papers' maps make of them."""
+    """A view: its prompts, its noise [1, ...] and the papers' maps of them."""
 
     prior: AnalyticPrior
     prompts: Conditioning
@@ -73,7 +73,7 @@ class View:
         return self.eps(z, t, self.prompts.unconditional[self.index])
 
     def guided(self, z: Tensor, t: int, omega: float | None = None) -> Tensor:
-        """eps^omega with Perp-Neg, number by number."""
+        """Return eps^omega with Perp-Neg, number by number."""
         omega = self.params.guidance_scale if omega is None else omega
         n = self.eps_n(z, t)
         e_y = (self.eps(z, t, self.prompts.positive[self.index]) - n).flatten()
@@ -104,7 +104,7 @@ def sds(v: View, z0: Tensor, t: Times) -> Tensor:
 
 
 def ism(v: View, z0: Tensor, t: Times) -> Tensor:
-    """The same with the trajectory of LucidDreamer's Algorithm 1: |F(z_t; eps(z_s)) - sg F(z_t; eps^omega)|^2."""
+    """LucidDreamer's loss along its Algorithm 1: as `sds`, with |F(z_t; eps(z_s)) - sg F(z_t; eps^omega)|^2."""
     s, t_, p = t["s"], t["t"], v.params
     in_order(s < t_)
 
@@ -153,14 +153,17 @@ def gcs_predictions(v: View, z0: Tensor, t: Times) -> tuple[Tensor, Tensor, Tens
 
 
 def gcs(v: View, z0: Tensor, t: Times) -> Tensor:
-    """w_cc L_CC + w_gc L_CG of Eq. 14."""
+    """Return w_cc L_CC + w_gc L_CG of Eq. 14."""
     l_cc, clean, target = gcs_predictions(v, z0, t)
     return v.params.w_cc * l_cc + v.params.w_gc * (clean - target).square().sum()
 
 
 def sctd(v: View, z0: Tensor, t: Times) -> Tensor:
-    """SegmentDreamer Eq. 10 with b = w / (2 alpha_{s_m}), along Eq. 11. Where `approximate`, G(z_t, empty) := z_{s_m}
-    (Sec. 4.4), and G(z_t, n) has its derivative; otherwise nothing but sg(.) stops the gradient."""
+    """SegmentDreamer Eq. 10 with b = w / (2 alpha_{s_m}), along Eq. 11.
+
+    G(z_t, empty) := z_{s_m} if `approximate` (Sec. 4.4), and G(z_t, n) has its derivative. Otherwise nothing but
+    sg(.) stops the gradient.
+    """
     s_m, s, t_, p = t["s_m"], t["s"], t["t"], v.params
     in_order(s_m <= s < t_)
     z_sm, z_t = sctd_trajectory(v, z0, s_m, s, t_, t_ > p.t_threshold)
@@ -181,7 +184,7 @@ def sctd(v: View, z0: Tensor, t: Times) -> Tensor:
 
 
 def sctd_trajectory(v: View, z0: Tensor, s_m: int, s: int, t: int, two_steps: bool) -> tuple[Tensor, Tensor]:
-    """z_{s_m} and z_t of Eq. 11."""
+    """Return z_{s_m} and z_t of Eq. 11."""
     z_sm = v.noised(z0, s_m)
     if two_steps and s > s_m:
         z_s = v.g(z_sm, v.eps_0(z_sm, s_m), s_m, s)
@@ -190,7 +193,7 @@ def sctd_trajectory(v: View, z0: Tensor, s_m: int, s: int, t: int, two_steps: bo
 
 
 def sctd_released(v: View, z0: Tensor, t: Times) -> Tensor:
-    """No loss has this gradient, so it is written down itself: w [(G_s - z_{s_m}) + (omega + 1) (z_{s_m} - G_y)]."""
+    """Return a loss, for want of a true one, with the gradient w [(G_s - z_{s_m}) + (omega + 1) (z_{s_m} - G_y)]."""
     s_m, s, t_, omega = t["s_m"], t["s"], t["t"], v.params.guidance_scale
     in_order(s_m <= s < t_)
     z_sm, z_t = sctd_trajectory(v, z0, s_m, s, t_, t_ >= v.params.t_threshold)
@@ -202,8 +205,10 @@ def sctd_released(v: View, z0: Tensor, t: Times) -> Tensor:
 
 
 def pixel_loss(v: View, variant: str, image: Tensor, z0: Tensor, t: Times) -> Tensor:
-    """w_cp |D(F(z_e, e, empty)) - sg D(F(G_y, e, y))|^2 (Eq. 14), where for the derivative the image [1, ...] stands in
-    the place of the first D; e is s_m for SCTD."""
+    """Return w_cp |D(F(z_e, e, empty)) - sg D(F(G_y, e, y))|^2 (Eq. 14); e is s_m for SCTD.
+
+    The image [1, ...] stands in the place of the first D for the derivative.
+    """
     if variant == "gcs":
         _, clean, target = gcs_predictions(v, z0, t)
         w_cp = 0.5 if v.params.w_cp is None else v.params.w_cp
@@ -238,7 +243,7 @@ def written_gradient(
     noise: Tensor,
     times: dict[str, Tensor],
 ) -> Tensor:
-    """lambda times the derivative of the written loss, pixel term included, with respect to the images [V, ...]."""
+    """Return lambda times the written loss's derivative, pixel term included, by the images [V, ...]."""
     images = images.detach().requires_grad_()
     total = torch.zeros((), dtype=images.dtype)
     for index in range(len(images)):
@@ -255,8 +260,7 @@ def written_gradient(
 def both_gradients(
     variant: str, guide: Guidance, conditioning: Conditioning, step: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """With respect to the images: what the guidance hands to autograd, and what the written loss gives, at the times
-    that the guidance draws."""
+    """Return the images' gradients of the guidance and of the written loss, at the times that the guidance draws."""
     prior = guide.denoiser.prior
     images = prior.decode(latents(VIEWS)).requires_grad_()
     z0 = prior.encode(images).detach()

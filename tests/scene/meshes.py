@@ -36,7 +36,7 @@ def checkerboard(cells: int = 4, pixels: int = 8) -> tuple[Image.Image, np.ndarr
 
 
 def exported(mesh: Any, path: Path) -> str:
-    """The path of the file that trimesh makes of a mesh, with its materials beside it."""
+    """Write a mesh by trimesh, with its materials beside it, and return the path of the file."""
     mesh.export(str(path), file_type=path.suffix[1:].lower())
     image = (
         getattr(getattr(mesh.visual, "material", None), "image", None) if hasattr(mesh, "visual") else None
@@ -50,7 +50,7 @@ def exported(mesh: Any, path: Path) -> str:
 
 
 def by_another_program(path: str) -> str:
-    """The same .glb file as if it were not trimesh's: its colours count as linear."""
+    """Rewrite a .glb file as if it were not trimesh's, so that its colours count as linear."""
     content = Path(path).read_bytes()
     assert content.count(b"github.com/mikedh/trimesh") == 1
     Path(path).write_bytes(content.replace(b"github.com/mikedh/trimesh", b"example.com/other/program"))

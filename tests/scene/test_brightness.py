@@ -101,7 +101,7 @@ def test_lifted_colours_look_the_same_and_can_be_taught() -> None:
     camera = orbit([30.0], 75.0, 4.0, 0.5, 24, 24)
 
     def taught() -> tuple[torch.Tensor, list[bool]]:
-        """The picture, and which channels a brighter one would reach."""
+        """The picture, and the channels that a brighter one would reach."""
         model._features_dc.grad = None
         rgb = render(model, camera, torch.zeros(3)).rgb
         rgb.sum().backward()

@@ -33,7 +33,7 @@ def project(cameras: Cameras, points: torch.Tensor) -> tuple[torch.Tensor, torch
 def opengl_pixels(
     eye: np.ndarray, target: np.ndarray, fovy: float, width: int, height: int, points: np.ndarray
 ) -> np.ndarray:
-    """The same through OpenGL's look-at and perspective matrices (camera looks along -z, y up)."""
+    """Pixel coordinates and depths by OpenGL's look-at and perspective matrices (camera looks along -z, y up)."""
     back = (eye - target) / np.linalg.norm(eye - target)
     right = np.cross([0.0, 0.0, 1.0], back)
     right /= np.linalg.norm(right)

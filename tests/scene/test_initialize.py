@@ -69,7 +69,7 @@ def random_cloud(count: int = 50) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def gaussians(path: Path, sh_degree: int = 0, count: int = 50) -> GaussianModel:
-    """A file of Gaussians that all differ, and what it holds."""
+    """Write a file of Gaussians that all differ, and return them."""
     model = GaussianModel.from_points(*random_cloud(count), sh_degree)
     rng = torch.Generator().manual_seed(1)
     model.set_raw(

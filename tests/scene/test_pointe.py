@@ -26,7 +26,7 @@ def rng(seed: int = 0) -> torch.Generator:
 
 @dataclass
 class StandIn:
-    """Answers as point_e does, and remembers what it was asked for."""
+    """Stand-in for point_e that remembers its inputs."""
 
     points: torch.Tensor
     colors: torch.Tensor

@@ -16,7 +16,7 @@ COST = RunCost(151.4, 1.07, 6000, 3.48, "a machine of two cores")
 
 
 def run_in(folder: Path, *flags: str) -> RunFolder:
-    """A run of ten iterations that has left its settings and an asset."""
+    """Write a run of ten iterations that has left its settings and an asset."""
     run = RunFolder(folder)
     config = configuration.load(["--iterations", "10", "--vis_interval", "5", *flags])
     write_text(run.config, configuration.dump(config))
@@ -25,7 +25,7 @@ def run_in(folder: Path, *flags: str) -> RunFolder:
 
 
 def add_pictures(run: RunFolder, size: int = 32, frames: int = 10) -> None:
-    """Frame k of the process video is of brightness k / frames."""
+    """Write a run's pictures and videos, with frame k of the process video at brightness k / frames."""
     grey = torch.linspace(0, 1, frames)[:, None, None, None].expand(-1, 3, size, size)
     for kind in ("rgb", "depth"):
         write_video(run.video(10, kind), grey)

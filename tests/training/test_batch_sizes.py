@@ -1,4 +1,4 @@
-"""What is counted before a run is what the run asks of the U-Net."""
+"""Batch sizes of the U-Net, counted before a run, against those of the run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from training.step import training_step
 def test_a_run_asks_for_what_was_counted(
     tiny_config: Config, monkeypatch: pytest.MonkeyPatch, keys: dict[str, object], at_once: int | None
 ) -> None:
-    """In every iteration, with Perp-Neg, where views go in parts too, and without those calls that are differentiated."""
+    """Counts hold in every iteration, with Perp-Neg and views in parts too, but for differentiated calls."""
     config = changed(tiny_config, C_batch_size=4, image_w=32, image_h=32, init_num_pts=50, **keys)
     state = assemble(config)
     state.counts.views_at_once = at_once

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Killed(BaseException):
-    """What stands for a process that is gone."""
+    """Stand-in for the end of a process."""
 
 
 @pytest.fixture
@@ -59,12 +59,12 @@ def config(tiny_config: Config, asset: Path) -> Config:
 
 
 def rows(model: GaussianModel, groups: tuple[str, ...]) -> Tensor:
-    """[N, D]: the numbers of all `groups` of each Gaussian."""
+    """Numbers [N, D] of all `groups` of each Gaussian."""
     return torch.cat([model.raw()[name].detach().flatten(1) for name in groups], dim=1)
 
 
 def edits(config: Config, tmp_path: Path) -> Iterator[GaussianModel]:
-    """What the run ends in, as a whole and after it was killed and resumed."""
+    """Yield the Gaussians that the run ends in, as a whole and after it was killed and resumed."""
 
     def kill(step: int) -> None:
         if step == 5:
@@ -102,7 +102,7 @@ def test_colours_are_kept_to_the_last_bit(config: Config, asset: Path, tmp_path:
 
 @pytest.mark.slow
 def test_a_red_toy_becomes_blue_and_keeps_its_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the preset's own settings, from the true red toy, before a judge who wants to see a blue one."""
+    """The preset's own settings start from the true red toy, before a judge who wants to see a blue one."""
     from toybox.captions import parse
     from toybox.lab.assess import assess
     from toybox.splats import canonical

@@ -1,4 +1,4 @@
-"""A disk that is full from any write on: what the run loses, and that it goes on once there is room."""
+"""A disk that is full from any write on: the run's losses, and its going on once there is room."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from utils import checkpoints, files
 from utils.run_folder import RunFolder
 
 NEEDED = {"config.yaml", "asset.ply", "result.json"}
-"""Without these a run is not what it should be, so that it ends with a sentence; checkpoints and the rest it can miss."""
+"""Files without which a run ends with a sentence; it can miss checkpoints and the rest."""
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def config(tiny_config: Config) -> Config:
 
 
 class Disk:
-    """Refuses the file number `full`, from 1, and the `lasts` - 1 after it."""
+    """Disk that refuses the file number `full`, from 1, and the `lasts` - 1 after it."""
 
     def __init__(self, full: int, lasts: int) -> None:
         self.full, self.lasts, self.written = full, lasts, 0

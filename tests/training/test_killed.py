@@ -138,7 +138,7 @@ def test_signals_at_any_moment_exit_as_is_usual_and_lose_no_iteration(
 def test_the_command_itself_says_in_one_sentence_how_to_go_on(
     flags: list[str], tmp_path: Path, number: signal.Signals
 ) -> None:
-    """The real process, from the shell's side, at its start and in its iterations."""
+    """Signals reach the real process from the shell's side, at its start and in its iterations."""
     command = [sys.executable, str(Path(train.__file__)), *flags, "--iterations", "100000", "--quiet"]
     for begun in (False, True):
         process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=ONE_THREAD)

@@ -34,7 +34,7 @@ def test_tensors_count_from_when_they_are_made_until_they_are_gone(device: torch
 
 @pytest.mark.parametrize("device", DEVICES, ids=str)
 def test_what_is_saved_for_the_way_back_counts(device: torch.device) -> None:
-    """Of k sines in a row, all inputs but the first, which was there before, and the last result."""
+    """Inputs of k sines in a row count, but for the first, which was there before; so does the last result."""
     x = torch.ones(1000, device=device, requires_grad=True)
     with LiveMemory() as memory:
         y = x

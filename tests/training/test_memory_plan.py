@@ -1,4 +1,4 @@
-"""Plans for cards of every size, made on the meta device, and what they are made of counted on this one."""
+"""Plans for cards of every size, made on the meta device, and their parts, counted on this one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from utils.device import HOST
 from utils.rng import Draws
 
 CARDS = [8, 12, 24, 80]
-"""GB."""
+"""Memory of each card, in GB."""
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_stable_diffusion_on_cards_of_every_size(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What is chosen fits into what is free, nothing faster does, and more memory never makes it slower."""
+    """The chosen plan fits into what is free, nothing faster does, and more memory never makes it slower."""
     needed = cache(lambda plan: memory_plan.needed_bytes(bagel, sd21, plan))
     order = list(plans(4))
     sizes = [needed(plan) for plan in order]
@@ -95,7 +95,7 @@ def test_the_tiny_prior_fits_anywhere(tiny_config: Config, keys: dict[str, objec
     "keys", [{}, {"guidance_type": "gcs"}, {"perpneg": False}, {"approximate": False}], ids=str
 )
 def test_what_is_foretold_is_what_a_real_guidance_holds(tiny_config: Config, keys: dict[str, object]) -> None:
-    """The same count around a real one, forward and backward, on this machine."""
+    """A real guidance is counted in the same way, forward and backward, on this machine."""
     config = changed(tiny_config, C_batch_size=3, image_w=32, image_h=32, **keys)
     prior = guidance.prior.load_prior(config, HOST)
     prompts, guide = guidance.embed_prompts(config, prior), guidance.build(config, prior)
@@ -118,7 +118,7 @@ def test_one_by_one_takes_less(tiny_config: Config) -> None:
 
 @pytest.mark.parametrize(("size", "ssaa"), [(64, 1), (128, 1), (64, 2)])
 def test_bytes_per_pixel(size: int, ssaa: int) -> None:
-    """Of the rasterizer, of what its images become, and of their gradients: no more than the plan counts on."""
+    """The rasterizer, what its images become, and their gradients take no more than the plan counts on."""
     flags = "--init_shape sphere --init_num_pts 20 --text mug --C_batch_size 2 --lambda_alpha 1 --lambda_alpha_binary 1"
     config = changed(
         configuration.load(flags.split()), image_w=size, image_h=size, SSAA=ssaa, as_latent_ratio=1.0
@@ -140,7 +140,7 @@ def test_bytes_per_pixel(size: int, ssaa: int) -> None:
 
 
 def test_on_the_host_all_views_go_at_once_unless_less_is_asked_for(tiny_config: Config) -> None:
-    """Whatever memory is free: the result of a run depends on its settings only."""
+    """The result of a run depends on its settings only, whatever memory is free."""
     state = assemble(changed(tiny_config, C_batch_size=4))
     assert (state.counts.views_at_once, state.counts.encode_singly) == (None, False)
     state = assemble(changed(tiny_config, C_batch_size=4, vram_O=True))

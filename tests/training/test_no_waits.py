@@ -29,7 +29,7 @@ def _device() -> Iterator[None]:
 
 
 def on_the_device(config: Config) -> Training:
-    """A run whose Gaussians, networks and embeddings have been moved to where nobody may look."""
+    """Start a run and move its Gaussians, networks and embeddings to where nobody may look."""
     state = assemble(config)
     move_to_null_device(state)
     return state

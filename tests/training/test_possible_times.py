@@ -1,4 +1,4 @@
-"""Whatever timesteps the configuration accepts, the guidances can draw."""
+"""Timesteps that the configuration accepts, all of which the guidances can draw."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def run(script: str, *arguments: str, ranks: int, cwd: Path) -> subprocess.Compl
 
 
 def result(folder: Path, flags: list[str], *, ranks: int, views_at_once: int) -> list[dict[str, Any]]:
-    """What tests/ranks.py leaves, of each process."""
+    """Run tests/ranks.py and return what each process leaves."""
     file = folder / f"{ranks}-{views_at_once}"
     done = run("tests/ranks.py", str(file), str(views_at_once), *flags, ranks=ranks, cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -108,9 +108,11 @@ def check_two_are_one(folder: Path, flags: list[str]) -> None:
 def test_two_processes_give_what_one_gives_that_takes_the_views_in_the_same_halves(
     tiny_prior: Path, tmp_path: Path
 ) -> None:
-    """After 50 iterations with densification, relocation, resets and every augmentation. Rounding depends on how many views
-    go through a network together, and Adam makes steps of it wherever a gradient is nothing but rounding (the rotations
-    of round Gaussians): hence the halves."""
+    """Compare 50 iterations with densification, relocation, resets and every augmentation.
+
+    Rounding depends on how many views go through a network together. Adam makes steps of it wherever a gradient is
+    nothing but rounding (the rotations of round Gaussians): hence the halves.
+    """
     check_two_are_one(
         tmp_path, [*SMALL, *DENSIFIED, *AUGMENTED, "--iterations", "50", "--model_key", str(tiny_prior)]
     )

@@ -1,4 +1,4 @@
-"""What a run writes on the way: the loop waits neither for the device nor for the disk, and nothing is lost or mixed up."""
+"""Files of a run on the way: the loop waits for neither device nor disk, and nothing is lost or mixed up."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from utils.run_folder import RunFolder
 
 SIZE, STEPS = 16, 20
 META = torch.device("meta")
-"""Whoever looks at its tensors' values raises."""
+"""Device whose tensors raise when their values are looked at."""
 
 
 @pytest.fixture
 def config(monkeypatch: pytest.MonkeyPatch) -> Config:
-    """A frame after each of 20 iterations, views and Gaussians after every fifth, pictures after every fourth."""
+    """Settings for 20 iterations: a frame after each, pictures every fourth, views and Gaussians every fifth."""
     monkeypatch.setattr(recorder, "TURNTABLE_FRAMES", 10)
     given = configuration.load(["--iterations", str(STEPS), "--text", "mug", "--test_ratio", "4"])
     small = {"image_w": SIZE, "image_h": SIZE, "vis_interval": 4, "save_ratio": 4}
@@ -49,7 +49,7 @@ def gaussians() -> GaussianModel:
 
 
 def views_of(device: torch.device = HOST) -> tuple[TrainingViews, dict[str, Callable[[], Tensor]], Tensor]:
-    """What `picture` is given."""
+    """Arguments of `picture`."""
     cameras = orbit([0.0, 90.0], 90.0, 3.0, 0.6, SIZE, SIZE)
     rgb, plane, latents = (torch.full((2, c, SIZE, SIZE), 0.5, device=device) for c in (3, 1, 4))
     out = RenderOutput(rgb, plane, plane, plane, plane, plane)
@@ -57,7 +57,7 @@ def views_of(device: torch.device = HOST) -> tuple[TrainingViews, dict[str, Call
 
 
 def go_on(record: Recorder, model: GaussianModel, after: Callable[[int], None] = lambda step: None) -> None:
-    """What the loop asks of its recorder."""
+    """Call the recorder as the loop does."""
     device = model.device
     for step in range(1, STEPS + 1):
         record.picture(step, *views_of(device))
@@ -68,7 +68,7 @@ def go_on(record: Recorder, model: GaussianModel, after: Callable[[int], None] =
 
 @contextmanager
 def held_back(record: Recorder) -> Iterator[None]:
-    """Inside, the thread that writes stands still."""
+    """Hold back the thread that writes."""
     gate = threading.Event()
     record._background.submit(gate.wait)
     try:

@@ -1,4 +1,4 @@
-"""report.html: one file that holds a run, whatever of it there is."""
+"""The page report.html: one file that holds a run, whatever of it there is."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from utils.run_folder import RunFolder
 
 
 class Page(HTMLParser):
-    """What a page shows: its texts, and the attributes of its elements by tag."""
+    """Content of a page: its texts, and the attributes of its elements by tag."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Page(HTMLParser):
         self.texts.append(data)
 
     def sources(self, tag: str) -> list[bytes]:
-        """What the data addresses of the elements `tag` hold."""
+        """Bytes that the data addresses of the elements `tag` hold."""
         found = [str(attrs["src"]) for name, attrs in self.elements if name == tag]
         return [base64.b64decode(source.partition(",")[2]) for source in found]
 

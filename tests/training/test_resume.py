@@ -25,7 +25,7 @@ from utils.run_folder import RunFolder
 
 
 class Killed(BaseException):
-    """What stands for a process that is gone."""
+    """Stand-in for the end of a process."""
 
 
 def kill_at(step: int) -> Callable[[int], None]:

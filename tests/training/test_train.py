@@ -106,7 +106,7 @@ def test_training_moves_every_parameter(tiny_config: Config) -> None:
 
 
 TIMES = {"sds": "t", "ism": "t s", "cds": "t_1 t_2", "gcs": "t s e", "sctd": "t s s_m"}
-"""The times that each guidance logs."""
+"""Times that each guidance logs."""
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from training.step import backward_in_parts, training_step
 
 @pytest.mark.parametrize("method", ["sds", "ism", "cds", "gcs", "sctd"])
 def test_the_gradient_does_not_depend_on_the_parts(tiny_config: Config, method: str) -> None:
-    """Though timesteps, noise, backgrounds and augmentations are drawn part by part: each view has its own."""
+    """Timesteps, noise, backgrounds and augmentations are drawn part by part, but each view has its own."""
     keys = {"fix_noise": False, "bg_aug_ratio": 1, "shs_aug_ratio": 1, "flip_aug_ratio": 0.5}
     keys |= {"as_latent_ratio": 0, "C_batch_size": 4, "w_cp": 1.0}
     keys |= {"lambda_alpha": 2.0, "lambda_alpha_binary": 3.0, "sctd_variant": "released"}

@@ -1,4 +1,4 @@
-"""The mode that refuses waits: it refuses each kind of them, and nothing else."""
+"""The mode that refuses waits: each kind of them, and nothing else."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def settings() -> tuple[object, ...]:
 
 
 def test_an_accelerator_is_tuned_for_speed_or_for_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one run has set, the next one sets back; an operation without a deterministic version warns and goes on."""
+    """A run sets back what an earlier one has set; an operation without a deterministic version warns and goes on."""
     plain = (False, False, False, True, "highest")
     assert settings() == plain
     monkeypatch.setenv(CUBLAS_WORKSPACE, "")

@@ -120,7 +120,7 @@ def test_depth_pictures_show_the_near_bright_and_nothing_black() -> None:
 
 
 def looked_at(depth: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
-    """`depth_image`, choosing its covered pixels one by one."""
+    """Make the picture of `depth_image`, choosing its covered pixels one by one."""
     covered = alpha > 0.5
     if not bool(covered.any()):
         return torch.zeros_like(depth).expand(-1, 3, -1, -1)

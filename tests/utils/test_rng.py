@@ -54,7 +54,7 @@ def test_integers_are_uniform_and_both_ends_are_drawn() -> None:
 
 
 def splitmix(state: int) -> int:
-    """The next number of SplitMix64 and the word it leaves, as Steele et al. (2014) have it, in Python's integers."""
+    """Return the next number of SplitMix64 after `state` (Steele et al., 2014), in Python's integers."""
     word = 2**64 - 1
     z = (state + 0x9E3779B97F4A7C15) & word
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & word

@@ -1,4 +1,4 @@
-"""What a run took, written and read."""
+"""Cost of a run, written and read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A headless Chromium that draws WebGL without a GPU, and what its page shows."""
+"""A headless Chromium that draws WebGL without a GPU, and the content of its page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PATIENCE = 120_000
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """The browser that playwright has installed, or else the system's; skips the test if there is none."""
+    """Open the browser that playwright has installed, or else the system's; skip the test if there is none."""
     with sync_playwright() as playwright:
         own = playwright.chromium.executable_path
         executable = own if Path(own).exists() else next(filter(None, map(shutil.which, SYSTEM)), None)
@@ -40,7 +40,7 @@ def chromium() -> Iterator[Browser]:
 
 @contextmanager
 def opened(browser: Browser, address: str, width: int = 900, height: int = 700) -> Iterator[Page]:
-    """A page; the test fails if it says an error or asks for anything that is not at the address's host."""
+    """Open a page; the test fails if it reports an error or requests anything that is not at the address's host."""
     faults: list[str] = []
     allowed = ("data:", "blob:", address.rstrip("/"))
 
@@ -59,13 +59,13 @@ def opened(browser: Browser, address: str, width: int = 900, height: int = 700) 
 
 
 def pixels(page: Page) -> np.ndarray:
-    """The page as it is seen, float [H, W, 3] in [0, 1]."""
+    """Picture of the page, float [H, W, 3] in [0, 1]."""
     with Image.open(io.BytesIO(page.screenshot())) as picture:
         return np.asarray(picture.convert("RGB")) / 255
 
 
 def until(page: Page, seen: Callable[[np.ndarray], bool]) -> np.ndarray:
-    """The first of the page's pictures of which `seen` holds."""
+    """Wait for the first of the page's pictures for which `seen` holds, and return it."""
     began = time.monotonic()
     while time.monotonic() - began < PATIENCE / 1000:
         if seen(picture := pixels(page)):
@@ -75,7 +75,7 @@ def until(page: Page, seen: Callable[[np.ndarray], bool]) -> np.ndarray:
 
 
 def control(page: Page, label: str) -> Locator:
-    """The input beside a label of viser's panel; of a slider the number."""
+    """Input beside a label of viser's panel; the number if it is a slider."""
     row = page.get_by_text(label, exact=True).locator("xpath=ancestor::div[2]")
     return row.locator("input:not([type=hidden])").first
 
@@ -91,6 +91,6 @@ def choose(page: Page, label: str, option: str) -> None:
 
 
 def dismiss_notifications(page: Page) -> None:
-    """Such as viser's, that there is no GPU."""
+    """Close notifications such as viser's about the lack of a GPU."""
     for button in page.locator(".mantine-Notification-closeButton").all():
         button.click()

@@ -1,4 +1,4 @@
-"""train.py --view: what it shows, what it costs training, and what a pause is."""
+"""The flag --view of train.py: its pictures, its cost to training, and its pauses."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def model(count: int = 50) -> GaussianModel:
 
 
 class Browsers:
-    """Stands for what shows snapshots: keeps them, and says when one has come."""
+    """Stand-in for what shows snapshots: it keeps them and signals when one has come."""
 
     def __init__(self, fails: bool = False) -> None:
         self.seen: list[Snapshot] = []
@@ -56,7 +56,7 @@ def never() -> bool:
 
 
 def step_until_shown(view: LiveView, browsers: Browsers, gaussians: GaussianModel, first: int = 1) -> int:
-    """Iterate until a snapshot has come; returns the next iteration."""
+    """Iterate until a snapshot has come; return the next iteration."""
     step = first
     while not browsers.came.acquire(blocking=False):
         view.after_step(step, gaussians, {"guidance/t": torch.tensor(500.0)}, never)
@@ -242,7 +242,7 @@ def test_a_browser_sees_a_run_form_pauses_it_and_goes(
             train(endless, tmp_path, on_step)
 
     def paused_at() -> int:
-        """The iteration at which the run stands still."""
+        """Wait until the run stands still; return its iteration."""
         while True:
             last = done[-1]
             time.sleep(1.0)

@@ -1,4 +1,4 @@
-"""What the filters leave, and that pictures are the renderer's."""
+"""Gaussians that the filters leave, and pictures, which are the renderer's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""report.html opened from the disk: it shows all that it holds and asks for nothing."""
+"""The page report.html opened from the disk: it shows all that it holds and requests nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What view.py opens: runs, finished or not, and files."""
+"""Subjects that view.py opens: runs, finished or not, and files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""view.py in a browser: every control is used, and what it does is seen or saved."""
+"""The viewer in a browser: every control is used, and what it does is seen or saved."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ RED, GREEN, BLUE, WHITE, BLACK = (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1), (0,
 
 
 def two_balls() -> GaussianModel:
-    """A large solid red one in the middle, and a small faint green one to its left, seen from the front.
+    """A large solid red ball in the middle, and a small faint green one to its left, seen from the front.
 
-    With the first harmonics the red one is black from the front and brighter from behind.
+    The red one with the first harmonics is black from the front and brighter from behind.
     """
     rest = torch.zeros(2, 3, 3)
     rest[0, 2, 0] = 2.0  # the harmonic of x is -0.4886 x, and x of the direction from the front is -1

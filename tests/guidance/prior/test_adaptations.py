@@ -71,7 +71,7 @@ def test_a_single_file_says_what_it_lacks(folder: Path, tmp_path: Path) -> None:
 def test_a_lora_adds_its_product_to_the_weights(
     folder: Path, plain: StableDiffusionPrior, tmp_path: Path, layout: str, scale: float
 ) -> None:
-    """In kohya's layout with ranks and alphas of each module's own."""
+    """Files in kohya's layout have ranks and alphas of each module's own."""
     low = lora(plain)
     file, added = (low, changes(low)) if layout == "peft" else kohya(low)
     if "only" in layout:
@@ -154,7 +154,7 @@ def test_a_textual_inversion_is_a_word(
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 def test_a_textual_inversion_of_automatic1111_has_its_name(folder: Path, tmp_path: Path, suffix: str) -> None:
-    """That of its file, or the one in it."""
+    """The name is that of its file, or the one in it."""
     learned, file = torch.randn(2, DIM, generator=torch.Generator().manual_seed(0)), tmp_path / f"toy{suffix}"
     if suffix == ".pt":
         torch.save({"string_to_token": {"*": 265}, "string_to_param": {"*": learned}, "name": "toy"}, file)
@@ -166,7 +166,7 @@ def test_a_textual_inversion_of_automatic1111_has_its_name(folder: Path, tmp_pat
 
 
 class Harmful:
-    """What a pickle runs when it is read."""
+    """Pickle that makes a folder when it is read."""
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.mkdir, ("harmed",)

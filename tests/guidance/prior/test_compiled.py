@@ -1,4 +1,4 @@
-"""Compiled, the prior says what it says otherwise; where it cannot be compiled it says so, and the same again."""
+"""The compiled prior predicts what the plain one does; where it cannot be compiled, it reports that and runs plain."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(autouse=True)
 def fresh_compiler(cache: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing kept from before in memory, nothing on the disk but what these tests have compiled."""
+    """Forget what was compiled before: all of it in memory, and on the disk all but what these tests have compiled."""
     monkeypatch.setenv(CACHE, cache)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
@@ -45,7 +45,7 @@ def fresh_compiler(cache: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 
 def graphs() -> int:
-    """How many dynamo has made since the test began."""
+    """Number of graphs that dynamo has made since the test began."""
     return torch._dynamo.utils.counters["stats"]["unique_graphs"]
 
 
@@ -69,7 +69,7 @@ def encoded(prior: StableDiffusionPrior, images: torch.Tensor) -> tuple[torch.Te
 
 
 def assert_as_near(found: torch.Tensor, plain: torch.Tensor, exact: torch.Tensor) -> None:
-    """`found` is another rounding of `exact` (float64) than `plain` is: no further from it than by a small factor."""
+    """Check that `found` is no further from `exact` (float64) than its other rounding `plain` by a small factor."""
     error, rounding = (float((each.double() - exact).norm() / exact.norm()) for each in (found, plain))
     assert error < max(4 * rounding, 1e-6)
     assert rounding < 1e-3
@@ -129,7 +129,7 @@ def test_a_derivative_through_the_unet_is_that_of_the_plain_one(folder: Path) ->
 def test_view_by_view_and_after_a_change_of_precision_it_is_the_same(
     how: str, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With every size that was foreseen, those that are filled up to it, and one beyond."""
+    """Batches have every size that was foreseen, those that are filled up to it, and one beyond."""
     prior, plain = (StableDiffusionPrior.load(str(folder), HOST) for _ in range(2))
     images = images_of(prior, 3)
     for each in (prior, plain):
@@ -155,7 +155,7 @@ def test_view_by_view_and_after_a_change_of_precision_it_is_the_same(
 def test_adapted_networks_are_compiled_too(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With a LoRA, a textual inversion and a layer left out."""
+    """Networks with a LoRA, a textual inversion and a layer left out."""
     save_file(lora(StableDiffusionPrior.load(str(folder), HOST)), tmp_path / "lora.safetensors")
     save_file({"<toy>": torch.randn(2, 12)}, tmp_path / "toy.safetensors")
     given = Adaptations(
@@ -185,7 +185,7 @@ print(found["fxgraph_cache_miss"], found["fxgraph_cache_hit"])
 def test_a_second_process_finds_what_the_first_has_compiled(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The U-Net, and the encoder forward and backward."""
+    """The caches hold the U-Net, and the encoder forward and backward."""
     monkeypatch.setenv(CACHE, str(tmp_path))
     runs = [
         subprocess.run(
@@ -263,7 +263,7 @@ def test_the_key_decides(
 
 @pytest.fixture
 def compilations(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, object], list[int]]]:
-    """Nothing is compiled: for each call of torch.compile, its settings, and the rows that its function was called with."""
+    """Settings of each call of torch.compile, which compiles nothing, and the rows that its function was given."""
     made: list[tuple[dict[str, object], list[int]]] = []
 
     def compiled(function: Any, **settings: object) -> Any:
@@ -292,7 +292,7 @@ def pair(rows: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, t
 def test_other_sizes_are_filled_up_to_the_next_that_has_a_graph(
     compilations: list[tuple[dict[str, object], list[int]]],
 ) -> None:
-    """And those beyond go through the plain function; another precision begins anew."""
+    """Sizes beyond go through the plain function; another precision begins anew."""
     function = Sized("The U-Net", product, (2, 5), "reduce-overhead")
     for dtype in (torch.float16, torch.bfloat16):
         for rows in (1, 2, 3, 5, 6, 9):
@@ -324,7 +324,7 @@ def test_auto_takes_the_one_that_was_faster_on_average(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Each size counts as often as it is asked for: dynamic takes 2 ms a call here, for which other shares would speak less."""
+    """Each size counts as often as it is asked for: dynamic takes 2 ms a call here, and with equal shares 3 ms."""
 
     def milliseconds(run: Any, device: torch.device) -> float:
         unet, rows = run.func, len(run.args[0])
@@ -344,7 +344,7 @@ def test_auto_takes_the_one_that_was_faster_on_average(
 def test_auto_does_not_take_what_has_no_room(
     compilations: list[tuple[dict[str, object], list[int]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While it warms up, or for the rest of the run afterwards."""
+    """Room is missing while it warms up, or for the rest of the run afterwards."""
 
     def chosen() -> object:
         return compiled_unet.compiled_unet(product, pair, "auto", {4: 1.0}, HOST, needed=10)

@@ -15,7 +15,7 @@ SHARES = st.dictionaries(st.integers(1, 30), st.floats(0.01, 1), min_size=1, max
 
 @given(shares=SHARES, most=st.integers(1, MOST_GRAPHS))
 def test_no_other_choice_costs_less(shares: dict[int, float], most: int) -> None:
-    """Padding, and WORTH of all rows for each graph."""
+    """The cost is the padding, and WORTH of all rows for each graph."""
     asked, top = sorted(shares), max(shares)
 
     def cost(sizes: tuple[int, ...]) -> float:
@@ -31,7 +31,7 @@ def test_no_other_choice_costs_less(shares: dict[int, float], most: int) -> None
 
 
 def test_padding_by_hand() -> None:
-    """Of 1, 2 and 4 rows, 2 and 4 of which have a graph, one row of 7 is added."""
+    """Batches of 1, 2 and 4 rows, where 2 and 4 have a graph, get one row of 7 added."""
     assert padding({1: 1 / 3, 2: 1 / 3, 4: 1 / 3}, (2, 4)) == pytest.approx(1 / 7)
     assert [next_size(rows, (2, 4)) for rows in (1, 2, 3, 4, 5)] == [2, 2, 4, 4, None]
 

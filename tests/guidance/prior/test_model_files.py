@@ -1,4 +1,4 @@
-"""From a model key to files: local folders, the hub's cache, and what is said when there is neither."""
+"""The way from a model key to files: local folders, the hub's cache, and the message when there is neither."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_offline_by_the_environment_variable_ends_in_one_line(tmp_path: Path) ->
 
 
 def test_only_what_is_needed_is_downloaded(offline_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a repository with every format, precision and extra, one set of weights is fetched."""
+    """A single set of weights is fetched of a repository with every format, precision and extra."""
     extras = {
         "v2-1_512-ema-pruned.ckpt",
         "unet/diffusion_pytorch_model.bin",

@@ -1,4 +1,4 @@
-"""What has left the range of float16 is remembered until it is asked for."""
+"""The watch remembers what has left the range of float16 until it is read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_infinities_do_not_cancel() -> None:
 
 
 def test_the_largest_halves_are_no_overflow() -> None:
-    """As many as a batch of decoded images has."""
+    """The numbers are as many as a batch of decoded images has."""
     watch = OverflowWatch()
     watch.look("vae", torch.full((8, 3, 512, 512), torch.finfo(torch.float16).max))
     assert watch.take() == []

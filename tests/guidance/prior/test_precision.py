@@ -1,4 +1,4 @@
-"""How the networks run: fast attention, channels last, and float32 for everything around them."""
+"""The networks' way to run: fast attention, channels last, and float32 for everything around them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def conditioning(prior: StableDiffusionPrior) -> Conditioning:
 
 
 class Calls(TorchFunctionMode):
-    """Counts the functions of torch that are called, by name."""
+    """Counter of the functions of torch that are called, by name."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ def attentions(network: torch.nn.Module) -> int:
 def test_all_attention_is_torch_s_own(
     prior: StableDiffusionPrior, images: torch.Tensor, conditioning: Conditioning
 ) -> None:
-    """One call of the fused kernel for each attention of a network, none as two products and a softmax."""
+    """Each attention of a network calls the fused kernel once; none is two products and a softmax."""
     halves = {"encoder": prior.vae.encoder, "decoder": prior.vae.decoder, "unet": prior.unet}
     counts = {name: attentions(network) for name, network in halves.items()}
     assert counts == {"encoder": 1, "decoder": 1, "unet": 8}
@@ -86,7 +86,7 @@ def test_convolutions_are_channels_last(prior: StableDiffusionPrior) -> None:
 def watched(
     prior: StableDiffusionPrior, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[dict[str, set[torch.dtype]]]:
-    """With networks in bfloat16: the precisions of what they take, and of what the prior takes and gives."""
+    """Precisions of what networks in bfloat16 take, and of what the prior takes and gives."""
     prior.vae.bfloat16(), prior.unet.bfloat16()
     seen: dict[str, set[torch.dtype]] = {"networks": set(), "prior": set()}
 
@@ -121,7 +121,7 @@ def test_only_the_networks_are_in_half_precision(
     watched: dict[str, set[torch.dtype]],
     variant: str,
 ) -> None:
-    """z, the noise levels and the gradient stay float32 through all of a guidance."""
+    """Latents, noise levels and the gradient stay float32 through all of a guidance."""
     changes = {"w_cp": 0.7} if variant == "sctd released" else {}
     method = guidance.build(config_of(variant, **changes), prior)
     output = method(images, conditioning, 399, rngs(len(images)))

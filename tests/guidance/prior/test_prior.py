@@ -105,7 +105,7 @@ def test_epsilon_is_the_network_s_output(prior: StableDiffusionPrior) -> None:
 
 
 def test_v_prediction_becomes_the_noise_that_the_scheduler_means(tmp_path: Path) -> None:
-    """z = alpha x + sigma eps must hold with the clean sample x that diffusers computes from v."""
+    """The noise eps fits z = alpha x + sigma eps with the clean sample x that diffusers computes from v."""
     prior = StableDiffusionPrior.load(str(write_tiny_folder(tmp_path, prediction_type="v_prediction")), HOST)
     scheduler = DDIMScheduler.from_pretrained(tmp_path, subfolder="scheduler")
     scheduler.set_timesteps(50)
@@ -204,7 +204,7 @@ def test_loading_prints_nothing(
 def test_a_differentiated_unet_keeps_blocks_only_and_gives_the_same_derivative(
     prior: StableDiffusionPrior,
 ) -> None:
-    """Of a chain of two evaluations, as in SCTD without its approximation."""
+    """The derivative is that of a chain of two evaluations, as in SCTD without its approximation."""
     z0, cond = torch.randn(2, 4, 16, 16), prior.embed(["a", "b"])
 
     def derivative() -> tuple[torch.Tensor, int]:
@@ -233,7 +233,7 @@ def test_a_differentiated_unet_keeps_blocks_only_and_gives_the_same_derivative(
 def test_a_network_that_overflows_in_half_precision_leaves_it(
     folder: Path, images: torch.Tensor, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    """Its last convolution is made so strong that answers pass 65504, where float16 ends."""
+    """A last convolution is made so strong that answers pass 65504, where float16 ends."""
     prior = StableDiffusionPrior.load(str(folder), HOST)
     last = prior.vae.quant_conv if name == "vae" else prior.unet.conv_out
     with torch.no_grad():
@@ -262,7 +262,7 @@ def test_a_network_that_overflows_in_half_precision_leaves_it(
 
 
 def test_the_text_encoder_is_freed(folder: Path, tmp_path: Path) -> None:
-    """With a textual inversion too, where a whole pipeline knows how prompts are spelt."""
+    """A prior with a textual inversion frees it too, though a whole pipeline knows how prompts are spelt."""
     torch.save({"<toy>": torch.randn(2, 12)}, tmp_path / "toy.bin")
     for words in (None, str(tmp_path / "toy.bin")):
         prior = StableDiffusionPrior.load(str(folder), HOST, adaptations=Adaptations(words=words))

@@ -43,7 +43,7 @@ def test_half_precision_stays_as_wide(prior: StableDiffusionPrior) -> None:
 
 
 def test_fused_attention_never_holds_the_matrix() -> None:
-    """Its gradients have the shapes of torch's own, and host tensors go there."""
+    """Gradients have the shapes of torch's own, and host tensors go there."""
     shapes = (2, 5, 1000, 8), (2, 5, 700, 8), (2, 5, 700, 16)
     inputs = [torch.zeros(shape, device=META, requires_grad=True) for shape in shapes]
     with fused_attention(), LiveMemory() as memory:
@@ -59,7 +59,7 @@ def test_fused_attention_never_holds_the_matrix() -> None:
 
 
 def test_what_is_compiled_stays_with_the_true_one(prior: StableDiffusionPrior) -> None:
-    """It is made for the true networks' weights."""
+    """A compiled network is made for the true networks' weights."""
 
     def compiled(*inputs: torch.Tensor) -> torch.Tensor:
         raise AssertionError

@@ -27,7 +27,7 @@ from tests.stable_diffusions import SD15, SD21, SD21_BASE, StableDiffusion
 from utils.device import HOST
 
 LATENTS = 8
-"""Their width and height: the weights are those of 64 or 96, the work is not."""
+"""Width and height of the latents: the weights are those of 64 or 96, the work is not."""
 SCALE = 0.5
 FILES = {
     "unet": "unet/diffusion_pytorch_model.safetensors",
@@ -38,14 +38,14 @@ FILES = {
 
 @pytest.fixture
 def space(tmp_path: Path) -> Iterator[Path]:
-    """A folder that goes when the test is over: what is written there takes gigabytes."""
+    """A folder that is removed when the test is over: what is written there takes gigabytes."""
     yield tmp_path
     shutil.rmtree(tmp_path)
 
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """HF_HUB_OFFLINE=1, as far as it can be set after the libraries are loaded, and no network that could be asked."""
+    """Set HF_HUB_OFFLINE=1, as far as that is possible after the libraries are loaded, and take away the network."""
 
     def refuse(*address: object) -> None:
         raise AssertionError(f"somebody asked for {address}")
@@ -66,7 +66,7 @@ def test_parameter_counts(model: StableDiffusion) -> None:
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("model", [SD15, SD21], ids=lambda model: model.name)
 def test_it_is_loaded_runs_and_is_adapted(model: StableDiffusion, space: Path) -> None:
-    """From its folder; then from one file, with a LoRA (1.5: kohya's layout, convolutions too) and a textual inversion.
+    """A folder is loaded; then one file, with a LoRA (1.5: kohya's layout, convolutions too) and a textual inversion.
 
     2.1-base, whose networks are those of 2.1, goes through the whole program in tests/test_sd21.py.
     """
@@ -108,7 +108,7 @@ def _size(network: nn.Module) -> int:
 
 
 def _differences(prior: StableDiffusionPrior, folder: Path, added: dict[str, Tensor]) -> Iterator[str]:
-    """Weights that are not the folder's plus SCALE times what is added; tensor by tensor, for there are gigabytes."""
+    """Yield, one tensor in memory at a time, names of weights that are not the folder's plus SCALE times `added`."""
     for name, file in FILES.items():
         weights = getattr(prior, name).state_dict()
         with safe_open(folder / file, framework="pt") as stored:
@@ -133,7 +133,7 @@ def _answer(prior: StableDiffusionPrior) -> Tensor:
 
 
 def _check_prediction(prior: StableDiffusionPrior, folder: Path, prediction_type: str) -> None:
-    """z = alpha x + sigma eps holds with the clean x that diffusers' scheduler makes of the U-Net's answer."""
+    """Check z = alpha x + sigma eps with the clean x that diffusers' scheduler makes of the U-Net's answer."""
     scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
     assert scheduler.config.prediction_type == prediction_type
     scheduler.set_timesteps(50)
@@ -150,7 +150,7 @@ def _check_prediction(prior: StableDiffusionPrior, folder: Path, prediction_type
 
 
 def _check_gradient(prior: StableDiffusionPrior) -> None:
-    """SCTD's, with negative prompt and classifier-free guidance, reaches an image of another size."""
+    """Check that SCTD's gradient, with negative prompt and guidance, reaches an image of another size."""
     images = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0)).requires_grad_()
     conditioning = PromptEmbeddings(prior, "a mug", negative="ugly").at(
         torch.tensor([130.0]), torch.tensor([90.0])
