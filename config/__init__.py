@@ -64,7 +64,7 @@ def load(argv: Sequence[str]) -> Config:
     ``config``. Raises ``ConfigError`` with one sentence for whatever does not fit.
     """
     if "--help" in argv or "-h" in argv:
-        # Built for those who ask only: it reads every field.
+        # Built only on request: it reads every field.
         from config.help_text import help_text
 
         print(help_text())

@@ -31,7 +31,7 @@ SECTIONS: dict[str, str] = {
 
 
 class Config(Section):
-    """Everything a run depends on."""
+    """Settings of a run, all that it depends on."""
 
     guidance_type: Annotated[str, one_of(*GUIDANCE_NAMES)] = key("sctd", "the guidance method")
     phase_num: Whole = key(5, "N_s, the number of SCTD's segments", ge=1, le=TRAIN_TIMESTEPS)

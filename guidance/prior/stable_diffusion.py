@@ -173,7 +173,8 @@ class StableDiffusionPrior:
         return encoder.final_layer_norm(said.hidden_states[-1 - self._clip_skip]).float()
 
     def free_text_encoder(self) -> None:
-        """Let go of the text encoder (0.7 GB of Stable Diffusion 2.1 in half precision), when all prompts are embedded."""
+        """Let go of the text encoder, 0.7 GB of Stable Diffusion 2.1 in half precision, when all prompts are
+        embedded."""
         # How prompts are spelt is known to a pipeline that holds all networks.
         self.text_encoder, self._spell = None, str
 
