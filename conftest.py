@@ -9,7 +9,7 @@ from hypothesis import settings
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 
-# How long an example takes says nothing about whether it is right.
+# The time that an example takes does not show whether it is right.
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")
 

@@ -22,7 +22,7 @@ from evaluation.runs import Archive, Outcome, finished_under
 from evaluation.suite import Run, Suite
 
 SCORERS = {"toybox": ("toybox",)}
-"""By prior; for others the papers' own."""
+"""Scorers by prior; for other priors the papers' own."""
 PAPER_SCORERS = ("clip", "fid", "image_reward")
 
 
@@ -89,7 +89,7 @@ def evaluate(given: argparse.Namespace) -> int:
 
 
 def make(suite: Suite, archive: Archive, given: argparse.Namespace) -> dict[str, str]:
-    """The runs that are missing; returns why some failed."""
+    """Make the runs that are missing; return why some failed."""
     from evaluation import spread
     from evaluation.cluster import RayTasks
     from evaluation.processes import Processes

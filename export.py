@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from scene.gaussian_model import GaussianModel
 
 LIBRARIES = {"skimage": "scikit-image", "xatlas": "xatlas", "fast_simplification": "fast-simplification"}
-"""What meshes need beside requirements.txt: modules, and what to install."""
+"""Libraries that meshes need beside requirements.txt: module -> name to install."""
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -112,7 +112,10 @@ def export(given: argparse.Namespace) -> None:
 
 
 def needs_libraries() -> None:
-    """Raises ValueError, one sentence, if a library that only meshes need is missing."""
+    """Check that the libraries are there which only meshes need.
+
+    Raises ValueError, one sentence, if one is missing.
+    """
     missing = [name for module, name in LIBRARIES.items() if importlib.util.find_spec(module) is None]
     if missing:
         raise ValueError(f"a mesh needs {' and '.join(missing)}: python -m pip install {' '.join(missing)}.")
@@ -132,7 +135,7 @@ def mesh_of(gaussians: GaussianModel, given: argparse.Namespace) -> TexturedMesh
 
 
 def closedness(mesh: TexturedMesh) -> str:
-    """Whether a mesh is watertight, and if not, where."""
+    """Sentence on whether a mesh is watertight, with the first place where it is not."""
     if len(mesh.open_edges) == 0:
         return "The mesh is watertight."
     x, y, z = mesh.open_edges[0].tolist()
@@ -143,7 +146,7 @@ def closedness(mesh: TexturedMesh) -> str:
 
 
 def size_of(path: Path) -> str:
-    """In megabytes, for people."""
+    """Size of a file in megabytes, as text."""
     return f"{path.stat().st_size / 1e6:.2g} MB"
 
 

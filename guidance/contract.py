@@ -1,4 +1,4 @@
-"""The contract of guidance: what a prior answers, what a method returns, and what the training loop gets."""
+"""The contract of guidance: a prior's answers, a method's result, and what the training loop gets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Prior(Protocol):
 
     @property
     def alphas_cumprod(self) -> torch.Tensor:
-        """[T] abar_t."""
+        """Noise levels abar_t, [T]."""
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Latents z_0 [V, ...] float32 of images [V, 3, H, W] in [0, 1]; differentiable."""
@@ -33,8 +33,12 @@ Prediction = Callable[[], torch.Tensor]
 
 @dataclass(frozen=True)
 class PixelGradient:
-    """A gradient with respect to the images, strength (D(reference) - D(target)) as in Eq. 14's L_CP: `reference` and
-    `target` are clean latents [V, ...]; the 2 of the square, the weight and the 1 / V of the mean are in `strength`."""
+    """A gradient with respect to the images, strength (D(reference) - D(target)), as in Eq. 14's L_CP.
+
+    Attributes:
+        reference, target: clean latents [V, ...].
+        strength: includes the 2 of the square, the weight and the 1 / V of the mean.
+    """
 
     reference: torch.Tensor
     target: torch.Tensor
@@ -43,13 +47,13 @@ class PixelGradient:
 
 @dataclass(frozen=True)
 class Gradient:
-    """What a method wants of V latents z_0 [V, ...]; all of it is detached.
+    """The gradient that a method wants for V latents z_0 [V, ...]; all of it is detached.
 
     Attributes:
         parts: by name, shaped like z_0 and weighted: they add up to the gradient with respect to z_0.
         times: by name, the timesteps [V] (host) that it looked at.
-        predictions: by name, what gives the clean latents that its branches predict, shaped like z_0: for pictures, which
-            few iterations make.
+        predictions: by name, functions that return the clean latents its branches predict, shaped like z_0. Few
+            iterations make a picture of them.
         pixels: a gradient with respect to the images besides.
     """
 
@@ -60,15 +64,14 @@ class Gradient:
 
 
 class Method(Protocol):
-    """One way of distilling a prior. It sees latents only; `Guidance` takes care of the rest."""
+    """A way of distilling a prior. It sees latents only; `Guidance` takes care of the rest."""
 
     def __call__(
         self, z0: torch.Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
     ) -> Gradient:
-        """The gradient for detached latents z0 [V, ...] at iteration `step` (from 0); `rngs`: a host generator for each
-        view.
+        """Return the gradient for detached latents z0 [V, ...] at iteration `step` (from 0).
 
-        Called without gradients being recorded.
+        `rngs` holds a host generator for each view. Gradients are not being recorded during the call.
         """
 
 
@@ -79,9 +82,10 @@ class GuidanceOutput:
     Attributes:
         loss: the scalar.
         times: by name, the mean over views of the timesteps that the method looked at.
-        diagnostics: what to log: numbers, and detached scalars left on their device.
+        diagnostics: values to log: numbers, and detached scalars left on their device.
         gradient: [V, ...] with respect to the latents, scaled.
-        predictions: by name, what gives the clean latents [V, ...] that the method's branches predict.
+        predictions: by name, functions that return the clean latents [V, ...] that the method's branches
+            predict.
     """
 
     loss: torch.Tensor

@@ -24,8 +24,13 @@ from guidance.solver import per_view
 
 @dataclass(frozen=True)
 class Guided:
-    """Noise predictions at one (z, t), each [V, ...]: the guided one, and where asked for, those under the negative
-    prompt (`n`) and under the unconditional one (`empty`)."""
+    """Noise predictions at one (z, t), each [V, ...].
+
+    Attributes:
+        eps: the guided prediction.
+        n: on request, the one under the negative prompt.
+        empty: on request, the unconditional one.
+    """
 
     eps: torch.Tensor
     n: torch.Tensor | None = None
@@ -59,7 +64,7 @@ class Denoiser:
         want_n: bool = False,
         want_empty: bool = False,
     ) -> Guided:
-        """eps^omega at z [V, ...] and t [V] (host), and on request the predictions under n and without a prompt."""
+        """Predict eps^omega at z [V, ...] and t [V] (host), and on request eps under n and without a prompt."""
         c, views = conditioning, torch.arange(len(z))
         negatives = c.perp_negatives if omega != 0 else ()
         if want_n or omega != 1 or (want_empty and c.negative_is_unconditional):
@@ -108,7 +113,7 @@ class Denoiser:
 
 
 def _rows(tensor: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
-    """Those of tensor [V, ...] that `views` (host, increasing) name, without a copy if these are all."""
+    """Rows of tensor [V, ...] that `views` (host, increasing) name, without a copy if these are all."""
     return tensor if len(views) == len(tensor) else tensor[views.to(tensor.device, non_blocking=True)]
 
 
@@ -117,7 +122,7 @@ def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def perpendicular(e: torch.Tensor, onto: torch.Tensor) -> torch.Tensor:
-    """e [V, ...] without its component along `onto`, view by view."""
+    """Remove from e [V, ...] its component along `onto`, view by view."""
     dims = tuple(range(1, e.dim()))
     length = onto.square().sum(dims, keepdim=True).clamp_min(torch.finfo(e.dtype).tiny)
     return e - (e * onto).sum(dims, keepdim=True) / length * onto

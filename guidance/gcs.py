@@ -23,10 +23,10 @@ W_CP = 0.5
 class GCS:
     """The sum of Eq. 14's compact consistency, conditional guidance and pixel constraint, at times e < s < t.
 
-    The gradient flows through the linear coefficients of the steps only, never through the U-Net; E[.] is the mean over
-    the views. As the released code, where the paper differs: the target of L_CG and L_CP is F(G(z_t, t, e, y), e) with
-    the guided prediction at e, not with the unconditional one. U-Net evaluations per view: two for the trajectory, two
-    at t (three with a negative prompt), one for L_CC, two for L_CG and L_CP.
+    The gradient flows through the linear coefficients of the steps only, never through the U-Net; E[.] is the
+    mean over the views. The target of L_CG and L_CP is F(G(z_t, t, e, y), e) with the guided prediction at e,
+    as in the released code; the paper has the unconditional one. U-Net evaluations per view: two for the
+    trajectory, two at t (three with a negative prompt), one for L_CC, two for L_CG and L_CP.
     """
 
     def __init__(self, config: Config, denoiser: Denoiser) -> None:
@@ -50,7 +50,7 @@ class GCS:
     def times(
         self, step: int, rngs: Sequence[torch.Generator]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """e, s and t [V]: s = t - delta, e ~ U(t - 2 delta, t - delta - 10), kept in 0 <= e < s < t."""
+        """Draw e, s and t [V]: s = t - delta, e ~ U(t - 2 delta, t - delta - 10), kept in 0 <= e < s < t."""
         delta = annealed_interval(self.params, step, self.window.warmup_iter)
         delta = min(max(delta, 1), self.schedule.num_timesteps - 2)
         t = self.window.draw(step, rngs).clamp_min(delta + 1)
@@ -69,7 +69,7 @@ class GCS:
         s: torch.Tensor,
         t: torch.Tensor,
     ) -> Gradient:
-        """Of Eq. 14 with respect to z0 [V, ...]."""
+        """Return the gradient of Eq. 14 with respect to z0 [V, ...]."""
         p, empty, omega = self.params, conditioning.unconditional, self.params.guidance_scale
         # The trajectory z_e -> z_s -> z_t without the prompt.
         z_e = solver.add_noise(z0, noise, e, self.schedule)

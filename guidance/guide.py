@@ -15,13 +15,13 @@ from guidance.prompts import Conditioning
 
 
 class Guidance:
-    """What the training loop calls: encode, ask the method for its gradient, hand that to autograd.
+    """The training loop's call: encode, get the method's gradient, hand it to autograd.
 
     Args:
-        denoiser: the prior that the method asks.
+        denoiser: the prior that the method uses.
         method: sees latents, gives their gradient.
-        params: `lambda_guidance`; `normalize_grad` first scales every view's gradient to unit RMS in the latents
-            (views have timesteps of their own, and the noisiest would drown the others).
+        params: `lambda_guidance`; `normalize_grad` first scales every view's gradient to unit RMS in the
+            latents (views have timesteps of their own, and the noisiest would drown the others).
     """
 
     def __init__(self, denoiser: Denoiser, method: Method, params: GuidanceParams) -> None:
@@ -30,8 +30,10 @@ class Guidance:
     def __call__(
         self, images: torch.Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
     ) -> GuidanceOutput:
-        """Guide images [V, 3, H, W] in [0, 1] at iteration `step` (from 0); `rngs`: a host generator for each
-        view, from which alone its draws come."""
+        """Guide images [V, 3, H, W] in [0, 1] at iteration `step` (from 0).
+
+        `rngs` holds a host generator for each view; all draws come from these.
+        """
         z0 = self.denoiser.prior.encode(images)
         self.denoiser.evaluations = 0
         with torch.no_grad():
@@ -55,14 +57,14 @@ class Guidance:
         return GuidanceOutput(loss, times, diagnostics, gradient, wanted.predictions)
 
     def _scale(self, gradient: torch.Tensor) -> torch.Tensor | float:
-        """lambda, divided by the RMS of each view if wanted (and if it is not 0): a number or [V, 1, ...]."""
+        """Return lambda, divided if wanted by the RMS of each view (if that is not 0): a number or [V, 1, ...]."""
         if not self.params.normalize_grad:
             return self.params.lambda_guidance
         rms = gradient.square().mean(dim=tuple(range(1, gradient.dim())), keepdim=True).sqrt()
         return self.params.lambda_guidance / rms.masked_fill(rms == 0, 1.0)
 
     def _pixel_gradient(self, pixels: PixelGradient, images: torch.Tensor) -> torch.Tensor:
-        """[V, 3, H, W]: of Eq. 14's L_CP with respect to the images, which stand for D(F(z_e, e))."""
+        """Gradient [V, 3, H, W] of Eq. 14's L_CP with respect to the images, which stand for D(F(z_e, e))."""
         decode = self.denoiser.prior.decode
         difference = decode(pixels.reference) - decode(pixels.target)
         if difference.shape != images.shape:
@@ -73,10 +75,10 @@ class Guidance:
 
 
 def surrogate_loss(z0: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-    """A scalar whose derivative with respect to z0 is exactly `gradient` and whose value is |gradient|^2 / 2.
+    """Return a scalar whose derivative with respect to z0 is exactly `gradient`, with the value |gradient|^2 / 2.
 
-    That is the value of |z0 - sg(z0 - g)|^2 / 2, whose derivative is g only up to the rounding of z0 - (z0 - g): the
-    residual that the guidance wants to see vanish, so that the logged loss can be read.
+    The value is that of |z0 - sg(z0 - g)|^2 / 2, whose derivative is g only up to the rounding of
+    z0 - (z0 - g). It is the residual that the guidance wants to see vanish, so the logged loss can be read.
     """
     loss: torch.Tensor = _Surrogate.apply(z0, gradient)
     return loss

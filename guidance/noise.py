@@ -11,7 +11,7 @@ from utils.rng import normal
 
 
 class Noise:
-    """eps*: one noise for all views and iterations (SegmentDreamer Sec. 4.2, Consistent3D), or fresh ones.
+    """The noise eps*: one for all views and iterations (SegmentDreamer Sec. 4.2, Consistent3D), or fresh ones.
 
     Args:
         fixed: draw it once, from `seed`.
@@ -24,12 +24,13 @@ class Noise:
 
     @classmethod
     def of(cls, params: GuidanceParams, *, fixed: bool, offset: float = 0.0) -> Noise:
-        """As `fix_noise` asks; where it leaves the choice to the method, `fixed` is that."""
+        """Make the noise that `fix_noise` names; `fixed` is the method's choice where it names none."""
         chosen = fixed if params.fix_noise is None else params.fix_noise
         return cls(fixed=chosen, seed=params.noise_seed, offset=offset)
 
     def __call__(self, z0: torch.Tensor, rngs: Sequence[torch.Generator]) -> torch.Tensor:
-        """Noise that broadcasts against z0 [V, C, ...]; fresh noise of each view from its own of V generators."""
+        """Return noise that broadcasts against z0 [V, C, ...]; fresh noise comes from each view's own of V
+        generators."""
         if not self.fixed:
             return self._draw(z0, rngs)
         if self._kept is None:

@@ -1,4 +1,4 @@
-"""The one first-order step every guidance is made of."""
+"""The first-order step that every guidance is made of."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def step(
 
 
 def clean(z: torch.Tensor, eps: torch.Tensor, t: torch.Tensor, schedule: Schedule) -> torch.Tensor:
-    """F_theta: the clean sample [V, ...] that eps, predicted at (z, t), stands for."""
+    """Return F_theta, the clean sample [V, ...] that eps, predicted at (z, t), stands for."""
     return step(z, eps, t, torch.full_like(t, CLEAN), schedule)
 
 
@@ -45,11 +45,11 @@ def churn(
     eta: float,
     noise: torch.Tensor,
 ) -> torch.Tensor:
-    """z_u [V, ...] that `step` arrived at from t, with a share of its predicted noise replaced by `noise`.
+    """Replace by `noise` a share of the predicted noise in z [V, ...], which `step` moved from t to u.
 
-    z_u + (sqrt(sigma_u^2 - v) - sigma_u) eps + sqrt(v) noise, so that the noise level stays sigma_u. v is eta times
-    the variance of DDIM's stochastic step (DDIM Eq. 16; its absolute value, for inversion goes up in time), and at
-    most sigma_u^2 / 2, as in LucidDreamer's code.
+    z_u + (sqrt(sigma_u^2 - v) - sigma_u) eps + sqrt(v) noise, so that the noise level stays sigma_u. v is eta
+    times the variance of DDIM's stochastic step (DDIM Eq. 16; its absolute value, for inversion goes up in
+    time), and at most sigma_u^2 / 2, as in LucidDreamer's code.
     """
     abar_t, abar_u = schedule.alpha(t) ** 2, schedule.alpha(u) ** 2
     variance = (1 - abar_u) / (1 - abar_t) * (1 - abar_t / abar_u).abs()
@@ -60,17 +60,17 @@ def churn(
 
 
 def eps_of_v(z: torch.Tensor, v: torch.Tensor, t: torch.Tensor, schedule: Schedule) -> torch.Tensor:
-    """eps = alpha_t v + sigma_t z: the noise prediction [V, ...] that a v-prediction at (z, t) amounts to."""
+    """Noise prediction [V, ...] that a v-prediction at (z, t) amounts to: eps = alpha_t v + sigma_t z."""
     return mix(schedule.alpha(t), v, schedule.sigma(t), z)
 
 
 def add_noise(z0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, schedule: Schedule) -> torch.Tensor:
-    """z_t = alpha_t z_0 + sigma_t noise, for z0 [V, ...], noise broadcastable to it, t [V] on the host."""
+    """Return z_t = alpha_t z_0 + sigma_t noise, for z0 [V, ...], noise broadcastable to it, t [V] on the host."""
     return mix(schedule.alpha(t), z0, schedule.sigma(t), noise)
 
 
 def mix(a: torch.Tensor, x: torch.Tensor, b: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """a x + b y, view by view, for a and b [V] on the host, which go to the device of x [V, ...] in one copy."""
+    """Return a x + b y, view by view, for a and b [V] on the host; both go to x's device in one copy."""
     a, b = per_view(torch.cat([a, b]), x).chunk(2)
     return a * x + b * y
 

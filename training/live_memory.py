@@ -12,8 +12,10 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveMemory(TorchDispatchMode):
-    """Counts the storages of all tensors that operations make while it is entered, those of the backward pass among
-    them, until these are gone. Tensors that were there before do not count, nor does what a kernel takes for itself.
+    """Counter of the storages of all tensors that operations make while it is entered, until these are gone.
+
+    Those of the backward pass are among them. Tensors that were there before do not count, nor does what a
+    kernel takes for itself.
 
     Attributes:
         now: bytes that are held.

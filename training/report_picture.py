@@ -1,4 +1,4 @@
-"""The one-page picture of a run: the prompt, its views and depths, how it came about, and its settings."""
+"""The one-page picture of a run: the prompt, its views and depths, its progress and its settings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LINE = 17
 
 
 def report_sheet(title: str, lines: Sequence[str], rows: Sequence[Row]) -> Tensor:
-    """A page [3, H, W] in [0, 1]: a title, rows of named pictures [V, 3, h, w], then lines of text."""
+    """Draw a page [3, H, W] in [0, 1]: a title, rows of named pictures [V, 3, h, w], then lines of text."""
     pictures = to_uint8(rows_sheet([row._replace(images=tiles(row.images)) for row in rows], gap=2))
     height, width = pictures.shape[:2]
     top = MARGIN + 2 * LINE
@@ -35,5 +35,5 @@ def report_sheet(title: str, lines: Sequence[str], rows: Sequence[Row]) -> Tenso
 
 
 def tiles(images: Tensor) -> Tensor:
-    """Images [V, 3, h, w] as squares of TILE pixels, [V, 3, TILE, TILE]."""
+    """Scale images [V, 3, h, w] to squares of TILE pixels, [V, 3, TILE, TILE]."""
     return F.interpolate(images, size=(TILE, TILE), mode="bilinear", antialias=True).clamp(0, 1)
