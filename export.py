@@ -19,7 +19,6 @@ import argparse
 import importlib.util
 import logging
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,8 +26,10 @@ from tqdm import tqdm
 
 from exporting.axes import parse_axes
 from exporting.formats import MESHES, SPLATS, suffix_of, write_mesh, write_splats
+from exporting.mesh.options import MeshOptions
 from scene.asset import load_asset
 from utils.device import resolve_device
+from utils.numbers import whole_number
 
 if TYPE_CHECKING:
     from exporting.mesh.textured import TexturedMesh
@@ -51,27 +52,20 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--quiet", action="store_true", help="no progress bar, and nothing but errors")
     mesh = parser.add_argument_group("meshes")
     add = mesh.add_argument
-    add("--faces", type=between(100, 1_000_000), default=10_000, metavar="N", help="at most (10000)")
-    add("--texture", type=between(64, 8192), default=1024, metavar="N", help="texels along a side (1024)")
-    add(
-        "--resolution",
-        type=between(16, 512),
-        default=128,
-        metavar="N",
-        help="steps of the grid on which the surface is found, along the asset's longest side (128)",
-    )
-    add("--views", type=between(8, 1000), default=64, metavar="N", help="cameras all around (64)")
+    mesh.set_defaults(**vars(MeshOptions()))
+    for name, (low, high), meaning in (
+        ("faces", (100, 1_000_000), "at most"),
+        ("texture", (64, 8192), "texels along a side"),
+        (
+            "resolution",
+            (16, 512),
+            "steps of the grid on which the surface is found, along the asset's longest side",
+        ),
+        ("views", (8, 1000), "cameras all around"),
+    ):
+        add(f"--{name}", type=whole_number(low, high), metavar="N", help=f"{meaning} (%(default)s)")
     add("--device", default="auto", help="what renders them: auto, or a name that torch knows (auto)")
     return parser.parse_args(argv)
-
-
-def between(low: int, high: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if not text.isdecimal() or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text} must be a whole number from {low} to {high}")
-        return int(text)
-
-    return number
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -122,7 +116,7 @@ def needs_libraries() -> None:
 
 
 def mesh_of(gaussians: GaussianModel, given: argparse.Namespace) -> TexturedMesh:
-    from exporting.mesh.build import MeshOptions, build_mesh
+    from exporting.mesh.build import build_mesh
 
     options = MeshOptions(given.faces, given.texture, given.resolution, given.views)
     with tqdm(total=options.steps, unit="view", disable=given.quiet) as bar:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from utils.media import Row, rows_sheet, to_uint8
+from utils.media import Row, rows_sheet, to_float, to_uint8
 
 TILE = 160
 MARGIN = 12
@@ -31,7 +30,7 @@ def report_sheet(title: str, lines: Sequence[str], rows: Sequence[Row]) -> Tenso
     for index, line in enumerate(lines):
         place = (MARGIN, top + height + LINE * (1 + index))
         draw.text(place, line, fill="#222222", font=ImageFont.load_default(size=12))
-    return torch.from_numpy(np.array(page)).permute(2, 0, 1).float() / 255
+    return to_float(np.array(page))
 
 
 def tiles(images: Tensor) -> Tensor:

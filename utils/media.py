@@ -81,6 +81,11 @@ def to_uint8(image: Tensor) -> np.ndarray:
     return to_pixels(image[None]).on_host()[0].numpy()
 
 
+def to_float(pixels: np.ndarray) -> Tensor:
+    """Return a picture uint8 [H, W, 3] as float32 [3, H, W] in [0, 1]: the inverse of `to_uint8`."""
+    return torch.tensor(pixels).permute(2, 0, 1).float() / 255
+
+
 def write_png(path: str | os.PathLike[str], image: Tensor) -> None:
     """Write a picture as an 8-bit RGB PNG file, atomically."""
     pixels = to_uint8(image)
@@ -92,7 +97,7 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
     """Read a picture file as float32 [3, H, W] in [0, 1]."""
     with Image.open(path) as picture:
         pixels = np.array(picture.convert("RGB"))
-    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+    return to_float(pixels)
 
 
 def write_jpeg(path: str | os.PathLike[str], image: Tensor, quality: int = 85) -> None:
@@ -110,12 +115,7 @@ def contact_sheet(
     `labels` puts a line of text above each image. Raises ValueError without images or for too few or many
     labels.
     """
-    return _image(_grid(images, columns, labels, gap))
-
-
-def _image(sheet: Image.Image) -> Tensor:
-    """Convert a sheet to float32 [3, height, width] in [0, 1]."""
-    return torch.from_numpy(np.array(sheet)).permute(2, 0, 1).float() / 255
+    return to_float(np.array(_grid(images, columns, labels, gap)))
 
 
 def _grid(
@@ -172,7 +172,7 @@ def rows_sheet(rows: Sequence[Row], gap: int = 4) -> Tensor:
         draw.text((0, top + gap), row.title, fill="#333333", font=font)
         sheet.paste(strip, (0, top + head))
         top += head + strip.height + gap
-    return _image(sheet)
+    return to_float(np.array(sheet))
 
 
 def _fit(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
@@ -236,7 +236,7 @@ def read_video(path: str | os.PathLike[str]) -> Iterator[Tensor]:
         width, height = next(frames)["size"]
         for frame in frames:
             pixels = np.frombuffer(frame, dtype=np.uint8).reshape(height, width, 3)
-            yield torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+            yield to_float(pixels)
     except (OSError, RuntimeError, StopIteration):
         # Its message is the decoder's whole log.
         raise OSError(f"{os.fspath(path)!r} cannot be read as a video") from None

@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 import viser
 from PIL import Image
 from torch import Tensor
 
 from gaussian_renderer.activated import Activated
-from utils.media import write_video
+from utils.media import to_float, write_video
 from utils.run_folder import slug
 from viewer.orbit import Orbit, around, cameras_at, path
 from viewer.picture import KINDS, Look, filtered, picture
@@ -212,7 +211,7 @@ class Visitor:
                 if self._gone.is_set():
                     raise OSError("the browser was closed")
                 self._progress.value = 100.0 * index / len(orbits)  # type: ignore[misc]  # It has a setter, which mypy misses.
-                yield torch.from_numpy(self._picture(orbit, look, *size)).permute(2, 0, 1) / 255
+                yield to_float(self._picture(orbit, look, *size))
 
         self._progress.visible = True
         try:

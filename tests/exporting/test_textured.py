@@ -14,7 +14,8 @@ from exported import compare, draw_glb, read_glb
 from exporting.axes import OURS, Y_UP, turn
 from exporting.formats import write_mesh
 from exporting.mesh.bake import bake
-from exporting.mesh.build import MeshOptions, build_mesh
+from exporting.mesh.build import build_mesh
+from exporting.mesh.options import MeshOptions
 from exporting.mesh.raster import cover
 from exporting.mesh.textured import TexturedMesh
 from exporting.mesh.unwrap import unwrap
