@@ -1,5 +1,4 @@
-"""Compare an asset with what it becomes under another prompt: python benchmarks/edited.py FOLDER [-o
-docs/edit.jpg]
+"""Compare an asset before and after another prompt: python benchmarks/edited.py FOLDER [-o docs/edit.jpg]
 
 Makes each asset with the quickstart, unless FOLDER has it from before, and goes on from it as docs/edit.md
 describes. Prints a table of the judge's and the truth's verdict on it before and after, and draws both.

@@ -18,13 +18,18 @@ from utils.run_folder import OUTPUTS, RunFolder, slug
 
 CHECKOUT = Path(__file__).parents[1]
 LEFT_BEHIND = [".git", "benchmarks", "docs", "outputs", "submodules"]
-"""What the machines of a cluster do not need, or have installed. They get the rest of the checkout with the job."""
+"""Folders that the machines of a cluster do not need, or have installed. They get the rest of the checkout
+with the job.
+"""
 
 
 @dataclass(frozen=True)
 class Parcel:
-    """What comes back: the run folder's name, its files by their path in it, and what was printed; reason: why there is
-    no run, if there is none."""
+    """Result that comes back from a machine.
+
+    It holds the run folder's name, its files by their path in it, and what was printed. reason: why there is
+    no run, if there is none.
+    """
 
     name: str
     files: dict[str, bytes]
@@ -33,9 +38,10 @@ class Parcel:
 
 
 class RayTasks:
-    """One run for each GPU of a cluster, or for each core if it has none; address: "local" starts Ray on this machine.
+    """Workers on Ray: one run for each GPU of a cluster, or for each core if it has none.
 
-    Raises ValueError, one sentence, if Ray is not installed or not to be reached.
+    address: "local" starts Ray on this machine. Raises ValueError, one sentence, if Ray is not installed or
+    not to be reached.
     """
 
     def __init__(self, address: str, outputs: Path = OUTPUTS, task: Work = work.train_run) -> None:
@@ -57,7 +63,7 @@ class RayTasks:
         self._busy: dict[Any, Attempt] = {}
 
     free = True
-    """Ray keeps what it has no room for yet."""
+    """True always: Ray keeps what it has no room for yet."""
 
     @property
     def busy(self) -> bool:

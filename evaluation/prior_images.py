@@ -1,4 +1,4 @@
-"""What the prior itself makes of prompts: DDIM samples, kept as files."""
+"""Images that the prior itself makes of prompts: DDIM samples, kept as files."""
 
 from __future__ import annotations
 
@@ -35,10 +35,12 @@ def samples(
     scale: float,
     azimuth: Tensor | None = None,
 ) -> Tensor:
-    """Images [B, 3, H, W] float32 in [0, 1] of B prompts: DDIM (eta = 0) with 50 steps and guidance scale `scale`.
+    """Images [B, 3, H, W] float32 in [0, 1] of B prompts: DDIM (eta = 0) with 50 steps and guidance scale
+    `scale`.
 
-    Each is made from the noise of its own seed, whatever else is in the batch. azimuth [B], degrees, on the host: as seen
-    from there, by the view words of the training loop; None: of the prompts as they are.
+    Each is made from the noise of its own seed, whatever else is in the batch. azimuth [B], degrees, on the
+    host: the images are seen from there, by the view words of the training loop; None takes the prompts as
+    they are.
     """
     conditioning = _conditioning(prior, prompts, azimuth)
     while True:
@@ -50,7 +52,7 @@ def samples(
 def _sampled(
     prior: StableDiffusionPrior, conditioning: Conditioning, seeds: Sequence[int], scale: float
 ) -> Tensor:
-    """In the precision that the networks have now."""
+    """The images, made in the precision that the networks have now."""
     schedule, denoiser = Schedule(prior.alphas_cumprod), Denoiser(prior)
     latents = prior.unet.config
     shape = (latents.in_channels, latents.sample_size, latents.sample_size)
@@ -92,12 +94,12 @@ class PriorImages:
     seed: int = 0
 
     def folder(self, root: Path) -> Path:
-        """Where these images are kept under `root`."""
+        """The folder where these images are kept under `root`."""
         digest = hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:12]
         return root / f"{slug(self.prior)}-{digest}"
 
     def missing(self, root: Path, count: int) -> list[int]:
-        """Which of the first `count` are not there yet."""
+        """Indices of the first `count` images that are not there yet."""
         folder = self.folder(root)
         return [index for index in range(count) if not (folder / file_name(index)).exists()]
 
