@@ -153,7 +153,7 @@ def as_json(
     scored: Sequence[ScoredRun],
     columns: Sequence[Column],
 ) -> dict[str, Any]:
-    """Everything that the tables show, and each run, as values for JSON."""
+    """Contents of all tables, and each run, as values for JSON."""
     return {
         "suite": suite.name,
         "columns": [asdict(column) for column in columns],

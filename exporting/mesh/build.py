@@ -1,4 +1,4 @@
-"""From Gaussians to a mesh with a texture."""
+"""Build a mesh with a texture from Gaussians."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ from gaussian_renderer import Gaussians
 
 @dataclass(frozen=True)
 class MeshOptions:
-    """faces: at most so many; texture: texels along a side; resolution: steps of the grid along the asset's longest side;
-    views: cameras all around, for the shape and again for the texture."""
+    """Sizes of a mesh.
+
+    faces: at most so many; texture: texels along a side; resolution: steps of the grid along the asset's
+    longest side; views: cameras all around, for the shape and again for the texture.
+    """
 
     faces: int = 10_000
     texture: int = 1024
@@ -29,14 +32,15 @@ class MeshOptions:
 
     @property
     def steps(self) -> int:
-        """How often `build_mesh` tells of progress."""
+        """Number of times that `build_mesh` reports progress."""
         return 2 * self.views + 1
 
 
 def build_mesh(
     gaussians: Gaussians, options: MeshOptions, on_step: Callable[[str], None] = lambda doing: None
 ) -> TexturedMesh:
-    """A mesh that looks like the Gaussians. `on_step` is told what was done after each of the options' steps.
+    """A mesh that looks like the Gaussians. `on_step` is given what was done after each of the options'
+    steps.
 
     Raises ValueError, one sentence, for Gaussians without a surface.
     """
