@@ -1,4 +1,4 @@
-"""The cache on disk: hits, damage, several processes at once, and disks that cannot be written to."""
+"""Cache on disk: hits, damage, several processes at once, and disks that cannot be written to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DAY = 24 * 3600
 
 
 class Build:
-    """Makes IMAGE, and counts how often it had to."""
+    """Maker of IMAGE, which counts how often it had to."""
 
     def __init__(self) -> None:
         self.calls = 0

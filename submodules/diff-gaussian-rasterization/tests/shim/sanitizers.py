@@ -1,4 +1,4 @@
-"""Runs tests with AddressSanitizer and UndefinedBehaviorSanitizer on the kernels."""
+"""Run tests with AddressSanitizer and UndefinedBehaviorSanitizer on the kernels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from .build import run_compiler
 
 
 def run_sanitized(*pytest_arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs pytest with the variant "sanitized" as the default, in a process of its own; its output is one text.
+    """Run pytest with the variant "sanitized" as the default, in a process of its own; its output is one
+    text.
 
     The address sanitizer's library must come first in the process, and it must find libstdc++ there when it starts, or
     it ends the process at torch's first exception.
@@ -42,6 +43,6 @@ def _address_sanitizer() -> str:
 
 
 def _library(name: str) -> str:
-    """Its path, or nothing where the compiler has none."""
+    """The library's path, or nothing where the compiler has none."""
     path = run_compiler(f"-print-file-name={name}").strip()
     return str(Path(path).resolve()) if os.path.isabs(path) else ""
