@@ -8,7 +8,7 @@ that no accelerator is needed. Counted per iteration, in parts: launches, operat
 device, and the rasterizer's own kernels; fresh tensors there; copies between host and device; operations of torch on the host
 alone, on tensors as small as the cameras; and the rasterizer's calls of CUDA's driver. The time is that of one thread of the
 processor for the same iterations on the host, toybox's with so few Gaussians and pixels that there is little to compute: a
-rough figure of what it costs the host to ask. The networks are listed apart: an accelerator has them compiled.
+rough figure of the cost to the host of issuing all this. The networks are listed apart: an accelerator has them compiled.
 """
 
 from __future__ import annotations

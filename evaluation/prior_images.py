@@ -84,7 +84,7 @@ def _conditioning(
 class PriorImages:
     """Images of a prior, in turn of each prompt, that do not depend on how many there are or are made at a time.
 
-    prior: its name, for people; weights: what tells it from others of that name.
+    prior: its name, for people; weights: what distinguishes it from others of that name.
     """
 
     prior: str
@@ -111,7 +111,7 @@ class PriorImages:
         folder, missing = self.folder(root), self.missing(root, count)
         if missing:
             prior = load_prior()
-            # For people: the folder's name says little.
+            # For people: the folder's name means little.
             write_text(folder / "images.json", json.dumps(asdict(self), indent=1))
             with tqdm(
                 total=count, initial=count - len(missing), desc="images of the prior", unit="image"

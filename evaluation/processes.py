@@ -111,7 +111,7 @@ def _death(code: int | None) -> str:
 def _process(
     task: Work, config: Config, outputs: Path, log: Path, place: _Place, threads: int, tells: Connection
 ) -> None:
-    # Ctrl-C reaches every process; the parent tells what happened.
+    # Ctrl-C reaches every process; the parent reports what happened.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Read when torch is imported, which comes later.
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))

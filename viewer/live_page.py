@@ -36,7 +36,7 @@ class LivePage:
         def _(_: object) -> None:
             view.pause(not view.paused)
             self._tell_button(view)
-            # Time that passed meanwhile says nothing about the speed.
+            # Time that passed meanwhile does not show the speed.
             self._before = None
 
         @self._server.on_client_connect

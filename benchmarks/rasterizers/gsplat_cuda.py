@@ -43,7 +43,7 @@ def prepare(scene: Scene, packed: bool) -> Render:
             backgrounds=cameras["background"],
             render_mode="RGB+D",
         )
-        info["means2d"].retain_grad()  # densification asks for it, and ours always gives it
+        info["means2d"].retain_grad()  # densification needs it, and ours always gives it
         image = image.movedim(-1, 1)
         return image[:, :3], image[:, 3:], alpha.movedim(-1, 1)
 

@@ -84,7 +84,7 @@ def prior_images(config: Config, prompts: Sequence[str], device: torch.device) -
     key = config.guidance.hf_key or config.guidance.model_key
     folder = find_model(key, half=config.guidance.fp16 and is_accelerator(device))
     with (folder.path / folder.weights["unet"].path).open("rb") as file:
-        # The head names every weight and has the first of their numbers: enough to tell trainings apart.
+        # The head names every weight and has the first of their numbers: enough to distinguish trainings.
         weights = hashlib.sha256(file.read(2**20)).hexdigest()[:12]
     return PriorImages(key, weights, tuple(dict.fromkeys(prompts)), GUIDANCE_SCALE)
 

@@ -40,7 +40,7 @@ def unpinched(vertices: Vertices, faces: Faces) -> tuple[Vertices, Faces]:
     if len(forth) != len(back) or not (
         np.array_equal(a[forth], b[back]) and np.array_equal(b[forth], a[back])
     ):
-        return vertices, faces  # not closed: told by `open_edges`
+        return vertices, faces  # not closed: found by `open_edges`
     for _ in range(SWAPS):
         pairs = np.concatenate(
             [np.stack([tails[forth], heads[back]]), np.stack([heads[forth], tails[back]])], axis=1

@@ -48,7 +48,7 @@ def is_for_cuda_only() -> bool:
         try:
             ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
         except OSError:
-            return False  # building says what is missing
+            return False  # building reports what is missing
         return True
     return False
 

@@ -1,4 +1,4 @@
-"""The CPU backend: csrc/ behind a C ABI, loaded with ctypes, in the fastest build that runs here or the one asked for."""
+"""CPU backend: csrc/ behind a C ABI, loaded with ctypes, in the fastest build that runs here or the one chosen."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class _Workspace:
     """Memory from a forward to its backward, used again afterwards, so that a call touches no new pages."""
 
     idle: ClassVar[dict[str, list[_Workspace]]] = {}
-    KEPT = 2  # a training loop holds one while it asks for the next
+    KEPT = 2  # a training loop holds one while it takes the next
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self.library = library

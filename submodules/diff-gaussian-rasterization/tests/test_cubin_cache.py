@@ -174,6 +174,6 @@ def test_a_user_without_a_home_gets_a_warning(monkeypatch: pytest.MonkeyPatch) -
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    for given in ("", "relative/path"):  # ignored, as the XDG specification says
+    for given in ("", "relative/path"):  # ignored, as the XDG specification has it
         monkeypatch.setenv("XDG_CACHE_HOME", given)
         assert cubin_cache.folder() == tmp_path / ".cache" / "diff-gaussian-rasterization"

@@ -188,7 +188,7 @@ def test_returns_mean_what_they_are_taken_for(renderer: ModuleType, device: str)
 
 
 def test_gradients_on_the_screen_are_in_ndc(renderer: ModuleType, device: str) -> None:
-    """Each is the twin's per pixel times half the image; and moving the whole image by some NDC changes the loss by that
+    """Gradients are the twin's per pixel times half the image; and moving the whole image by some NDC changes the loss by that
     times their sum, but for what enters and leaves at alpha = 1/255."""
     pc = GaussianModel(60, device)
     # A background against which the sum of the gradients is not small beside its parts.

@@ -66,7 +66,7 @@ def random_caption(name: Name, rng: random.Random) -> str:
 
 
 def corpus() -> list[str]:
-    """Every word of the grammar, in sentences: what the tokenizer is trained on."""
+    """Corpus of every word of the grammar, in sentences: what the tokenizer is trained on."""
     kinds = [name for kind in KINDS for name in (kind, *SYNONYMS.get(kind, ()))]
     colors = [name for color in COLORS for name in (color, *SYNONYMS.get(color, ()))]
     return [

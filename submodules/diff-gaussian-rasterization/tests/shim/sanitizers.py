@@ -24,7 +24,7 @@ def run_sanitized(*pytest_arguments: str) -> subprocess.CompletedProcess[str]:
         "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
         "UBSAN_OPTIONS": "print_stacktrace=1",
     }
-    # Capture by file descriptor would swallow what a sanitizer says as it ends the process; faulthandler would take
+    # Capture by file descriptor would swallow what a sanitizer prints as it ends the process; faulthandler would take
     # faults away from it.
     options = ["-v", "--capture=sys", "-p", "no:faulthandler", "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", *options, *pytest_arguments]
