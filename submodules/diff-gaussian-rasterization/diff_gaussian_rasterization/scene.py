@@ -58,7 +58,7 @@ Held = TypeVar("Held", Gaussians, Views)
 
 
 def map_tensors(held: Held, function: Callable[[Tensor], Tensor]) -> Held:
-    """Pass each tensor of Gaussians or views through the function."""
+    """Copy of Gaussians or views with each of their tensors passed through the function."""
     changed: dict[str, Any] = {n: function(t) for n, t in vars(held).items() if isinstance(t, Tensor)}
     return replace(held, **changed)
 
