@@ -40,7 +40,7 @@ AZIMUTHS = (20.0, 80.0, 140.0, 200.0, 260.0, 320.0)
 POLAR = (75.0, 55.0, 75.0, 55.0, 75.0, 100.0)
 RADIUS, FIELD_OF_VIEW, SIZE = 5.2, 0.5, 256
 SHOWN = (0, 2, 3)
-"""The views of the picture."""
+"""Views in the picture."""
 
 
 class Likeness(NamedTuple):
@@ -52,7 +52,7 @@ class Likeness(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """rgb [3, S, S] in [0, 1] over white, and what is covered, [S, S]."""
+    """Drawing of a mesh: rgb [3, S, S] in [0, 1] over white, and the pixels that it covers, [S, S]."""
 
     rgb: Tensor
     covered: NDArray[np.bool_]
@@ -105,7 +105,7 @@ def draw_glb(path: Path, cameras: Cameras) -> list[Drawn]:
 
 @torch.no_grad()
 def compare(gaussians: Gaussians, drawn: list[Drawn], cameras: Cameras) -> tuple[Likeness, Tensor]:
-    """How like the drawings are to renders of the Gaussians over white, and these, [V, 3, S, S]."""
+    """Likeness of the drawings to renders of the Gaussians over white, and these renders, [V, 3, S, S]."""
     out = render(gaussians, cameras, torch.ones(3))
     truth, alpha = out.rgb.clamp(0, 1), out.alpha[:, 0].numpy() >= 0.5
     psnr, ssim, outlines = [], [], []

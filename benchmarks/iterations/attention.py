@@ -1,4 +1,4 @@
-"""Which of torch's kernels computes the attention of a prior's U-Net."""
+"""Find which of torch's kernels computes the attention of a prior's U-Net."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from guidance.prior.shadow import META, shadow
 
 
 def attention_backends(prior: StableDiffusionPrior, latents: int = 8, tokens: int = 77) -> dict[str, str]:
-    """The shapes of a call with so many latents -> what torch takes for them on the prior's device, in its precision."""
+    """Name what torch takes on the prior's device, in its precision, by the shapes of a call with so many latents."""
     shapes = dict.fromkeys(attention_shapes(prior, latents, tokens))
     return {_said(query, key): _backend(prior, query, key) for query, key in shapes}
 

@@ -1,4 +1,4 @@
-"""From Gaussians to a mesh with a texture."""
+"""Build a mesh with a texture from Gaussians."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from gaussian_renderer import Gaussians
 def build_mesh(
     gaussians: Gaussians, options: MeshOptions, on_step: Callable[[str], None] = lambda doing: None
 ) -> TexturedMesh:
-    """A mesh that looks like the Gaussians. `on_step` is told what was done after each of the options' steps.
+    """A mesh that looks like the Gaussians. `on_step` is given what was done after each of the options'
+    steps.
 
     Raises ValueError, one sentence, for Gaussians without a surface.
     """

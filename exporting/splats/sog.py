@@ -24,7 +24,7 @@ MAX_PALETTE = 65_536
 """Entries that a label of two bytes can name: with so many Gaussians or fewer, each has its own."""
 CLUSTERED_PALETTE = 8_192
 PALETTE_ROUNDS, CODE_ROUNDS = 4, 8
-"""Of k-means."""
+"""Rounds of k-means."""
 
 
 def encode(splats: Splats) -> bytes:
@@ -104,7 +104,7 @@ def _rotations(rotations: Floats) -> Bytes:
 
 
 def _coded(values: Floats) -> tuple[Bytes, list[float]]:
-    """For every value the number of the nearest of 256 codes, and the codes, ascending: k-means in one dimension."""
+    """Number of the nearest of 256 codes for every value, and the codes, ascending: k-means in one dimension."""
     flat = np.sort(values, axis=None).astype(np.float64)
     # At first, one code for each equal share of the values and one for each equal piece of their range: none is far from all.
     shares = flat[np.linspace(0, len(flat) - 1, CODES // 2).round().astype(int)]

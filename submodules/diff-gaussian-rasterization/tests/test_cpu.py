@@ -1,4 +1,4 @@
-"""What is particular to the CPU backend: threads, memory, graphs."""
+"""Check what is particular to the CPU backend: threads, memory, graphs."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_without_a_choice_the_best_instruction_set_is_taken(monkeypatch: pytest.
 def test_an_instruction_set_that_is_not_there_is_refused(
     choice: str, tools: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that nobody knows, and one that another processor would have."""
+    """Levels that nobody knows, or that only another processor would have, are refused."""
     monkeypatch.setattr(cpu, "levels", lambda: ("portable", "avx2"))
     monkeypatch.setenv(cpu.CHOICE, choice)
     with pytest.raises(ValueError, match=f"^DGR_CPU_LEVEL is '{choice}', .*: portable, avx2.$"):

@@ -1,4 +1,5 @@
-"""The portable build on a processor that is not this one: compiled for it, run in an emulator, held against the twin.
+"""Run the portable build on a processor that is not this one: compiled for it, in an emulator, held against
+the twin.
 
 Debian's g++-aarch64-linux-gnu and qemu-user-static bring what it needs; without them it is skipped.
 """

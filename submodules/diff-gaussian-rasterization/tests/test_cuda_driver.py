@@ -1,4 +1,4 @@
-"""The CUDA driver's calls, made to a library that stands in for it and writes down what it gets."""
+"""Calls of the CUDA driver, made to a library that stands in for it and writes down what it gets."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ HERE = Path(__file__).parent
 
 
 class Frame(ctypes.Structure):
-    """A kernel's parameter with padding inside."""
+    """Parameter of a kernel, with padding inside."""
 
     _fields_ = (("values", ctypes.c_void_p), ("count", ctypes.c_int32), ("scale", ctypes.c_double))
 
 
 class Driver:
-    """The stand-in, and what it has seen."""
+    """Stand-in for the driver, and what it has seen."""
 
     def __init__(self, path: Path) -> None:
         self.library = ctypes.CDLL(str(path))
@@ -41,7 +41,7 @@ class Driver:
         self.reset()
 
     def reset(self, failing: str = "", code: int = 0) -> None:
-        """Forgets all calls; the function named fails from now on."""
+        """Forget all calls; the function named fails from now on."""
         self.library.fake_reset(failing.encode(), code, ctypes.sizeof(Frame))
 
     def calls(self) -> list[str]:

@@ -1,4 +1,6 @@
-"""The CPU backend under sanitizers, with thousands of scenes that no training would make: fuzz/fuzz.cpp drives and checks."""
+"""Run the CPU backend under sanitizers, with thousands of scenes that no training would make: fuzz/fuzz.cpp
+drives and checks.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,7 @@ def _build(recipe: dict[str, Any], level: str, sanitizer: str, folder: Path) -> 
 
 @pytest.fixture(scope="session")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Compiles the driver with a sanitizer for some instruction sets, side by side, each once."""
+    """Compile the driver with a sanitizer for some instruction sets, side by side, each once."""
     folder = tmp_path_factory.mktemp("fuzz")
     with mock.patch("setuptools.setup"):
         recipe = runpy.run_path(str(PACKAGE / "setup.py"))
@@ -58,7 +60,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def _run(binaries: list[Path], mode: str, seeds: range, parts: int = 1) -> None:
-    """Each binary on all seeds; fails with what it wrote to stderr."""
+    """Run each binary on all seeds; fail with what it wrote to stderr."""
     # Sanitizers place their shadow memory at fixed addresses, which a randomised layout may have taken.
     fixed = (
         ["setarch", "-R"] if subprocess.run(["setarch", "-R", "true"], check=False).returncode == 0 else []
@@ -85,7 +87,9 @@ def test_some_scenes(build: Any) -> None:
 
 
 def test_refused_memory_and_threads(build: Any) -> None:
-    """Whichever request is refused first: an error code or the same images, and a workspace that still works."""
+    """Refuse each request in turn: the result is an error code or the same images, and a workspace that still
+    works.
+    """
     _run(build("memory", LEVELS[-1:]), "scarcity", range(4))
 
 

@@ -1,4 +1,4 @@
-"""The CUDA source as NVRTC gets it, and that nothing of it is touched where there is no GPU."""
+"""Check the CUDA source as NVRTC gets it, and that nothing of it is touched where there is no GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The twin against calculations by hand, quadrature and finite differences."""
+"""Check the twin against calculations by hand, quadrature and finite differences."""
 
 from __future__ import annotations
 
@@ -91,7 +91,9 @@ def _views(width: int, height: int) -> Views:
 
 
 def test_the_projected_covariance_is_the_jacobians() -> None:
-    """Against autograd's own Jacobian of the perspective projection, for Gaussians inside the clamp."""
+    """Covariances agree with autograd's own Jacobian of the perspective projection, for Gaussians inside the
+    clamp.
+    """
     rng = torch.Generator().manual_seed(2)
     views = _views(64, 48)
     g = Gaussians(
@@ -133,7 +135,7 @@ def test_covariances_have_the_scales_as_their_axes() -> None:
 
 
 def test_spherical_harmonics_are_orthonormal_and_have_the_usual_signs() -> None:
-    """By quadrature over the sphere: Gauss-Legendre in cos(theta), equidistant in phi."""
+    """Quadrature over the sphere: Gauss-Legendre in cos(theta), equidistant in phi."""
     nodes, weights = np.polynomial.legendre.leggauss(8)
     phi = np.arange(16) * (2 * np.pi / 16)
     z, p = (a.reshape(-1) for a in np.meshgrid(nodes, phi, indexing="ij"))

@@ -1,4 +1,4 @@
-"""The kernels on every architecture: they compile, spill nothing, and need what the committed table says."""
+"""Check the kernels on every architecture: they compile, spill nothing, and need what the committed table holds."""
 
 from __future__ import annotations
 

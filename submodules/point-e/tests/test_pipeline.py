@@ -1,4 +1,4 @@
-"""Text and images to points, from end to end, with a tiny CLIP and tiny stages of random weights."""
+"""Make points from text and images, from end to end, with a tiny CLIP and tiny stages of random weights."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_without_guidance_the_prompt_counts_for_nothing(folders: dict[str, Path]
 def by_hand(
     pipeline: PointE, scales: tuple[float, float], base: torch.Tensor, grid: torch.Tensor
 ) -> PointCloud:
-    """Both stages, one after the other, with the conditions and guidance given."""
+    """Sample both stages, one after the other, with the conditions and guidance given."""
     rng = torch.Generator().manual_seed(0)
     options = {"batch": 1, "rng": rng, "steps": STEPS}
     (first, second), (stage, finer) = pipeline.networks, pipeline.stages

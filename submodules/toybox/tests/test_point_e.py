@@ -55,7 +55,7 @@ def test_the_trainer_writes_a_folder_that_point_e_loads(
 
 
 def test_the_loss_is_that_of_the_noise_alone() -> None:
-    """An untrained model says 0, and the noise has variance 1."""
+    """Loss of an untrained model is 1: it predicts 0, and the noise has variance 1."""
     torch.manual_seed(0)
     model = train_point_e.initialised(point_e.transformer.PointTransformer(train_point_e.BASE))
     rng = torch.Generator().manual_seed(0)
