@@ -38,7 +38,7 @@ def test_imports_are_those_of_the_table() -> None:
 
 
 def test_nothing_goes_round_in_circles() -> None:
-    """Neither folders nor modules; imports inside functions and for type checking count."""
+    """Folders and modules have no circles; imports inside functions and for type checking count."""
     TopologicalSorter(MAY_IMPORT).prepare()
     TopologicalSorter({module: imports_of(module) for module in modules()}).prepare()
 

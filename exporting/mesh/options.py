@@ -1,4 +1,4 @@
-"""How fine a mesh is to be: export.py's flags, in a file without the libraries that only meshes need."""
+"""Options of export.py for meshes, in a file without the libraries that only meshes need."""
 
 from __future__ import annotations
 

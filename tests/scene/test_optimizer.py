@@ -182,7 +182,7 @@ def test_without_a_limit_gradients_stay() -> None:
 
 @pytest.mark.parametrize("of", ["gradient", "parameter"])
 def test_a_step_with_a_number_that_is_not_finite_changes_nothing(of: str) -> None:
-    """Neither the first one, when Adam has no moments yet, nor a later one."""
+    """A bad step changes nothing: neither the first one, when Adam has no moments yet, nor a later one."""
     optimizer, untouched = build(), build()
     goal = targets(optimizer.model)
     for step in (1, 2, 3):
