@@ -200,7 +200,11 @@ def _density(logged: Scalars) -> str:
         name.replace("_", " "): last[f"density/{name}"] for name in DENSITY if last.get(f"density/{name}")
     }
     seen = {reason: last.get(f"rasterizer/{name}", 0.0) for name, reason in FATES.items()}
-    drawn = {name: f"{count:,.0f}" for name, count in {**done, **seen}.items() if count}
+    drawn = {
+        name: f"{count:,.0f}" if count >= 10 else f"{count:.2g}"
+        for name, count in {**done, **seen}.items()
+        if count
+    }
     return _section("Density control and views", _definitions(drawn) if drawn else "")
 
 
