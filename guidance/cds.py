@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from config.schema import Config
 from guidance import solver
@@ -52,12 +53,12 @@ class CDS:
         self.noise = Noise.of(params, fixed=True)
 
     def __call__(
-        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
+        self, z0: Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
     ) -> Gradient:
         t_1, t_2 = self.times(step, rngs)
         return self.gradient(z0, self.noise(z0, rngs), conditioning, t_1, t_2)
 
-    def times(self, step: int, rngs: Sequence[torch.Generator]) -> tuple[torch.Tensor, torch.Tensor]:
+    def times(self, step: int, rngs: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
         """Draw t_1 and t_2 [V] at iteration `step`: t_2 by Eq. 12, and t_1 ~ U(t_2 + delta, t_2 + Delta)."""
         progress = min(step / self.iterations, 1.0) * len(self.stages)
         index = min(int(progress), len(self.stages) - 1)
@@ -69,11 +70,11 @@ class CDS:
 
     def gradient(
         self,
-        z0: torch.Tensor,
-        noise: torch.Tensor,
+        z0: Tensor,
+        noise: Tensor,
         conditioning: Conditioning,
-        t_1: torch.Tensor,
-        t_2: torch.Tensor,
+        t_1: Tensor,
+        t_2: Tensor,
     ) -> Gradient:
         """Return the gradient for z0 [V, ...] at t_1 > t_2 [V]."""
         z_1 = solver.add_noise(z0, noise, t_1, self.schedule)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from guidance.prompts import Conditioning
 
@@ -15,20 +16,20 @@ class Prior(Protocol):
     """A diffusion model as the guidances see it. The latents' trailing shape is its own business."""
 
     @property
-    def alphas_cumprod(self) -> torch.Tensor:
+    def alphas_cumprod(self) -> Tensor:
         """Noise levels abar_t, [T]."""
 
-    def encode(self, images: torch.Tensor) -> torch.Tensor:
+    def encode(self, images: Tensor) -> Tensor:
         """Latents z_0 [V, ...] float32 of images [V, 3, H, W] in [0, 1]; differentiable."""
 
-    def decode(self, z: torch.Tensor) -> torch.Tensor:
+    def decode(self, z: Tensor) -> Tensor:
         """Images [V, 3, H', W'] in [0, 1] of clean latents z [V, ...]."""
 
-    def eps(self, z: torch.Tensor, t: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
+    def eps(self, z: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         """Predicted noise, float32, shaped like z [B, ...], at timesteps t [B] given cond [B, L, D]."""
 
 
-Prediction = Callable[[], torch.Tensor]
+Prediction = Callable[[], Tensor]
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class PixelGradient:
         strength: includes the 2 of the square, the weight and the 1 / V of the mean.
     """
 
-    reference: torch.Tensor
-    target: torch.Tensor
+    reference: Tensor
+    target: Tensor
     strength: float
 
 
@@ -57,8 +58,8 @@ class Gradient:
         pixels: a gradient with respect to the images besides.
     """
 
-    parts: Mapping[str, torch.Tensor]
-    times: Mapping[str, torch.Tensor]
+    parts: Mapping[str, Tensor]
+    times: Mapping[str, Tensor]
     predictions: Mapping[str, Prediction] = field(default_factory=dict)
     pixels: PixelGradient | None = None
 
@@ -67,7 +68,7 @@ class Method(Protocol):
     """A way of distilling a prior. It sees latents only; `Guidance` takes care of the rest."""
 
     def __call__(
-        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
+        self, z0: Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
     ) -> Gradient:
         """Return the gradient for detached latents z0 [V, ...] at iteration `step` (from 0).
 
@@ -88,8 +89,8 @@ class GuidanceOutput:
             predict.
     """
 
-    loss: torch.Tensor
+    loss: Tensor
     times: dict[str, float]
-    diagnostics: dict[str, torch.Tensor | float]
-    gradient: torch.Tensor
+    diagnostics: dict[str, Tensor | float]
+    gradient: Tensor
     predictions: Mapping[str, Prediction]

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from guidance.contract import Prior
 from guidance.prompts import Conditioning
@@ -32,9 +33,9 @@ class Guided:
         empty: on request, the unconditional one.
     """
 
-    eps: torch.Tensor
-    n: torch.Tensor | None = None
-    empty: torch.Tensor | None = None
+    eps: Tensor
+    n: Tensor | None = None
+    empty: Tensor | None = None
 
 
 class Denoiser:
@@ -49,15 +50,15 @@ class Denoiser:
         self.prior = prior
         self.evaluations = 0
 
-    def eps(self, z: torch.Tensor, t: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
+    def eps(self, z: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         """Predicted noise like z [B, ...] at t [B] (host) given cond [B, L, D]."""
         self.evaluations += len(z)
         return self.prior.eps(z, t, cond)
 
     def guided(
         self,
-        z: torch.Tensor,
-        t: torch.Tensor,
+        z: Tensor,
+        t: Tensor,
         conditioning: Conditioning,
         omega: float,
         *,
@@ -73,7 +74,7 @@ class Denoiser:
             # eps_n cancels but for Perp-Neg.
             with_n = torch.cat([views[:0], *(negative.views for negative in negatives)]).unique()
         # Whose prediction: the rows of the batch, and the condition of each.
-        batch: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        batch: dict[str, tuple[Tensor, Tensor]] = {}
         if omega != 0:
             batch["y"] = (views, c.positive)
         if len(with_n):
@@ -102,9 +103,7 @@ class Denoiser:
             eps = eps_n + omega * direction
         return Guided(eps, n if want_n else None, found.get("empty", n) if want_empty else None)
 
-    def _predict(
-        self, z: torch.Tensor, t: torch.Tensor, batch: dict[str, tuple[torch.Tensor, torch.Tensor]]
-    ) -> dict[str, torch.Tensor]:
+    def _predict(self, z: Tensor, t: Tensor, batch: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
         views = [views for views, _ in batch.values()]
         latents = _joined([_rows(z, each) for each in views])
         conditions = _joined([condition for _, condition in batch.values()])
@@ -112,16 +111,16 @@ class Denoiser:
         return dict(zip(batch, predicted.split([len(each) for each in views])))
 
 
-def _rows(tensor: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
+def _rows(tensor: Tensor, views: Tensor) -> Tensor:
     """Rows of tensor [V, ...] that `views` (host, increasing) name, without a copy if these are all."""
     return tensor if len(views) == len(tensor) else tensor[views.to(tensor.device, non_blocking=True)]
 
 
-def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+def _joined(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat([*parts]) if len(parts) > 1 else parts[0]
 
 
-def perpendicular(e: torch.Tensor, onto: torch.Tensor) -> torch.Tensor:
+def perpendicular(e: Tensor, onto: Tensor) -> Tensor:
     """Remove from e [V, ...] its component along `onto`, view by view."""
     dims = tuple(range(1, e.dim()))
     length = onto.square().sum(dims, keepdim=True).clamp_min(torch.finfo(e.dtype).tiny)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from config.schema import Config
 from config.segments import MARGIN
@@ -42,14 +43,12 @@ class GCS:
         self.noise = Noise.of(params, fixed=True)
 
     def __call__(
-        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
+        self, z0: Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
     ) -> Gradient:
         e, s, t = self.times(step, rngs)
         return self.gradient(z0, self.noise(z0, rngs), conditioning, e, s, t)
 
-    def times(
-        self, step: int, rngs: Sequence[torch.Generator]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def times(self, step: int, rngs: Sequence[torch.Generator]) -> tuple[Tensor, Tensor, Tensor]:
         """Draw e, s and t [V]: s = t - delta, e ~ U(t - 2 delta, t - delta - 10), kept in 0 <= e < s < t."""
         delta = annealed_interval(self.params, step, self.window.warmup_iter)
         delta = min(max(delta, 1), self.schedule.num_timesteps - 2)
@@ -62,12 +61,12 @@ class GCS:
 
     def gradient(
         self,
-        z0: torch.Tensor,
-        noise: torch.Tensor,
+        z0: Tensor,
+        noise: Tensor,
         conditioning: Conditioning,
-        e: torch.Tensor,
-        s: torch.Tensor,
-        t: torch.Tensor,
+        e: Tensor,
+        s: Tensor,
+        t: Tensor,
     ) -> Gradient:
         """Return the gradient of Eq. 14 with respect to z0 [V, ...]."""
         p, empty, omega = self.params, conditioning.unconditional, self.params.guidance_scale
@@ -79,7 +78,7 @@ class GCS:
         at_t = self.denoiser.guided(z_t, t, conditioning, omega, want_empty=p.w_cc > 0)
         clean_e = solver.clean(z_e, eps_e, e, self.schedule)
 
-        parts: dict[str, torch.Tensor] = {}
+        parts: dict[str, Tensor] = {}
         predictions: dict[str, Prediction] = {"at e, without the prompt": lambda: clean_e}
         # The mean is over all views of an iteration, of which these may be a part.
         mean = 2 / p.C_batch_size
@@ -104,7 +103,5 @@ class GCS:
         pixels = PixelGradient(clean_e, clean_y, self.w_cp * mean) if self.w_cp else None
         return Gradient(parts, {"t": t, "s": s, "e": e}, predictions, pixels)
 
-    def _step(
-        self, z: torch.Tensor, eps: torch.Tensor, start: torch.Tensor, end: torch.Tensor
-    ) -> torch.Tensor:
+    def _step(self, z: Tensor, eps: Tensor, start: Tensor, end: Tensor) -> Tensor:
         return solver.step(z, eps, start, end, self.schedule)

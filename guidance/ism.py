@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from config.schema import Config
 from guidance import solver
@@ -33,7 +34,7 @@ class ISM:
         self.noise = Noise.of(params, fixed=False)
 
     def __call__(
-        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
+        self, z0: Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
     ) -> Gradient:
         t = self.window.draw(step, rngs)
         # Algorithm 1, line 4.
@@ -42,11 +43,11 @@ class ISM:
 
     def gradient(
         self,
-        z0: torch.Tensor,
-        noise: torch.Tensor,
+        z0: Tensor,
+        noise: Tensor,
         conditioning: Conditioning,
-        s: torch.Tensor,
-        t: torch.Tensor,
+        s: Tensor,
+        t: Tensor,
         rngs: Sequence[torch.Generator],
     ) -> Gradient:
         """Return the gradient of Eq. 17 for z0 [V, ...] at s and t [V]."""
@@ -71,12 +72,12 @@ class ISM:
 
     def invert(
         self,
-        z: torch.Tensor,
-        start: torch.Tensor,
-        end: torch.Tensor,
+        z: Tensor,
+        start: Tensor,
+        end: Tensor,
         conditioning: Conditioning,
         rngs: Sequence[torch.Generator],
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """Move z [V, ...] from times `start` to `end` [V] without the prompt, in strides of delta_S (Eq. 9).
 
         Views that have arrived take no further part. With `xs_eta` above 0 every stride renews some of the
@@ -95,7 +96,7 @@ class ISM:
             z[rows], now[views] = moved, u
         return z
 
-    def _unguided(self, z: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
+    def _unguided(self, z: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """Predict eps(z, t, empty).
 
         A `denoise_guidance_scale` c above 1 guides the inversion towards the negative prompt: eps + c

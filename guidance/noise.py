@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from config.schema import GuidanceParams
 from utils.rng import normal
@@ -20,7 +21,7 @@ class Noise:
 
     def __init__(self, *, fixed: bool, seed: int, offset: float = 0.0) -> None:
         self.fixed, self.seed, self.offset = fixed, seed, offset
-        self._kept: torch.Tensor | None = None
+        self._kept: Tensor | None = None
 
     @classmethod
     def of(cls, params: GuidanceParams, *, fixed: bool, offset: float = 0.0) -> Noise:
@@ -28,7 +29,7 @@ class Noise:
         chosen = fixed if params.fix_noise is None else params.fix_noise
         return cls(fixed=chosen, seed=params.noise_seed, offset=offset)
 
-    def __call__(self, z0: torch.Tensor, rngs: Sequence[torch.Generator]) -> torch.Tensor:
+    def __call__(self, z0: Tensor, rngs: Sequence[torch.Generator]) -> Tensor:
         """Return noise that broadcasts against z0 [V, C, ...]; fresh noise comes from each view's own of V
         generators."""
         if not self.fixed:
@@ -37,7 +38,7 @@ class Noise:
             self._kept = self._draw(z0, [torch.Generator().manual_seed(self.seed)])
         return self._kept
 
-    def _draw(self, z0: torch.Tensor, rngs: Sequence[torch.Generator]) -> torch.Tensor:
+    def _draw(self, z0: Tensor, rngs: Sequence[torch.Generator]) -> Tensor:
         noise = normal(z0.shape[1:], rngs)
         if self.offset:
             noise = noise + self.offset * normal((z0.shape[1], *[1] * (z0.dim() - 2)), rngs)

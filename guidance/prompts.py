@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 VIEW_WORDS = (", front view", ", side view", ", back view", ", overhead view")
 """Words appended to the prompt, in the order of the columns of `view_weights`."""
@@ -15,7 +16,7 @@ VIEW_WORDS = (", front view", ", side view", ", back view", ", overhead view")
 class TextEncoder(Protocol):
     """The part of a prior that the prompts need."""
 
-    def embed(self, prompts: Sequence[str]) -> torch.Tensor:
+    def embed(self, prompts: Sequence[str]) -> Tensor:
         """Embeddings [P, L, D] of P texts."""
 
 
@@ -29,9 +30,9 @@ class PerpNegative:
         embedding: [L, D].
     """
 
-    views: torch.Tensor
-    weights: torch.Tensor
-    embedding: torch.Tensor
+    views: Tensor
+    weights: Tensor
+    embedding: Tensor
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,14 @@ class Conditioning:
         perp_negatives: Perp-Neg's negatives, only those that count for some view; none without Perp-Neg.
     """
 
-    positive: torch.Tensor
-    negative: torch.Tensor
-    unconditional: torch.Tensor
+    positive: Tensor
+    negative: Tensor
+    unconditional: Tensor
     has_negative: bool = False
     negative_is_unconditional: bool = False
     perp_negatives: tuple[PerpNegative, ...] = ()
 
-    def some(self, views: torch.Tensor) -> Conditioning:
+    def some(self, views: Tensor) -> Conditioning:
         """Return the conditioning of the views [M] (int64, host) alone, without Perp-Neg."""
         rows = views.to(self.positive.device, non_blocking=True)
         texts = (self.positive[rows], self.negative[rows], self.unconditional[rows])
@@ -74,7 +75,7 @@ class PerpNeg:
     front_decay_factor: float = 2.0
     side_decay_factor: float = 10.0
 
-    def weights(self, azimuth: torch.Tensor) -> torch.Tensor:
+    def weights(self, azimuth: Tensor) -> Tensor:
         """Weights [V, 2] of the negatives ", front view" and ", side view" at azimuth [V] in degrees, 0 = front.
 
         r is that of `view_weights`. In the front half front counts e^(-r front_decay), or nothing where
@@ -94,14 +95,12 @@ class PerpNeg:
         return self.negative_w * weights
 
 
-def turned_by(azimuth: torch.Tensor) -> torch.Tensor:
+def turned_by(azimuth: Tensor) -> Tensor:
     """Turn [V] away from the front, |phi| / 90 in [0, 2], of azimuth [V] in degrees: 1 is the side, 2 the back."""
     return ((azimuth + 180.0) % 360.0 - 180.0).abs() / 90.0
 
 
-def view_weights(
-    azimuth: torch.Tensor, polar: torch.Tensor | None = None, angle_overhead: float = 30.0
-) -> torch.Tensor:
+def view_weights(azimuth: Tensor, polar: Tensor | None = None, angle_overhead: float = 30.0) -> Tensor:
     """Weights of the four view prompts, seen from an azimuth.
 
     The front half mixes front and side with r = 1 - |phi| / 90, the back half side and back with
@@ -152,7 +151,7 @@ class PromptEmbeddings:
         self._has_negative, self._same = bool(negative.strip()), negative == inverse
         self._angle_overhead, self._perp_neg = angle_overhead, perp_neg
 
-    def at(self, azimuth: torch.Tensor, polar: torch.Tensor) -> Conditioning:
+    def at(self, azimuth: Tensor, polar: Tensor) -> Conditioning:
         """The embeddings for views at azimuth [V] and polar [V], in degrees, on the host."""
         weights = view_weights(azimuth, polar, self._angle_overhead)
         views = self._views
@@ -167,7 +166,7 @@ class PromptEmbeddings:
             perp_negatives=self._perp_negatives(azimuth, polar),
         )
 
-    def _perp_negatives(self, azimuth: torch.Tensor, polar: torch.Tensor) -> tuple[PerpNegative, ...]:
+    def _perp_negatives(self, azimuth: Tensor, polar: Tensor) -> tuple[PerpNegative, ...]:
         if self._perp_neg is None:
             return ()
         # From above, neither of the two is a face that should not be there.

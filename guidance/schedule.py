@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from config import segments
 from config.schema import Config, GuidanceParams
@@ -31,7 +32,7 @@ class Schedule:
     Raises: ValueError if it is no vector of such values.
     """
 
-    def __init__(self, alphas_cumprod: torch.Tensor) -> None:
+    def __init__(self, alphas_cumprod: Tensor) -> None:
         abar = torch.tensor(alphas_cumprod.tolist(), dtype=torch.float64)
         if abar.dim() != 1 or not bool(((abar >= 0) & (abar < 1)).all()):
             raise ValueError(
@@ -43,16 +44,16 @@ class Schedule:
         abar = torch.cat([abar, abar.new_ones(1)])
         self._alpha, self._sigma = abar.sqrt(), (1 - abar).sqrt()
 
-    def alpha(self, t: torch.Tensor) -> torch.Tensor:
+    def alpha(self, t: Tensor) -> Tensor:
         """Return alpha_t [V] float64 for timesteps t [V] on the host."""
         return self._alpha[t]
 
-    def sigma(self, t: torch.Tensor) -> torch.Tensor:
+    def sigma(self, t: Tensor) -> Tensor:
         """Return sigma_t [V] float64 for timesteps t [V] on the host."""
         return self._sigma[t]
 
 
-def weight(name: str, t: torch.Tensor, schedule: Schedule) -> torch.Tensor:
+def weight(name: str, t: Tensor, schedule: Schedule) -> Tensor:
     """Return w(t) [V] on the host for timesteps t [V].
 
     `sigma_over_alpha` is what SegmentDreamer and LucidDreamer run with, `sigma_squared` is DreamFusion's.
@@ -109,7 +110,7 @@ class TimeWindow:
         shift = int(self.warm * left_of_warmup(step, self.warmup_iter))
         return self.low + (shift if self.moving else 0), self.high + shift
 
-    def draw(self, step: int, rngs: Sequence[torch.Generator]) -> torch.Tensor:
+    def draw(self, step: int, rngs: Sequence[torch.Generator]) -> Tensor:
         """Timesteps [V] int64, uniform over the window at iteration `step`, one from each of V generators."""
         return integers(*self.at(step), rngs)
 
@@ -147,13 +148,13 @@ class SegmentedGrid:
         self.points, self.edges = torch.tensor(points), torch.tensor(edges)
         self.window = window
 
-    def draw(self, step: int, rngs: Sequence[torch.Generator]) -> torch.Tensor:
+    def draw(self, step: int, rngs: Sequence[torch.Generator]) -> Tensor:
         """Draw t [V] int64, uniform over the window's solver times at iteration `step`, one from each of V
         generators."""
         times = self._within(*self.window.at(step))
         return times[integers(0, len(times) - 1, rngs)]
 
-    def start_of_segment(self, t: torch.Tensor) -> torch.Tensor:
+    def start_of_segment(self, t: Tensor) -> Tensor:
         """Return s_m [V], the last edge before t [V], t > 0.
 
         A t on an edge belongs to the segment that ends there, as in SegmentDreamer's definition of consistency
@@ -162,16 +163,14 @@ class SegmentedGrid:
         """
         return self.edges[torch.searchsorted(self.edges, t) - 1]
 
-    def draw_between(
-        self, s_m: torch.Tensor, t: torch.Tensor, rngs: Sequence[torch.Generator]
-    ) -> torch.Tensor:
+    def draw_between(self, s_m: Tensor, t: Tensor, rngs: Sequence[torch.Generator]) -> Tensor:
         """Draw s [V] ~ U(s_m, t) over the solver times strictly between; s_m where t is the next solver time."""
         first, last = torch.searchsorted(self.points, s_m), torch.searchsorted(self.points, t)
         inside = last - first - 1
         offset = (uniform(rngs) * inside).long() + 1
         return self.points[first + torch.where(inside > 0, offset, 0)]
 
-    def _within(self, low: int, high: int) -> torch.Tensor:
+    def _within(self, low: int, high: int) -> Tensor:
         """Solver times in [low, high] that have a segment before them."""
         return self.points[(self.points >= max(low, 1)) & (self.points <= high)]
 
@@ -191,9 +190,7 @@ class ReleasedSegments:
         )
         self.window = window
 
-    def draw(
-        self, step: int, least: int, rngs: Sequence[torch.Generator]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def draw(self, step: int, least: int, rngs: Sequence[torch.Generator]) -> tuple[Tensor, Tensor, Tensor]:
         """Draw s_m, s and t, [V] each, s_m <= s < t.
 
         t ~ U(window), and s_m is the start of its segment; t is at least `least` (and at least 1) past it.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from config.schema import Config
 from guidance import solver
@@ -44,7 +45,7 @@ class SCTD:
         self.noise = Noise.of(params, fixed=True)
 
     def __call__(
-        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
+        self, z0: Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
     ) -> Gradient:
         # Lines 4, 5 and 7.
         t = self.grid.draw(step, rngs)
@@ -54,12 +55,12 @@ class SCTD:
 
     def gradient(
         self,
-        z0: torch.Tensor,
-        noise: torch.Tensor,
+        z0: Tensor,
+        noise: Tensor,
         conditioning: Conditioning,
-        s_m: torch.Tensor,
-        s: torch.Tensor,
-        t: torch.Tensor,
+        s_m: Tensor,
+        s: Tensor,
+        t: Tensor,
     ) -> Gradient:
         """Return the gradient of Eq. 10 with respect to z0 [V, ...] at s_m <= s < t [V].
 
@@ -106,15 +107,15 @@ class SCTD:
 
 def trajectory(
     denoiser: Denoiser,
-    z0: torch.Tensor,
-    noise: torch.Tensor,
+    z0: Tensor,
+    noise: Tensor,
     conditioning: Conditioning,
-    s_m: torch.Tensor,
-    s: torch.Tensor,
-    t: torch.Tensor,
-    two_steps: torch.Tensor,
+    s_m: Tensor,
+    s: Tensor,
+    t: Tensor,
+    two_steps: Tensor,
     schedule: Schedule,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Add noise up to s_m, then move without the prompt to t (line 6, Eq. 11), through s for the views `two_steps`.
 
     Args:
@@ -130,12 +131,12 @@ def trajectory(
 
 def without_prompt(
     denoiser: Denoiser,
-    z: torch.Tensor,
+    z: Tensor,
     conditioning: Conditioning,
-    t: torch.Tensor,
-    u: torch.Tensor,
+    t: Tensor,
+    u: Tensor,
     schedule: Schedule,
-) -> torch.Tensor:
+) -> Tensor:
     """Move z [V, ...] from times t to u [V] without the prompt; views where these are equal need no evaluation."""
     views = torch.nonzero(t != u).squeeze(1)
     if not len(views):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from config.schema import Config
 from guidance import solver
@@ -46,19 +47,19 @@ class ReleasedSCTD:
         self.noise = Noise.of(params, fixed=True, offset=self.NOISE_OFFSET)
 
     def __call__(
-        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
+        self, z0: Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
     ) -> Gradient:
         s_m, s, t = self.segments.draw(step, self.params.delta_t, rngs)
         return self.gradient(z0, self.noise(z0, rngs), conditioning, s_m, s, t)
 
     def gradient(
         self,
-        z0: torch.Tensor,
-        noise: torch.Tensor,
+        z0: Tensor,
+        noise: Tensor,
         conditioning: Conditioning,
-        s_m: torch.Tensor,
-        s: torch.Tensor,
-        t: torch.Tensor,
+        s_m: Tensor,
+        s: Tensor,
+        t: Tensor,
     ) -> Gradient:
         """Return the gradient for z0 [V, ...] at s_m <= s < t [V]."""
         p, schedule, omega = self.params, self.schedule, self.params.guidance_scale

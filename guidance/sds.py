@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from config.schema import Config
 from guidance import solver
@@ -31,14 +32,12 @@ class SDS:
         self.noise = Noise.of(params, fixed=False)
 
     def __call__(
-        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
+        self, z0: Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
     ) -> Gradient:
         t = self.window.draw(step, rngs)
         return self.gradient(z0, self.noise(z0, rngs), conditioning, t)
 
-    def gradient(
-        self, z0: torch.Tensor, noise: torch.Tensor, conditioning: Conditioning, t: torch.Tensor
-    ) -> Gradient:
+    def gradient(self, z0: Tensor, noise: Tensor, conditioning: Conditioning, t: Tensor) -> Gradient:
         """Return the gradient of DreamFusion's Eq. 3 for z0 [V, ...] at t [V].
 
         Where eps_n is at hand (omega is not 1), it is split into (eps_n - eps) and omega (eps_y - eps_n).

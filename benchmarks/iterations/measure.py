@@ -10,6 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from torch import Tensor
 
 import guidance
 import training.step
@@ -200,7 +201,7 @@ def way_of(way: str) -> Iterator[None]:
         yield
 
 
-def iterate(state: Training, step: int, *, look: bool = False) -> dict[str, float | torch.Tensor]:
+def iterate(state: Training, step: int, *, look: bool = False) -> dict[str, float | Tensor]:
     """The numbers of an iteration, before the look at what it found that the loop takes every few of them.
 
     look: wait for the loss, as a progress bar that shows it does.

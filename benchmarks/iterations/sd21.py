@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import nn
+from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from guidance.prior import StableDiffusionPrior
@@ -82,7 +82,7 @@ class RandomPrior(StableDiffusionPrior):
             prediction_type="epsilon",
         )
 
-    def embed(self, prompts: Sequence[str]) -> torch.Tensor:
+    def embed(self, prompts: Sequence[str]) -> Tensor:
         """Random embeddings [P, 77, 1024] float32, as large as CLIP's."""
         rng = torch.Generator().manual_seed(0)
         return torch.randn(len(prompts), 77, 1024, generator=rng).to(self.device)

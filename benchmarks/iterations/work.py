@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from guidance.prior import StableDiffusionPrior
@@ -40,7 +41,7 @@ def work_of(prior: StableDiffusionPrior) -> Work:
     """Operations of a prior's networks, counted on the meta device."""
     twin = shadow(prior)
     images = torch.zeros(1, 3, prior.image_size, prior.image_size, device=META, requires_grad=True)
-    latents: list[torch.Tensor] = []
+    latents: list[Tensor] = []
     encode = operations(lambda: latents.append(twin.encode(images)))
     [z] = latents
     cond = torch.zeros(1, 77, int(prior.unet.config.cross_attention_dim), device=META)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from exporting.splats.table import Floats, Splats, morton_order, smallest_three, to_bytes
 
@@ -135,7 +136,7 @@ def _palette(rest: Floats) -> tuple[Floats, NDArray[np.intp]]:
     return centers.reshape(-1, *rest.shape[1:]).numpy(), _nearest(points, centers).numpy()
 
 
-def _nearest(points: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
+def _nearest(points: Tensor, centers: Tensor) -> Tensor:
     """The number of the nearest of centers [P, D] for each of points [N, D]: [N]."""
     half = (centers * centers).sum(dim=1) / 2
     return torch.cat([(half - some @ centers.T).argmin(dim=1) for some in points.split(2048)])

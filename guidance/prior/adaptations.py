@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from guidance.prior.libraries import in_short, quiet_libraries
 from guidance.prior.model_files import PriorError
@@ -98,7 +99,7 @@ def _merge_lora(pipeline: StableDiffusionPipeline, path: Path, scale: float) -> 
         raise PriorError(f"LoRA_path '{path}' changes no weight of this model: it is of another one.")
 
 
-def _lora_of(path: Path) -> str | dict[str, torch.Tensor]:
+def _lora_of(path: Path) -> str | dict[str, Tensor]:
     """Return diffusers' input: the file, or for one in kohya's layout its tensors with their strength in them.
 
     There each module has an alpha, and counts alpha/rank times. Alphas differ in files whose modules were cut

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from guidance.prior.graph_sizes import next_size
 
@@ -35,10 +36,10 @@ class Compiled:
     """
 
     def __init__(
-        self, name: str, plain: Callable[..., torch.Tensor], *, batched: bool, mode: str | None = None
+        self, name: str, plain: Callable[..., Tensor], *, batched: bool, mode: str | None = None
     ) -> None:
         self.name, self.plain, self.batched = name, plain, batched
-        self._compiled: Callable[..., torch.Tensor] | None = torch.compile(
+        self._compiled: Callable[..., Tensor] | None = torch.compile(
             plain, fullgraph=True, dynamic=None if batched else False, mode=mode
         )
 
@@ -47,7 +48,7 @@ class Compiled:
         """True if nothing has failed to compile."""
         return self._compiled is not None
 
-    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+    def __call__(self, *inputs: Tensor) -> Tensor:
         if self._compiled is None:
             return self.plain(*inputs)
         if self.batched and len(inputs[0]) == 1:
@@ -102,9 +103,7 @@ class Sized:
         sizes: the numbers of rows, increasing.
     """
 
-    def __init__(
-        self, name: str, plain: Callable[..., torch.Tensor], sizes: Sequence[int], mode: str
-    ) -> None:
+    def __init__(self, name: str, plain: Callable[..., Tensor], sizes: Sequence[int], mode: str) -> None:
         self.name, self.plain, self.sizes, self.mode = name, plain, sizes, mode
         self._compiled = self._fresh()
         self._dtype: torch.dtype | None = None
@@ -114,7 +113,7 @@ class Sized:
         """True if nothing has failed to compile."""
         return self._compiled.works
 
-    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+    def __call__(self, *inputs: Tensor) -> Tensor:
         rows, dtype = len(inputs[0]), inputs[0].dtype
         size = next_size(rows, self.sizes)
         if size is None or not self.works:
@@ -134,26 +133,26 @@ class Sized:
         return Compiled(self.name, _with_code_of_its_own(self.plain), batched=False, mode=self.mode)
 
 
-def _filled(tensor: torch.Tensor, size: int) -> torch.Tensor:
+def _filled(tensor: Tensor, size: int) -> Tensor:
     """Fill `tensor` [B, ...] up to `size` rows with copies of its first one."""
     missing = size - len(tensor)
     return torch.cat([tensor, tensor[:1].expand(missing, *tensor.shape[1:])]) if missing else tensor
 
 
-def _with_code_of_its_own(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+def _with_code_of_its_own(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Wrap the function in a code object of its own.
 
     torch keeps compiled code, and the count towards its limit, with the code object, which methods and closures
     share. With its own, both go when the function goes.
     """
 
-    def same(*inputs: torch.Tensor) -> torch.Tensor:
+    def same(*inputs: Tensor) -> Tensor:
         return function(*inputs)
 
     return types.FunctionType(same.__code__.replace(), same.__globals__, "same", None, same.__closure__)
 
 
-def _dense(tensor: torch.Tensor) -> torch.Tensor:
+def _dense(tensor: Tensor) -> Tensor:
     image = tensor.dim() == 4
     return tensor.contiguous(memory_format=torch.channels_last if image else torch.contiguous_format)
 

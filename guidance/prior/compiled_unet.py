@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from guidance.prior.compiled import Compiled, Sized
 from guidance.prior.graph_sizes import graph_sizes, padding
@@ -27,8 +28,8 @@ Unet = Compiled | Sized
 
 @torch.no_grad()
 def compiled_unet(
-    plain: Callable[..., torch.Tensor],
-    inputs: Callable[[int], tuple[torch.Tensor, ...]],
+    plain: Callable[..., Tensor],
+    inputs: Callable[[int], tuple[Tensor, ...]],
     how: str,
     shares: Mapping[int, float],
     device: torch.device,
@@ -69,13 +70,13 @@ def compiled_unet(
     return unet
 
 
-def _made(plain: Callable[..., torch.Tensor], way: str, shares: Mapping[int, float]) -> Unet:
+def _made(plain: Callable[..., Tensor], way: str, shares: Mapping[int, float]) -> Unet:
     if way in MODES:
         return Sized(NAME, plain, graph_sizes(shares), MODES[way])
     return Compiled(NAME, plain, batched=True)
 
 
-def _warm(unet: Unet, inputs: Callable[[int], tuple[torch.Tensor, ...]], shares: Mapping[int, float]) -> bool:
+def _warm(unet: Unet, inputs: Callable[[int], tuple[Tensor, ...]], shares: Mapping[int, float]) -> bool:
     """Compile it; return whether that went well."""
 
     def run() -> None:
@@ -91,7 +92,7 @@ def _warm(unet: Unet, inputs: Callable[[int], tuple[torch.Tensor, ...]], shares:
 
 def _mean_milliseconds(
     unet: Unet,
-    inputs: Callable[[int], tuple[torch.Tensor, ...]],
+    inputs: Callable[[int], tuple[Tensor, ...]],
     shares: Mapping[int, float],
     device: torch.device,
 ) -> float:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 
 class OverflowWatch:
     """Record of answers that are not finite, kept without waiting for the device."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, list[torch.Tensor]] = {}
+        self._sums: dict[str, list[Tensor]] = {}
 
-    def look(self, name: str, answer: torch.Tensor) -> None:
+    def look(self, name: str, answer: Tensor) -> None:
         """Note an answer, a float32 copy of halves of any shape.
 
         Halves are far too few and too small for their sum to overflow by itself.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
+from torch import Tensor
 
 from guidance.prior.model_files import SingleFile
 
@@ -43,7 +44,7 @@ def missing_weights(file: SingleFile) -> list[str]:
     ]
 
 
-def _shapes(path: Path) -> dict[str, torch.Tensor]:
+def _shapes(path: Path) -> dict[str, Tensor]:
     """Tensors of a file, without their contents."""
     with safe_open(path, framework="pt") as tensors:
         names = tensors.keys()

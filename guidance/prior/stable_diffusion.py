@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from guidance.prior.adaptations import Adaptations, adapt, pipeline_of
@@ -60,7 +61,7 @@ class StableDiffusionPrior:
         unet: Any,
         text_encoder: CLIPTextModel,
         tokenizer: CLIPTokenizer,
-        alphas_cumprod: torch.Tensor,
+        alphas_cumprod: Tensor,
         prediction_type: str,
         files: Mapping[str, Path] | None = None,
         adaptations: Adaptations = PLAIN,
@@ -91,8 +92,8 @@ class StableDiffusionPrior:
         # again on the way back, block by block, for a chain of U-Nets would not fit otherwise.
         unet.enable_gradient_checkpointing()
         self.encode_singly = False
-        self._posterior_mean: Callable[..., torch.Tensor] = self._plain_posterior_mean
-        self._denoise: Callable[..., torch.Tensor] = self._plain_denoise
+        self._posterior_mean: Callable[..., Tensor] = self._plain_posterior_mean
+        self._denoise: Callable[..., Tensor] = self._plain_denoise
         self._watch = OverflowWatch()
         self.alphas_cumprod = alphas_cumprod
         self.device = unet.device
@@ -148,7 +149,7 @@ class StableDiffusionPrior:
         return fingerprint(self._files) if self._files else ""
 
     @torch.no_grad()
-    def embed(self, prompts: Sequence[str]) -> torch.Tensor:
+    def embed(self, prompts: Sequence[str]) -> Tensor:
         """Return the text encoder's last hidden states [P, L, D] float32 for P prompts, cut at L tokens.
 
         With clip_skip they are those of an earlier layer, normalised like the last ones.
@@ -178,7 +179,7 @@ class StableDiffusionPrior:
         # How prompts are spelt is known to a pipeline that holds all networks.
         self.text_encoder, self._spell = None, str
 
-    def encode(self, images: torch.Tensor) -> torch.Tensor:
+    def encode(self, images: Tensor) -> Tensor:
         """Encode images [V, 3, H, W] in [0, 1] as scaled latents z_0 [V, C, h, w] float32, differentiable.
 
         The result is the posterior's mean, not a sample. The posterior of a trained VAE is narrow, so sampling
@@ -189,14 +190,14 @@ class StableDiffusionPrior:
             images = F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
         return self._by_autoencoder(self._posterior_mean, 2 * images - 1) * self.vae.config.scaling_factor
 
-    def decode(self, z: torch.Tensor) -> torch.Tensor:
+    def decode(self, z: Tensor) -> Tensor:
         """Images [V, 3, H, W] float32 in [0, 1] of scaled latents z [V, C, h, w]."""
         decoded = self._by_autoencoder(
             lambda latents: self.vae.decode(latents).sample, z / self.vae.config.scaling_factor
         )
         return (0.5 * decoded + 0.5).clamp(0, 1)
 
-    def eps(self, z: torch.Tensor, t: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
+    def eps(self, z: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         """Predicted noise [B, C, h, w] float32 for latents z at timesteps t [B] (host) given cond [B, L, D].
 
         The output of a v-prediction model is converted.
@@ -211,14 +212,12 @@ class StableDiffusionPrior:
         output = self._watched("unet", output)
         return eps_of_v(z, output, t, self._schedule) if self._predicts_v else output
 
-    def _inputs(self, z: torch.Tensor, t: torch.Tensor, cond: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def _inputs(self, z: Tensor, t: Tensor, cond: Tensor) -> tuple[Tensor, ...]:
         """Convert the three to the U-Net's device and precision."""
         dtype = _precision(self.unet)
         return z.to(dtype), t.to(self.device, non_blocking=True), cond.to(dtype)
 
-    def _by_autoencoder(
-        self, function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
-    ) -> torch.Tensor:
+    def _by_autoencoder(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Return function(x), float32; the function is the autoencoder's half that takes x [V, ...]."""
         x = x.to(_precision(self.vae))
         if self.encode_singly:
@@ -229,13 +228,13 @@ class StableDiffusionPrior:
             return self._watched("vae", torch.cat(views))
         return self._watched("vae", function(x))
 
-    def _plain_posterior_mean(self, images: torch.Tensor) -> torch.Tensor:
+    def _plain_posterior_mean(self, images: Tensor) -> Tensor:
         return self.vae.encode(images).latent_dist.mean
 
-    def _plain_denoise(self, z: torch.Tensor, t: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
+    def _plain_denoise(self, z: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         return self.unet(z, t, cond).sample
 
-    def _watched(self, name: str, output: torch.Tensor) -> torch.Tensor:
+    def _watched(self, name: str, output: Tensor) -> Tensor:
         """Return a network's output in float32, noted by the watch if it ran in float16."""
         output = output.float()
         if _precision(getattr(self, name)) == torch.float16:
@@ -296,7 +295,7 @@ class StableDiffusionPrior:
         encoder.warm_up(encode_and_back)
         logger.info("That took %.0f s.", time.monotonic() - began)
 
-    def _blank(self, rows: int) -> tuple[torch.Tensor, ...]:
+    def _blank(self, rows: int) -> tuple[Tensor, ...]:
         """Make latents, times and texts without a meaning, as the U-Net takes them."""
         side, config = int(self.unet.config.sample_size), self.unet.config
         z = torch.zeros(rows, int(config.in_channels), side, side, device=self.device)
