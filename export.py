@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from scene.gaussian_model import GaussianModel
 
 LIBRARIES = {"skimage": "scikit-image", "xatlas": "xatlas", "fast_simplification": "fast-simplification"}
-"""What meshes need beside requirements.txt: modules, and what to install."""
+"""What meshes need beside requirements.txt, the extra `mesh`: modules, and the packages that have them."""
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -115,7 +115,7 @@ def needs_libraries() -> None:
     """Raises ValueError, one sentence, if a library that only meshes need is missing."""
     missing = [name for module, name in LIBRARIES.items() if importlib.util.find_spec(module) is None]
     if missing:
-        raise ValueError(f"a mesh needs {' and '.join(missing)}: python -m pip install {' '.join(missing)}.")
+        raise ValueError(f'a mesh needs {" and ".join(missing)}: python -m pip install -e ".[mesh]".')
 
 
 def mesh_of(gaussians: GaussianModel, given: argparse.Namespace) -> TexturedMesh:
