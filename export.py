@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from scene.gaussian_model import GaussianModel
 
 LIBRARIES = {"skimage": "scikit-image", "xatlas": "xatlas", "fast_simplification": "fast-simplification"}
-"""Libraries that meshes need beside requirements.txt: module -> name to install."""
+"""Libraries of the extra `mesh`, by module: the package's name."""
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -112,7 +112,7 @@ def needs_libraries() -> None:
     """
     missing = [name for module, name in LIBRARIES.items() if importlib.util.find_spec(module) is None]
     if missing:
-        raise ValueError(f"a mesh needs {' and '.join(missing)}: python -m pip install {' '.join(missing)}.")
+        raise ValueError(f'a mesh needs {" and ".join(missing)}: python -m pip install -e ".[mesh]".')
 
 
 def mesh_of(gaussians: GaussianModel, given: argparse.Namespace) -> TexturedMesh:

@@ -46,7 +46,7 @@ class RayTasks:
         try:
             import ray
         except ModuleNotFoundError:
-            raise ValueError("--ray needs Ray: python -m pip install ray.") from None
+            raise ValueError('--ray needs Ray: python -m pip install -e ".[ray]".') from None
         self._ray: Any = ray
         self._outputs, self._task = outputs, task
         local = address == "local"

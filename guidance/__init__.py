@@ -1,4 +1,4 @@
-"""Guidance: from rendered views and a prompt to a loss. `METHODS` is the table name -> class."""
+"""Guidance: from rendered views and a prompt to a loss. `METHODS` is the table name -> method."""
 
 from __future__ import annotations
 

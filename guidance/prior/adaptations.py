@@ -61,7 +61,9 @@ class Adaptations:
                     f"{key} is '{path}', but it must be a file of weights: {', '.join(SUFFIXES)}."
                 )
         if self.lora is not None and importlib.util.find_spec("peft") is None:
-            raise PriorError("LoRA_path needs PEFT, which is not installed here: pip install peft.")
+            raise PriorError(
+                'LoRA_path needs PEFT, which is not installed here: python -m pip install -e ".[lora]".'
+            )
 
 
 def adapt(pipeline: StableDiffusionPipeline, adaptations: Adaptations) -> Callable[[str], str]:

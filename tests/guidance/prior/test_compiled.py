@@ -254,7 +254,7 @@ def test_the_key_decides(
 
     monkeypatch.setattr(prior, "compile", lambda *given: asked.append(given))
     for accelerated, how in ((False, on_host), (True, on_accelerator)):
-        monkeypatch.setattr(guidance, "is_accelerator", lambda device, found=accelerated: found)
+        monkeypatch.setattr(guidance.prior, "is_accelerator", lambda device, found=accelerated: found)
         asked.clear(), counted.clear()
         guidance.prior.compile_networks(config, prior, 3, shares, needed=lambda: 7)
         assert asked == ([] if how is None else [(how, 3, {6: 1.0}, 7 if how == "auto" else 0)])
