@@ -30,7 +30,7 @@ def main(file: str, views_at_once: str, *flags: str) -> None:
                 logged.append({name: float(value) for name, value in iteration.numbers.items()})
     torch.save(
         {
-            "tensors": snapshot(state.optimizer, state.stats),
+            "tensors": snapshot(state.optimizer),
             "sizes": sizes,
             "logged": logged,
             "dimmed": state.counts.dimmed,

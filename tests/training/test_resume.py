@@ -19,8 +19,9 @@ from scene.cameras import Cameras
 from scene.gaussian_model import GaussianModel
 from scene.optimizer import GaussianOptimizer, Update
 from tests.changed import changed
-from train import Interrupted, main, train
+from train import main, train
 from utils import checkpoints
+from utils.interruption import Interrupted
 from utils.run_folder import RunFolder
 
 
@@ -252,7 +253,7 @@ def test_a_checkpoint_comes_after_all_that_was_made_before_it(
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from gaussian_renderer import recorder
+    from training import recorder
 
     saved, written = checkpoints.save, recorder.write_png
     found: dict[int, tuple[int, list[int]]] = {}
@@ -398,7 +399,7 @@ def test_ctrl_c_before_the_first_iteration_is_one_sentence(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("train.assemble", interrupted)
+    monkeypatch.setattr("train.begin", interrupted)
     assert main(config) == 130
     assert capsys.readouterr().err == "train.py: stopped outside of the iterations.\n"
     assert not list(tmp_path.rglob("mug-*"))

@@ -18,7 +18,8 @@ import config as configuration
 from config import Config
 from scene.gaussian_model import GaussianModel
 from tests.changed import changed
-from train import main, train, warn_of_unknown_words
+from toybox.lab.verdict import warn_of_unknown_words
+from train import main, train
 from training.report_picture import TILE
 from utils.media import LABEL_HEIGHT
 from utils.run_cost import RunCost
