@@ -19,12 +19,18 @@ def tiny_prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def tiny_config(tiny_prior: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
-    """Ten iterations at 64²; runs go to a temporary folder."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="session")
+def tiny_settings(tiny_prior: Path) -> Config:
+    """Ten iterations at 64²."""
     flags = "--quiet --iterations 10 --init_shape sphere --init_num_pts 300 --image_w 64 --image_h 64 --vis_interval 5 --test_ratio 2"
     flags += (
         " --text mug --save_video --densify_from_iter 0 --densify_until_iter 8 --densification_interval 4"
     )
     return configuration.load([*flags.split(), "--model_key", str(tiny_prior)])
+
+
+@pytest.fixture
+def tiny_config(tiny_settings: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """`tiny_settings`, in a temporary folder to which runs go."""
+    monkeypatch.chdir(tmp_path)
+    return tiny_settings

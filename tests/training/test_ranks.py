@@ -4,95 +4,68 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as multiprocessing
 
+from config import Config
 from scene.gaussian_model import GaussianModel
-from utils.ranks import ALONE, Ranks, RanksDiffer, meeting
+from tests.changed import changed
+from tests.ranks import main
+from training.state import assemble
+from utils.ranks import ALONE, Ranks
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
-SMALL = [
-    "--quiet",
-    "--text",
-    "mug",
-    "--init_shape",
-    "sphere",
-    "--init_num_pts",
-    "300",
-    "--image_w",
-    "48",
-    "--image_h",
-    "48",
-    "--C_batch_size",
-    "4",
-]
-DENSIFIED = [
-    "--densify_from_iter",
-    "4",
-    "--densify_until_iter",
-    "45",
-    "--densification_interval",
-    "8",
-    "--densify_grad_threshold",
-    "1e-9",
-    "--relocate_interval",
-    "10",
-    "--opacity_reset_interval",
-    "25",
-    "--max_num_gaussians",
-    "900",
-]
-AUGMENTED = [
-    "--sh_degree",
-    "1",
-    "--bg_aug_ratio",
-    "1",
-    "--flip_aug_ratio",
-    "0.5",
-    "--shs_aug_ratio",
-    "0.5",
-    "--as_latent_ratio",
-    "0.3",
-    "--jitter_pose",
-    "true",
-    "--BEG",
-    "true",
-    "--start_reset_iter",
-    "5",
-    "--end_reset_iter",
-    "20",
-    "--lgt_thresh",
-    "0.6",
-]
+SMALL = "--quiet --text mug --init_shape sphere --init_num_pts 300 --image_w 32 --image_h 32 --C_batch_size 4"
+DENSIFIED = (
+    "--densify_from_iter 4 --densify_until_iter 45 --densification_interval 8 "
+    "--densify_grad_threshold 1e-9 --relocate_interval 10 --opacity_reset_interval 25 "
+    "--max_num_gaussians 900"
+)
+AUGMENTED = (
+    "--sh_degree 1 --bg_aug_ratio 1 --flip_aug_ratio 0.5 --shs_aug_ratio 0.5 --as_latent_ratio 0.3 "
+    "--jitter_pose true --BEG true --start_reset_iter 5 --end_reset_iter 20 --lgt_thresh 0.6"
+)
+SOONER = (
+    "--densification_interval 4 --relocate_interval 5 --opacity_reset_interval 9 "
+    "--densify_until_iter 18 --start_reset_iter 3 --end_reset_iter 14"
+)
+"""What DENSIFIED and AUGMENTED do in 50 iterations, in 20."""
 
 
-def run(script: str, *arguments: str, ranks: int, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [*(TORCHRUN if ranks == 2 else TORCHRUN[:1]), str(ROOT / script), *arguments]
+def torchrun(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [*TORCHRUN, str(ROOT / script), *arguments]
     return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, text=True, capture_output=True)
 
 
-def result(folder: Path, flags: list[str], *, ranks: int, views_at_once: int) -> list[dict[str, Any]]:
-    """Run tests/ranks.py and return what each process leaves."""
-    file = folder / f"{ranks}-{views_at_once}"
-    done = run("tests/ranks.py", str(file), str(views_at_once), *flags, ranks=ranks, cwd=folder)
+def of_one_process(folder: Path, flags: list[str]) -> dict[str, Any]:
+    """Run tests/ranks.py here, by one thread as elsewhere, and return what it leaves."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        main(str(folder / "one"), "2", *flags)
+    finally:
+        torch.set_num_threads(usual)
+    return torch.load(folder / "one.0")
+
+
+def of_two_processes(folder: Path, flags: list[str]) -> list[dict[str, Any]]:
+    done = torchrun("tests/ranks.py", str(folder / "two"), "2", *flags, cwd=folder)
     assert done.returncode == 0, done.stderr
-    return [torch.load(file.with_suffix(f".{rank}")) for rank in range(ranks)]
+    return [torch.load(folder / f"two.{rank}") for rank in range(2)]
 
 
 def check_two_are_one(folder: Path, flags: list[str]) -> None:
-    (one,) = result(folder, flags, ranks=1, views_at_once=2)
-    first, second = result(folder, flags, ranks=2, views_at_once=2)
+    one, (first, second) = of_one_process(folder, flags), of_two_processes(folder, flags)
     assert len(one["sizes"]) > 1
     assert one["sizes"] == first["sizes"] == second["sizes"]
     assert one["tensors"].keys() == first["tensors"].keys()
@@ -108,53 +81,60 @@ def check_two_are_one(folder: Path, flags: list[str]) -> None:
 def test_two_processes_give_what_one_gives_that_takes_the_views_in_the_same_halves(
     tiny_prior: Path, tmp_path: Path
 ) -> None:
-    """Compare 50 iterations with densification, relocation, resets and every augmentation.
+    """Compare 20 iterations with densification, relocation, resets and every augmentation.
 
     Rounding depends on how many views go through a network together. Adam makes steps of it wherever a gradient is
-    nothing but rounding (the rotations of round Gaussians): hence the halves.
+    nothing but rounding (the rotations of round Gaussians): hence the halves. Beforehand the processes check what they
+    exchange.
     """
-    check_two_are_one(
-        tmp_path, [*SMALL, *DENSIFIED, *AUGMENTED, "--iterations", "50", "--model_key", str(tiny_prior)]
-    )
+    flags = f"{SMALL} {DENSIFIED} {AUGMENTED} {SOONER} --iterations 20 --guidance_type sds"
+    check_two_are_one(tmp_path, [*flags.split(), "--model_key", str(tiny_prior)])
 
 
-@pytest.mark.slow
-def test_they_do_with_toybox_too(tmp_path: Path) -> None:
-    check_two_are_one(tmp_path, [*SMALL, *DENSIFIED, *AUGMENTED, "--iterations", "50"])
+@pytest.mark.parametrize(
+    "length",
+    [
+        pytest.param(f"{SOONER} --iterations 20", marks=pytest.mark.slow),
+        pytest.param("--iterations 50", marks=pytest.mark.thorough),
+    ],
+    ids=["20", "50"],
+)
+def test_they_do_with_toybox_too(tmp_path: Path, length: str) -> None:
+    check_two_are_one(tmp_path, f"{SMALL} {DENSIFIED} {AUGMENTED} {length}".split())
 
 
 @pytest.fixture
 def flags(tiny_prior: Path) -> list[str]:
     files = "--save_video false --test_ratio 1 --vis_interval 1000 --pro_frames_num 2 --workspace both"
-    return [*SMALL, *files.split(), "--model_key", str(tiny_prior)]
+    return [*f"{SMALL} {files}".split(), "--model_key", str(tiny_prior)]
 
 
-def test_one_process_writes_and_speaks_for_both(flags: list[str], tmp_path: Path) -> None:
-    done = run("train.py", *flags, "--iterations", "4", ranks=2, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Asset outputs/both/") == 1
-    (root,) = (tmp_path / "outputs" / "both").iterdir()
-    assert not GaussianModel.load_ply(root / "save" / "asset.ply").nonfinite()
-    assert len(list(root.glob("events.*"))) == 1
+def test_too_few_views_are_one_sentence(tiny_config: Config) -> None:
+    for rank in range(2):
+        with pytest.raises(ValueError, match=r"C_batch_size is 1, but 2 processes .*C_batch_size 2"):
+            assemble(changed(tiny_config, C_batch_size=1), ranks=Ranks(rank, 2))
 
 
-def test_too_few_views_are_one_sentence(flags: list[str], tmp_path: Path) -> None:
-    done = run("train.py", *flags, "--C_batch_size", "1", ranks=2, cwd=tmp_path)
+@pytest.mark.slow
+def test_a_mistake_is_one_sentence_of_both_processes(flags: list[str], tmp_path: Path) -> None:
+    """Whoever ends first takes the other along."""
+    done = torchrun("train.py", *flags, "--C_batch_size", "1", cwd=tmp_path)
     assert done.returncode != 0
-    # By both of them, for whoever ends first takes the other along.
-    assert (
-        "train.py: GuidanceParams.C_batch_size is 1, but 2 processes need as many views: --C_batch_size 2.\n"
-        in done.stderr
-    )
+    assert "train.py: GuidanceParams.C_batch_size is 1, but 2 processes need as many views" in done.stderr
     assert "Traceback" not in done.stderr.split("torch/distributed")[0]
     assert not list(tmp_path.rglob("config.yaml"))
 
 
 @pytest.mark.slow
 def test_a_signal_to_torchrun_keeps_the_run_and_two_processes_go_on(flags: list[str], tmp_path: Path) -> None:
-    flags = [*flags, *DENSIFIED, "--iterations", "40"]
-    whole = run("train.py", *flags, "--workspace", "whole", ranks=2, cwd=tmp_path)
+    flags = [*flags, *DENSIFIED.split(), "--iterations", "24"]
+    whole = torchrun("train.py", *flags, "--workspace", "whole", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
+    # One process writes and speaks for both.
+    (other,) = (tmp_path / "outputs" / "whole").iterdir()
+    assert whole.stdout.count("Asset outputs/whole/") == 1
+    assert not GaussianModel.load_ply(other / "save" / "asset.ply").nonfinite()
+    assert len(list(other.glob("events.*"))) == 1
     command = [*TORCHRUN, str(ROOT / "train.py"), *flags, "--checkpoint_iterations", "[3]"]
     process = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     while not list(tmp_path.rglob("both/*/checkpoints/iteration_3.json")):
@@ -165,55 +145,17 @@ def test_a_signal_to_torchrun_keeps_the_run_and_two_processes_go_on(flags: list[
     assert process.returncode != 0
     (cut,) = (tmp_path / "outputs" / "both").iterdir()
     assert f"python train.py --resume outputs/both/{cut.name}" in error
-    resumed = run("train.py", "--resume", str(cut), "--quiet", ranks=2, cwd=tmp_path)
+    resumed = torchrun("train.py", "--resume", str(cut), "--quiet", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
-    (other,) = (tmp_path / "outputs" / "whole").iterdir()
     assert (cut / "save" / "asset.ply").read_bytes() == (other / "save" / "asset.ply").read_bytes()
 
 
-def meet(rank: int, port: int) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE="2")
-    ranks = Ranks(rank, 2, rank)
-    with meeting(ranks, torch.device("cpu")):
-        tensor, radii = torch.arange(3.0) + rank, torch.tensor([rank, 1 - rank])
-        ranks.sum_([tensor])
-        ranks.max_(radii)
-        assert tensor.tolist() == [1, 3, 5]
-        assert radii.tolist() == [1, 1]
-        assert ranks.all_views(torch.arange(5.0)[ranks.share(5).start : ranks.share(5).stop], 5).tolist() == [
-            0,
-            1,
-            2,
-            3,
-            4,
-        ]
-        assert ranks.least(7 - rank, tensor.device) == 6
-        assert ranks.greatest(-rank, tensor.device) == 0
-        taken = torch.full((2,), float(rank))
-        ranks.take_from_first([taken])
-        assert taken.tolist() == [0, 0]
-        same = torch.linspace(0, 1, 50)
-        ranks.check_same([same], "These numbers")
-        # Two rows exchanged: the same numbers in another order.
-        other = same.clone() if rank == 0 else same[[1, 0, *range(2, 50)]]
-        with pytest.raises(RanksDiffer, match="These numbers of process 1 are not those of process 0"):
-            ranks.check_same([same, other], "These numbers")
-
-
-def test_what_processes_tell_each_other() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    multiprocessing.spawn(meet, args=(port,), nprocs=2)
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 8])
-@pytest.mark.parametrize("views", [1, 4, 8, 9])
-def test_shares_are_all_views_evenly(views: int, count: int) -> None:
-    shares = [Ranks(rank, count).share(views) for rank in range(count)]
-    assert [view for share in shares for view in share] == list(range(views))
-    lengths = [len(share) for share in shares]
-    assert max(lengths) - min(lengths) <= 1
+def test_shares_are_all_views_evenly() -> None:
+    for views, count in product((1, 4, 8, 9), (1, 2, 3, 8)):
+        shares = [Ranks(rank, count).share(views) for rank in range(count)]
+        assert [view for share in shares for view in share] == list(range(views))
+        lengths = [len(share) for share in shares]
+        assert max(lengths) - min(lengths) <= 1
 
 
 def test_alone_nothing_changes() -> None:

@@ -6,6 +6,7 @@ import errno
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from config import Config
 from gaussian_renderer import RenderOutput, showcase
 from gaussian_renderer.showcase import show
 from gaussian_renderer.training_views import TrainingViews
+from guidance import GuidanceOutput
 from scene.cameras import Cameras, orbit, six_views
 from scene.gaussian_model import GaussianModel
 from tests.changed import changed
@@ -48,12 +50,13 @@ def gaussians() -> GaussianModel:
     return GaussianModel.from_points(points - 0.5, colors, 0)
 
 
-def views_of(device: torch.device = HOST) -> tuple[TrainingViews, dict[str, Callable[[], Tensor]], Tensor]:
-    """Arguments of `picture`."""
+def views_of(device: torch.device = HOST) -> tuple[TrainingViews, GuidanceOutput]:
+    """Views of an iteration, and what a guidance found in them."""
     cameras = orbit([0.0, 90.0], 90.0, 3.0, 0.6, SIZE, SIZE)
     rgb, plane, latents = (torch.full((2, c, SIZE, SIZE), 0.5, device=device) for c in (3, 1, 4))
     out = RenderOutput(rgb, plane, plane, plane, plane, plane)
-    return TrainingViews(cameras.to(device), out, plane, rgb, False, False), {"x0": lambda: latents}, latents
+    guided = GuidanceOutput(latents.sum(), {}, {}, latents, {"x0": lambda: latents})
+    return TrainingViews(cameras.to(device), out, plane, rgb, False, False), guided
 
 
 def go_on(record: Recorder, model: GaussianModel, after: Callable[[int], None] = lambda step: None) -> None:
@@ -204,9 +207,9 @@ def test_what_the_disk_does_not_take_is_told_once_and_the_rest_is_written(
 
 
 def record_a_broken_picture(config: Config, run: RunFolder, then: BaseException | None = None) -> None:
-    seen, predictions, gradient = views_of()
+    seen, guided = views_of()
     with Recorder(config, run, lambda z: z[:, :3]) as record:
-        record.picture(1, seen, predictions, gradient * torch.nan)
+        record.picture(1, seen, replace(guided, gradient=guided.gradient * torch.nan))
         if then is not None:
             raise then
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import signal
 import threading
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.changed import changed
 from tests.viewer.chromium import chromium, dismiss_notifications, opened, pixels, until
 from tests.waits import DEVICE, no_waits
 from train import train
+from utils.interruption import Interruption
 from utils.rotation import quaternion_to_matrix
 from viewer import live
 from viewer.live import LiveView, Snapshot, Splats
@@ -51,15 +53,15 @@ class Browsers:
         self.came.release()
 
 
-def never() -> bool:
-    return False
+NEVER = Interruption()
+"""Interruption that does not come."""
 
 
 def step_until_shown(view: LiveView, browsers: Browsers, gaussians: GaussianModel, first: int = 1) -> int:
     """Iterate until a snapshot has come; return the next iteration."""
     step = first
     while not browsers.came.acquire(blocking=False):
-        view.after_step(step, gaussians, {"guidance/t": torch.tensor(500.0)}, never)
+        view.after_step(step, gaussians, {"guidance/t": torch.tensor(500.0)}, NEVER)
         step += 1
         time.sleep(0.001)
     return step
@@ -102,7 +104,7 @@ def test_nothing_is_copied_unless_a_browser_looks(monkeypatch: pytest.MonkeyPatc
     real = Snapshot.of
     monkeypatch.setattr(Snapshot, "of", lambda step, *rest: copies.append(step) or real(step, *rest))
     for step in range(1, 100):
-        assert view.after_step(step, gaussians, {}, never) == 0.0
+        assert view.after_step(step, gaussians, {}, NEVER) == 0.0
     assert not copies
     view.watched(1)
     step = step_until_shown(view, browsers, gaussians, 100)
@@ -112,7 +114,7 @@ def test_nothing_is_copied_unless_a_browser_looks(monkeypatch: pytest.MonkeyPatc
     view.watched(0)
     copies.clear()
     for later in range(step, step + 100):
-        view.after_step(later, gaussians, {}, never)
+        view.after_step(later, gaussians, {}, NEVER)
         time.sleep(0.001)
     assert not copies
     view.close()
@@ -124,7 +126,7 @@ def test_a_snapshot_waits_for_nothing() -> None:
     view = LiveView(browsers.show)
     view.watched(1)
     with no_waits():
-        view.after_step(1, GaussianModel(raw), {"loss/guidance": torch.empty((), device=DEVICE)}, never)
+        view.after_step(1, GaussianModel(raw), {"loss/guidance": torch.empty((), device=DEVICE)}, NEVER)
     view.close()
     assert browsers.seen[0].raw["xyz"].device == DEVICE
 
@@ -170,15 +172,15 @@ def test_a_pause_lasts_until(ends_by: str) -> None:
     view.pause(True)
     view.watched(1)
     assert view.paused
-    stopped = threading.Event()
+    interruption = Interruption()
     end = {
         "a click": lambda: view.pause(False),
         "the last browser": lambda: view.watched(0),
-        "an interruption": stopped.set,
+        "an interruption": lambda: setattr(interruption, "signal", signal.SIGTERM),
         "the end": view.close,
     }[ends_by]
     paused: list[float] = []
-    waiting = threading.Thread(target=lambda: paused.append(view.after_step(1, model(), {}, stopped.is_set)))
+    waiting = threading.Thread(target=lambda: paused.append(view.after_step(1, model(), {}, interruption)))
     waiting.start()
     waiting.join(0.3)
     assert waiting.is_alive()
@@ -186,7 +188,7 @@ def test_a_pause_lasts_until(ends_by: str) -> None:
     waiting.join()
     assert paused[0] > 0.1
     view.pause(False)
-    assert view.after_step(2, model(), {}, never) == 0.0
+    assert view.after_step(2, model(), {}, NEVER) == 0.0
     view.close()
 
 
@@ -195,13 +197,13 @@ def test_a_view_that_breaks_leaves_the_run_alone(caplog: pytest.LogCaptureFixtur
     view.watched(1)
     with caplog.at_level(logging.WARNING):
         while not caplog.messages:
-            view.after_step(1, model(), {}, never)
+            view.after_step(1, model(), {}, NEVER)
             time.sleep(0.001)
     assert caplog.messages == [
         "The view has ended (RuntimeError: no browser can draw this): the run goes on."
     ]
     view.pause(True)
-    assert view.after_step(2, model(), {}, never) == 0.0
+    assert view.after_step(2, model(), {}, NEVER) == 0.0
     view.close()
 
 
