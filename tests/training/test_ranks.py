@@ -91,16 +91,9 @@ def test_two_processes_give_what_one_gives_that_takes_the_views_in_the_same_halv
     check_two_are_one(tmp_path, [*flags.split(), "--model_key", str(tiny_prior)])
 
 
-@pytest.mark.parametrize(
-    "length",
-    [
-        pytest.param(f"{SOONER} --iterations 20", marks=pytest.mark.slow),
-        pytest.param("--iterations 50", marks=pytest.mark.thorough),
-    ],
-    ids=["20", "50"],
-)
-def test_they_do_with_toybox_too(tmp_path: Path, length: str) -> None:
-    check_two_are_one(tmp_path, f"{SMALL} {DENSIFIED} {AUGMENTED} {length}".split())
+@pytest.mark.thorough
+def test_they_do_with_toybox_too(tmp_path: Path) -> None:
+    check_two_are_one(tmp_path, f"{SMALL} {DENSIFIED} {AUGMENTED} --iterations 50".split())
 
 
 @pytest.fixture
@@ -115,7 +108,7 @@ def test_too_few_views_are_one_sentence(tiny_config: Config) -> None:
             assemble(changed(tiny_config, C_batch_size=1), ranks=Ranks(rank, 2))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_mistake_is_one_sentence_of_both_processes(flags: list[str], tmp_path: Path) -> None:
     """Whoever ends first takes the other along."""
     done = torchrun("train.py", *flags, "--C_batch_size", "1", cwd=tmp_path)
