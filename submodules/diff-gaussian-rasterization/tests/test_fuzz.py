@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(
 def _build(recipe: dict[str, Any], level: str, sanitizer: str, folder: Path) -> Path:
     binary = folder / f"{sanitizer}-{level}"
     flags = [f for f in recipe["FLAGS"] if f not in ("-O3", "-shared")] + recipe["INSTRUCTION_SETS"][level]
-    flags += ["-O1", "-g1", f"-fsanitize={SANITIZERS[sanitizer]}", "-fno-sanitize-recover=all"]
+    flags += ["-O0", "-g1", f"-fsanitize={SANITIZERS[sanitizer]}", "-fno-sanitize-recover=all"]
     flags += ["-D_GLIBCXX_ASSERTIONS", "-Wall", "-Wextra", "-iquote", str(recipe["CSRC"])]
     sources = ["tests/fuzz/fuzz.cpp", *recipe["SOURCES"]]
     subprocess.run(["g++", *flags, *sources, "-ldl", "-o", str(binary)], check=True, cwd=PACKAGE)
@@ -82,10 +82,12 @@ def _run(binaries: list[Path], mode: str, seeds: range, parts: int = 1) -> None:
             assert run.returncode == 0, f"{Path(job[-4]).name}: {run.stderr[-4000:]}"
 
 
+@pytest.mark.slow
 def test_some_scenes(build: Any) -> None:
     _run(build("memory", tuple({LEVELS[0], LEVELS[-1]})), "scenes", range(200))
 
 
+@pytest.mark.slow
 def test_refused_memory_and_threads(build: Any) -> None:
     """Refuse each request in turn: the result is an error code or the same images, and a workspace that still
     works.
@@ -93,11 +95,16 @@ def test_refused_memory_and_threads(build: Any) -> None:
     _run(build("memory", LEVELS[-1:]), "scarcity", range(4))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_ten_thousand_scenes(build: Any) -> None:
     _run(build("memory", LEVELS), "scenes", range(10_000), parts=4)
 
 
 @pytest.mark.slow
 def test_threads_do_not_race(build: Any) -> None:
-    _run(build("threads", LEVELS[-1:]), "scenes", range(300))
+    _run(build("threads", LEVELS[-1:]), "scenes", range(100))
+
+
+@pytest.mark.thorough
+def test_threads_do_not_race_in_many_scenes(build: Any) -> None:
+    _run(build("threads", LEVELS[-1:]), "scenes", range(2000))

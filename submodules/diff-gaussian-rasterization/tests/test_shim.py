@@ -291,9 +291,10 @@ def test_sanitizers_find(name: str) -> None:
     assert is_clang() or f"in {name}" in report  # it leaves names to llvm-symbolizer, which may be missing
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     VARIANT == "sanitized" or sys.platform != "linux", reason="preloads the sanitizers as Linux does"
 )
 def test_under_sanitizers() -> None:
-    done = run_sanitized(__file__)
+    done = run_sanitized(__file__, "-m", "not slow")
     assert done.returncode == 0, done.stdout

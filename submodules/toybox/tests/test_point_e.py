@@ -28,7 +28,13 @@ def test_it_is_small_and_what_the_trainer_describes() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [Name("rocket", "purple"), HELD_OUT[0], Name("duck", "pink", "green")], ids=str
+    "name",
+    [
+        HELD_OUT[0],
+        Name("duck", "pink", "green"),
+        pytest.param(Name("rocket", "purple"), marks=pytest.mark.thorough),
+    ],
+    ids=str,
 )
 def test_it_makes_the_toy_that_the_prompt_names(name: Name) -> None:
     pipeline = point_e.load(FOLDER)
