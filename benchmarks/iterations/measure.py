@@ -176,7 +176,7 @@ def assembled(config: Config, prior: StableDiffusionPrior, way: str) -> Training
         variant = "released" if way == RELEASED else config.guidance.sctd_variant
         prior, config = prior.uncompiled(), changed(config, compile="false", sctd_variant=variant)
     with (
-        patch.object(guidance, "load_prior", lambda config, device: prior),
+        patch.object(guidance.prior, "load_prior", lambda config, device: prior),
         patch.object(prior, "free_text_encoder"),
     ):
         state = assemble(config)
