@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch import Tensor
 
 from guidance import solver
 from guidance.prompts import Conditioning
@@ -37,14 +38,14 @@ class Ends:
     """Where 300 Adam steps lead each of 32 random starts twice, with the same draws: to class 0, and to class 1."""
 
     prior: AnalyticPrior
-    latents: torch.Tensor
+    latents: Tensor
 
     def arrived(self) -> list[int]:
         """Count those of each half with p(its class | z_0) > 0.99."""
         halves = self.latents.split(STARTS)
         return [int((self.prior.posterior(z, wanted) > 0.99).sum()) for wanted, z in enumerate(halves)]
 
-    def distances(self) -> torch.Tensor:
+    def distances(self) -> Tensor:
         """Distance of each to its nearest mode."""
         return (self.latents.flatten(1)[:, None] - self.prior.modes).norm(dim=-1).min(1).values
 
@@ -57,7 +58,7 @@ def distill(
     *,
     negative: bool = False,
     perp_neg: bool = False,
-    start: torch.Tensor | None = None,
+    start: Tensor | None = None,
     **changes: object,
 ) -> Ends:
     """Follow a guidance from the random starts, or from `start` [2 STARTS, 4, 4, 4]."""
@@ -167,7 +168,7 @@ def test_the_sign_that_consistent3d_prints_runs_away_whatever_is_wanted(
 ) -> None:
     """The test descends Eq. 10 as it stands, with the derivative of D passed straight to z_0."""
 
-    def sizes(ends: Ends) -> torch.Tensor:
+    def sizes(ends: Ends) -> Tensor:
         return ends.latents.flatten(1).norm(dim=1).reshape(2, STARTS).mean(1)
 
     # At the start it is about 8.
@@ -308,7 +309,7 @@ def test_autograd_sees_every_fault(variant: str, monkeypatch: pytest.MonkeyPatch
             assert not is_autograd(variant), fault
 
 
-def exact_trajectory(prior: AnalyticPrior, times: list[int]) -> list[torch.Tensor]:
+def exact_trajectory(prior: AnalyticPrior, times: list[int]) -> list[Tensor]:
     """Points z_t = alpha mu + sqrt(v_t) c of one solution of the ODE of a single mode, float64."""
     schedule = Schedule(prior.alphas_cumprod)
     direction = torch.randn(64, generator=torch.Generator().manual_seed(5)).double()

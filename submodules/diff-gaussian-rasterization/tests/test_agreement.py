@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 CASES = [
     pytest.param({"count": 60, "degree": 0}, id="degree-0"),
@@ -108,7 +109,7 @@ def test_gradients_of_some_outputs_only(tools: Any) -> None:
         gradients = {}
         for backend, dtype in (("cpu", torch.float32), ("reference", torch.float64)):
             leaves = {k: t.detach().clone().to(dtype).requires_grad_() for k, t in scene.gaussians.items()}
-            cameras = {k: t.to(dtype) if isinstance(t, torch.Tensor) else t for k, t in scene.cameras.items()}
+            cameras = {k: t.to(dtype) if isinstance(t, Tensor) else t for k, t in scene.cameras.items()}
             out = rasterize(**leaves, **cameras, backend=backend)
             getattr(out, name).square().sum().backward()
             gradients[backend] = {

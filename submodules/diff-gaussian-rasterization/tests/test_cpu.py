@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from diff_gaussian_rasterization import cpu, rasterize
@@ -87,7 +88,7 @@ def test_gradients_under_checkpointing(reentrant: bool, tools: Any) -> None:
     scene = tools.scene(60)
     expected = tools.render(scene, "cpu").gradients["means"]
 
-    def images(means: torch.Tensor) -> torch.Tensor:
+    def images(means: Tensor) -> Tensor:
         out = rasterize(**{**scene.gaussians, "means": means}, **scene.cameras)
         rng = torch.Generator().manual_seed(99)
         return sum((i * torch.randn(i.shape, generator=rng)).sum() for i in (out.rgb, out.depth, out.alpha))
@@ -102,7 +103,7 @@ def test_gradients_with_saved_tensors_kept_elsewhere(tools: Any) -> None:
     means = scene.gaussians["means"].requires_grad_()
     out = rasterize(**scene.gaussians, **scene.cameras)
     expected = torch.autograd.grad(out.rgb.sum(), means)[0]
-    with torch.autograd.graph.saved_tensors_hooks(torch.Tensor.clone, lambda kept: kept):
+    with torch.autograd.graph.saved_tensors_hooks(Tensor.clone, lambda kept: kept):
         out = rasterize(**scene.gaussians, **scene.cameras)
     assert torch.equal(torch.autograd.grad(out.rgb.sum(), means)[0], expected)
 

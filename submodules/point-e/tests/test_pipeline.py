@@ -12,6 +12,7 @@ from openai_layout import layout
 from PIL import Image
 from tiny_clip import write_clip
 from tiny_folders import COARSE, FINE, IMAGES, NOTHING, TEXT, write_folder
+from torch import Tensor
 
 import point_e
 from point_e import PointCloud, PointE, PointEError
@@ -84,9 +85,7 @@ def test_without_guidance_the_prompt_counts_for_nothing(folders: dict[str, Path]
     assert equal(corgi(pipeline, guidance_scale=0.0), corgi(pipeline, "a cat", guidance_scale=0.0))
 
 
-def by_hand(
-    pipeline: PointE, scales: tuple[float, float], base: torch.Tensor, grid: torch.Tensor
-) -> PointCloud:
+def by_hand(pipeline: PointE, scales: tuple[float, float], base: Tensor, grid: Tensor) -> PointCloud:
     """Sample both stages, one after the other, with the conditions and guidance given."""
     rng = torch.Generator().manual_seed(0)
     options = {"batch": 1, "rng": rng, "steps": STEPS}
