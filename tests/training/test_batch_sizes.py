@@ -21,7 +21,9 @@ def test_a_run_asks_for_what_was_counted(
     tiny_config: Config, monkeypatch: pytest.MonkeyPatch, keys: dict[str, object], at_once: int | None
 ) -> None:
     """Counts hold in every iteration, with Perp-Neg and views in parts too, but for differentiated calls."""
-    config = changed(tiny_config, C_batch_size=4, image_w=32, image_h=32, init_num_pts=50, **keys)
+    config = changed(
+        tiny_config, C_batch_size=4, image_w=16, image_h=16, iterations=8, init_num_pts=50, **keys
+    )
     state = assemble(config)
     state.counts.views_at_once = at_once
     asked: Counter[int] = Counter()

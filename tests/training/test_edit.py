@@ -42,6 +42,10 @@ def config(tiny_config: Config, asset: Path) -> Config:
     """Ten iterations in which Gaussians are cloned, split, pruned, moved, made faint, capped, dimmed and lifted."""
     return changed(
         tiny_config,
+        guidance_type="sds",
+        image_w=32,
+        image_h=32,
+        C_batch_size=2,
         pretrained_model_path=str(asset),
         save_video=False,
         sh_degree=1,
@@ -94,7 +98,7 @@ def test_colours_are_kept_to_the_last_bit(config: Config, asset: Path, tmp_path:
         assert len(ended) != len(begun)
         known = {tuple(row) for row in rows(begun, COLOR).tolist()}
         assert {tuple(row) for row in rows(ended, COLOR).tolist()} <= known
-    still = changed(config, keep="color", densify_until_iter=0, relocate_interval=0)
+    still = changed(config, keep="color", densify_until_iter=0, relocate_interval=0, iterations=4)
     ended = train(still, tmp_path / "still").gaussians
     assert torch.equal(rows(ended, COLOR), rows(begun, COLOR))
     assert not torch.equal(rows(ended, GEOMETRY), rows(begun, GEOMETRY))

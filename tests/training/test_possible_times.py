@@ -32,7 +32,7 @@ def drawn(config: Config, step: int) -> tuple[torch.Tensor, ...]:
     return s_m, method.grid.draw_between(s_m, t, views), t
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(
     low=st.sampled_from([0.0, 0.02, 0.2]),
     width=st.sampled_from([0.01, 0.1, 0.3, 0.5]),
