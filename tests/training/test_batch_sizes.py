@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from torch import Tensor
+import torch
 
 from config import Config
 from tests.changed import changed
@@ -22,14 +22,14 @@ def test_a_run_asks_for_what_was_counted(
 ) -> None:
     """Counts hold in every iteration, with Perp-Neg and views in parts too, but for differentiated calls."""
     config = changed(
-        tiny_config, C_batch_size=4, image_w=16, image_h=16, iterations=4, init_num_pts=50, **keys
+        tiny_config, C_batch_size=4, image_w=16, image_h=16, iterations=8, init_num_pts=50, **keys
     )
     state = assemble(config)
     state.counts.views_at_once = at_once
     asked: Counter[int] = Counter()
     denoise = state.prior._denoise
 
-    def noted(z: Tensor, *rest: Tensor) -> Tensor:
+    def noted(z: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
         asked[len(z)] += 1
         return denoise(z, *rest)
 
