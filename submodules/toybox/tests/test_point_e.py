@@ -31,7 +31,7 @@ def test_it_is_small_and_what_the_trainer_describes() -> None:
     "name",
     [
         HELD_OUT[0],
-        Name("duck", "pink", "green"),
+        pytest.param(Name("duck", "pink", "green"), marks=pytest.mark.slow),
         pytest.param(Name("rocket", "purple"), marks=pytest.mark.thorough),
     ],
     ids=str,
