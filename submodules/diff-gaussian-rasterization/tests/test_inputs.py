@@ -33,8 +33,8 @@ def _quantized(tensor: Tensor) -> Tensor:
 
 
 MISHAPS: dict[str, tuple[Callable[[Tensor], Any], type[Exception], str]] = {
-    "list": (Tensor.tolist, TypeError, "of type list, it must be a Tensor"),
-    "array": (Tensor.numpy, TypeError, "of type ndarray, it must be a Tensor"),
+    "list": (Tensor.tolist, TypeError, "of type list, it must be a torch.Tensor"),
+    "array": (Tensor.numpy, TypeError, "of type ndarray, it must be a torch.Tensor"),
     "integers": (Tensor.long, TypeError, "of torch.int64, it must be of float16"),
     "booleans": (Tensor.bool, TypeError, "of torch.bool, it must be of float16"),
     "complex": (lambda t: t.to(torch.complex64), TypeError, "of torch.complex64, it must be of float16"),
