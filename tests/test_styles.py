@@ -17,9 +17,9 @@ from train import train
 from utils.device import resolve_device
 
 STYLES = Path(__file__).parent / "config" / "styles"
-START = "--init_shape sphere --init_num_pts 1000 "  # the files themselves name Point-E, which takes seconds
+START = "--init_shape sphere --init_num_pts 300 "  # the files themselves name Point-E, which takes seconds
 SMALL = START + (
-    "--device auto --model_key toybox --image_w 128 --image_h 128 "
+    "--device auto --model_key toybox --image_w 64 --image_h 64 "
     "--C_batch_size 2 --iterations 3 --vis_interval 3 --test_ratio 1 --save_video false --save_process false --quiet"
 )
 
@@ -72,7 +72,7 @@ def test_segmentdreamer(caplog: pytest.LogCaptureFixture) -> None:
     values = logged(
         "segmentdreamer", "sctd", "--init_shape", "pointe"
     )  # as the file has it; toybox's Point-E
-    assert values["run/gaussians"] == 1000
+    assert values["run/gaussians"] == 300
     assert values["guidance/s_m"] <= values["guidance/s"] < values["guidance/t"]
     # With a negative prompt: 5 where the trajectory takes two steps, else 4.
     assert 4 <= values["guidance/unet_evals_per_view"] <= 5
