@@ -8,8 +8,10 @@ from hypothesis import settings
 # Tests that run side by side share the cores: read by torch's threads, before torch is there.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
+    # numba, which readers of the tests use, otherwise sets all of the process's OpenMP threads to the number of cores.
+    os.environ["NUMBA_NUM_THREADS"] = "1"
 
-# How long an example takes says nothing about whether it is right.
+# The time that an example takes does not show whether it is right.
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")
 

@@ -20,9 +20,10 @@ from config import ConfigError
 from evaluation import suite as suites
 from evaluation.runs import Archive, Outcome, finished_under
 from evaluation.suite import Run, Suite
+from utils.numbers import whole_number
 
 SCORERS = {"toybox": ("toybox",)}
-"""By prior; for others the papers' own."""
+"""Scorers by prior; for other priors the papers' own."""
 PAPER_SCORERS = ("clip", "fid", "image_reward")
 
 
@@ -35,21 +36,22 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     what.add_argument("paths", nargs="*", default=[], type=Path, help="run folders, or folders of runs")
     what.add_argument("--suite", type=Path, help="a YAML file of prompts, methods and seeds")
     add("--scorers", nargs="+", choices=[*PAPER_SCORERS, "toybox"], help="default: by the prior")
-    add("--jobs", type=count, metavar="N", help="runs at a time (default: one for each GPU, or one)")
+    add(
+        "--jobs", type=whole_number(1), metavar="N", help="runs at a time (default: one for each GPU, or one)"
+    )
     add("--ray", metavar="ADDRESS", help="make the runs on a Ray cluster; local: on this machine's own")
     add("--clip", metavar="WEIGHTS", help="hub id or folder of CLIP")
     add("--inception", metavar="WEIGHTS", help="file or address of FID's Inception v3")
     add("--image_reward", metavar="WEIGHTS", help="hub id, folder or file of ImageReward")
-    add("--fid_images", type=count, metavar="N", help="images that FID compares with (the paper: 50000)")
+    add(
+        "--fid_images",
+        type=whole_number(1),
+        metavar="N",
+        help="images that FID compares with (the paper: 50000)",
+    )
     add("--out", type=Path, help="folder of the results (default: outputs/evaluation/<suite>)")
     add("--dry_run", action="store_true", help="list the runs and which are finished, and make none")
     return parser.parse_args(argv)
-
-
-def count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} must be a whole number from 1 on")
-    return int(text)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -89,7 +91,7 @@ def evaluate(given: argparse.Namespace) -> int:
 
 
 def make(suite: Suite, archive: Archive, given: argparse.Namespace) -> dict[str, str]:
-    """The runs that are missing; returns why some failed."""
+    """Make the runs that are missing; return why some failed."""
     from evaluation import spread
     from evaluation.cluster import RayTasks
     from evaluation.processes import Processes

@@ -19,7 +19,6 @@ import argparse
 import importlib.util
 import logging
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,15 +26,17 @@ from tqdm import tqdm
 
 from exporting.axes import parse_axes
 from exporting.formats import MESHES, SPLATS, suffix_of, write_mesh, write_splats
+from exporting.mesh.options import MeshOptions
 from scene.asset import load_asset
 from utils.device import resolve_device
+from utils.numbers import whole_number
 
 if TYPE_CHECKING:
     from exporting.mesh.textured import TexturedMesh
     from scene.gaussian_model import GaussianModel
 
 LIBRARIES = {"skimage": "scikit-image", "xatlas": "xatlas", "fast_simplification": "fast-simplification"}
-"""What meshes need beside requirements.txt: modules, and what to install."""
+"""Libraries of the extra `mesh`, by module: the package's name."""
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -51,27 +52,20 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--quiet", action="store_true", help="no progress bar, and nothing but errors")
     mesh = parser.add_argument_group("meshes")
     add = mesh.add_argument
-    add("--faces", type=between(100, 1_000_000), default=10_000, metavar="N", help="at most (10000)")
-    add("--texture", type=between(64, 8192), default=1024, metavar="N", help="texels along a side (1024)")
-    add(
-        "--resolution",
-        type=between(16, 512),
-        default=128,
-        metavar="N",
-        help="steps of the grid on which the surface is found, along the asset's longest side (128)",
-    )
-    add("--views", type=between(8, 1000), default=64, metavar="N", help="cameras all around (64)")
+    mesh.set_defaults(**vars(MeshOptions()))
+    for name, (low, high), meaning in (
+        ("faces", (100, 1_000_000), "at most"),
+        ("texture", (64, 8192), "texels along a side"),
+        (
+            "resolution",
+            (16, 512),
+            "steps of the grid on which the surface is found, along the asset's longest side",
+        ),
+        ("views", (8, 1000), "cameras all around"),
+    ):
+        add(f"--{name}", type=whole_number(low, high), metavar="N", help=f"{meaning} (%(default)s)")
     add("--device", default="auto", help="what renders them: auto, or a name that torch knows (auto)")
     return parser.parse_args(argv)
-
-
-def between(low: int, high: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if not text.isdecimal() or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text} must be a whole number from {low} to {high}")
-        return int(text)
-
-    return number
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -112,14 +106,17 @@ def export(given: argparse.Namespace) -> None:
 
 
 def needs_libraries() -> None:
-    """Raises ValueError, one sentence, if a library that only meshes need is missing."""
+    """Check that the libraries are there which only meshes need.
+
+    Raises ValueError, one sentence, if one is missing.
+    """
     missing = [name for module, name in LIBRARIES.items() if importlib.util.find_spec(module) is None]
     if missing:
-        raise ValueError(f"a mesh needs {' and '.join(missing)}: python -m pip install {' '.join(missing)}.")
+        raise ValueError(f'a mesh needs {" and ".join(missing)}: python -m pip install -e ".[mesh]".')
 
 
 def mesh_of(gaussians: GaussianModel, given: argparse.Namespace) -> TexturedMesh:
-    from exporting.mesh.build import MeshOptions, build_mesh
+    from exporting.mesh.build import build_mesh
 
     options = MeshOptions(given.faces, given.texture, given.resolution, given.views)
     with tqdm(total=options.steps, unit="view", disable=given.quiet) as bar:
@@ -132,7 +129,7 @@ def mesh_of(gaussians: GaussianModel, given: argparse.Namespace) -> TexturedMesh
 
 
 def closedness(mesh: TexturedMesh) -> str:
-    """Whether a mesh is watertight, and if not, where."""
+    """Sentence on whether a mesh is watertight, with the first place where it is not."""
     if len(mesh.open_edges) == 0:
         return "The mesh is watertight."
     x, y, z = mesh.open_edges[0].tolist()
@@ -143,7 +140,7 @@ def closedness(mesh: TexturedMesh) -> str:
 
 
 def size_of(path: Path) -> str:
-    """In megabytes, for people."""
+    """Size of a file in megabytes, as text."""
     return f"{path.stat().st_size / 1e6:.2g} MB"
 
 

@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 
 from config import ConfigError
+from utils.numbers import whole_number
 
 PORT = 8080
 
@@ -22,17 +23,13 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         prog="python view.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("path", metavar="RUN_OR_PLY", type=Path, help="a run's folder, or a PLY file")
-    parser.add_argument("--port", type=port, default=PORT, help=f"or the next free one (default: {PORT})")
+    parser.add_argument(
+        "--port", type=whole_number(1024, 65535), default=PORT, help=f"or the next free one (default: {PORT})"
+    )
     parser.add_argument(
         "--device", default="auto", help="where to render; auto takes the best there is (default)"
     )
     return parser.parse_args(argv)
-
-
-def port(text: str) -> int:
-    if not text.isdecimal() or not 1024 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text} must be a whole number from 1024 to 65535")
-    return int(text)
 
 
 def main(argv: list[str] | None = None) -> int:

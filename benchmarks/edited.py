@@ -1,7 +1,7 @@
-"""What becomes of an asset under another prompt: python benchmarks/edited.py FOLDER [-o docs/edit.jpg]
+"""Compare an asset before and after another prompt: python benchmarks/edited.py FOLDER [-o docs/edit.jpg]
 
-Makes each asset with the quickstart, unless FOLDER has it from before, and goes on from it as docs/edit.md describes. Prints
-a table of what the judge and the truth say of it before and after, and draws both.
+Makes each asset with the quickstart, unless FOLDER has it from before, and goes on from it as docs/edit.md
+describes. Prints a table of the judge's and the truth's verdict on it before and after, and draws both.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from utils.media import Row, rows_sheet, write_jpeg
 
 QUIET = ("--quiet", "--save_video", "false")
 AZIMUTHS, SIZE = (20.0, 200.0), 160
-"""The views of the picture, in degrees, and their pixels."""
+"""Views of the picture, in degrees, and their pixels."""
 
 
 class Edit(NamedTuple):
-    """From one prompt's asset to another's, with these flags."""
+    """Edit of one prompt's asset into another's, with these flags."""
 
     before: str
     after: str

@@ -27,19 +27,20 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from exporting.axes import Y_UP, turn
 from exporting.formats import write_mesh
-from exporting.mesh.build import MeshOptions, build_mesh
+from exporting.mesh.build import build_mesh
+from exporting.mesh.options import MeshOptions
 from exporting.mesh.raster import cover, nearest
 from exporting.mesh.views import project
 from gaussian_renderer import Gaussians, render
 from scene.asset import load_asset
 from scene.cameras import Cameras, orbit
-from utils.media import Row, rows_sheet, write_jpeg
+from utils.media import Row, rows_sheet, to_float, write_jpeg
 
 AZIMUTHS = (20.0, 80.0, 140.0, 200.0, 260.0, 320.0)
 POLAR = (75.0, 55.0, 75.0, 55.0, 75.0, 100.0)
 RADIUS, FIELD_OF_VIEW, SIZE = 5.2, 0.5, 256
 SHOWN = (0, 2, 3)
-"""The views of the picture."""
+"""Views in the picture."""
 
 
 class Likeness(NamedTuple):
@@ -51,7 +52,7 @@ class Likeness(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """rgb [3, S, S] in [0, 1] over white, and what is covered, [S, S]."""
+    """Drawing of a mesh: rgb [3, S, S] in [0, 1] over white, and the pixels that it covers, [S, S]."""
 
     rgb: Tensor
     covered: NDArray[np.bool_]
@@ -79,7 +80,7 @@ def draw(
     place = (uv[faces[covered.faces[front[hit]]]] * weights[:, :, None]).sum(axis=1)
     texel = np.stack([place[:, 0] * width, (1 - place[:, 1]) * height], axis=1) - 0.5
     grid = torch.from_numpy(texel / [(width - 1) / 2, (height - 1) / 2] - 1).float()
-    image = torch.from_numpy(np.array(texture)).permute(2, 0, 1)[None].float() / 255
+    image = to_float(np.array(texture))[None]
     colors = F.grid_sample(image, grid[None, None], align_corners=True, padding_mode="border")[0, :, 0]
     rgb = torch.ones(3, size, size)
     rgb[:, torch.from_numpy(hit)] = colors
@@ -104,7 +105,7 @@ def draw_glb(path: Path, cameras: Cameras) -> list[Drawn]:
 
 @torch.no_grad()
 def compare(gaussians: Gaussians, drawn: list[Drawn], cameras: Cameras) -> tuple[Likeness, Tensor]:
-    """How like the drawings are to renders of the Gaussians over white, and these, [V, 3, S, S]."""
+    """Likeness of the drawings to renders of the Gaussians over white, and these renders, [V, 3, S, S]."""
     out = render(gaussians, cameras, torch.ones(3))
     truth, alpha = out.rgb.clamp(0, 1), out.alpha[:, 0].numpy() >= 0.5
     psnr, ssim, outlines = [], [], []

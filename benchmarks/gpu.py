@@ -1,4 +1,4 @@
-"""Everything that a GPU has to prove, in ten minutes: python benchmarks/gpu.py --out FOLDER
+"""Measure and test all that a GPU has to prove, in ten minutes: python benchmarks/gpu.py --out FOLDER
 
 Runs, in order of worth and each within a time of its own: the tests that need a GPU; train.py on toybox; the rasterizer
 beside its peers; the training iteration on Stable Diffusion 2.1-base's architecture; train.py from start to resume on
@@ -27,7 +27,7 @@ from gpu_steps.report import write_report
 from gpu_steps.runner import run
 
 SLOWER = 6
-"""So many times a step's seconds are its limit in a rehearsal."""
+"""Factor on a step's seconds that gives its limit in a rehearsal."""
 DISK = 8e9
 """Bytes for a Stable Diffusion's folder, a run and their logs."""
 

@@ -1,4 +1,4 @@
-"""What the figures of a benchmark depend on beside the code."""
+"""Hardware that the figures of a benchmark depend on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 def hardware(device: str, threads: int) -> dict[str, str]:
-    """By name, for a benchmark that runs on "cpu" or "cuda"."""
+    """Hardware and settings by name, for a benchmark that runs on "cpu" or "cuda"."""
     found = {"processor": processor(), "threads": str(threads), "python": platform.python_version()}
     found["torch"] = torch.__version__
     if device == "cuda":

@@ -1,4 +1,5 @@
-"""Counts what the host does in an iteration of every guidance: what it asks of a device, and how long it takes to ask.
+"""Count what the host does in an iteration of every guidance: what it issues to a device, and how long that
+takes.
 
     python benchmarks/host.py [--model sd21] [--guidance sctd sds] [--prompting CFG] [--views 4] [--json FILE]
 
@@ -7,7 +8,7 @@ that no accelerator is needed. Counted per iteration, in parts: launches, operat
 device, and the rasterizer's own kernels; fresh tensors there; copies between host and device; operations of torch on the host
 alone, on tensors as small as the cameras; and the rasterizer's calls of CUDA's driver. The time is that of one thread of the
 processor for the same iterations on the host, toybox's with so few Gaussians and pixels that there is little to compute: a
-rough figure of what it costs the host to ask. The networks are listed apart: an accelerator has them compiled.
+rough figure of the cost to the host of issuing all this. The networks are listed apart: an accelerator has them compiled.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from training.state import Training
 from utils.device import HOST
 
 SMALL = {"model": "toybox", "size": 32, "count": 200}
-"""What is timed: the same operations on tensors that take no time."""
+"""Settings of what is timed: the same operations on tensors that take no time."""
 
 
 def prior_of(arguments: argparse.Namespace) -> StableDiffusionPrior:
@@ -64,7 +65,9 @@ def counted(state: Training, steps: Sequence[int]) -> dict[str, Counts]:
 
 
 def timed(state: Training, steps: Sequence[int]) -> dict[str, int]:
-    """Nanoseconds of processor time of these iterations by part, of a run that is small enough not to have much to compute."""
+    """Nanoseconds of processor time of these iterations by part, of a run that is small enough not to have
+    much to compute.
+    """
     clock = Launches(NULL)
     with watched(state, clock):
         iterate(state, steps[:1])  # to warm up

@@ -1,4 +1,4 @@
-"""Times the training iteration in its parts, for every guidance.
+"""Time the training iteration in its parts, for every guidance.
 
     python benchmarks/iteration.py [--model sd21] [--guidance sctd sds] [--prompting CFG] [--views 1 4 8] [--json FILE]
     python benchmarks/iteration.py --model toybox --device cpu --blocks 3 --block 2
@@ -11,7 +11,7 @@ changes, so that all blocks time the same scene. On an accelerator, times are th
 Every line: milliseconds per iteration of the median block, and its parts; U-Net calls per iteration and latents per call;
 TFLOP/s achieved in the U-Net and in the encoder, there and back, in brackets as a share of what a large matrix product
 achieves here in the same precision; the most memory held, with the weights; host waits per iteration; hours of the whole
-run; and the time as a multiple of the first way's. benchmarks/iterations/measure.py says what the ways are.
+run; and the time as a multiple of the first way's. benchmarks/iterations/measure.py describes the ways.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from utils.device import resolve_device
 PRESETS = Path(__file__).parents[1] / "config"
 PROMPTINGS = {"CFG": "false", "Perp-Neg": "true"}
 MODELS = {"sd21": ("bagel.yaml", 512, 100_000), "toybox": ("quickstart.yaml", 128, 6_000)}
-"""The preset that is timed, its images' side in pixels, and its Gaussians."""
+"""Preset that is timed, its images' side in pixels, and its Gaussians."""
 
 
 def config_of(arguments: argparse.Namespace, method: str, prompting: str, views: int) -> Config:
@@ -68,14 +68,14 @@ def config_of(arguments: argparse.Namespace, method: str, prompting: str, views:
 
 
 def prior_of(arguments: argparse.Namespace, device: torch.device) -> StableDiffusionPrior:
-    """In the precision that train.py would take."""
+    """The prior in the precision that train.py would take."""
     if arguments.model == "sd21":
         return RandomPrior(device, torch.float32 if device.type == "cpu" else torch.float16)
     return guidance.prior.load_prior(config_of(arguments, "sctd", "CFG", 1), device)
 
 
 def measured(arguments: argparse.Namespace, prior: StableDiffusionPrior, work: Work) -> Iterator[Row]:
-    """Row after row; every configuration's first one is ours."""
+    """Rows one by one; every configuration's first one is ours."""
     job = Job(arguments.blocks, arguments.block)
     for method, prompting, views in product(arguments.guidance, arguments.prompting, arguments.views):
         config = config_of(arguments, method, prompting, views)
@@ -90,7 +90,10 @@ COLUMNS = (
 
 
 def cells(row: Row, peak: float, iterations: int, ours: float | None) -> list[str]:
-    """One line of the table; peak: TFLOP/s of a matrix product; ours: the milliseconds that "x ours" is relative to."""
+    """Cells of a line of the table.
+
+    peak: TFLOP/s of a matrix product; ours: the milliseconds that "x ours" is relative to.
+    """
     where = [row.guidance, row.prompting, str(row.views), row.way]
     if row.ms is None:
         return [*where, f"not run: {row.why}", *[""] * (len(COLUMNS) - len(where) - 1)]
@@ -115,7 +118,7 @@ def line(values: Iterable[str]) -> str:
 
 
 def show(rows: Iterable[Row], peak: float, iterations: int) -> list[Row]:
-    """Prints the table as it grows; returns its rows."""
+    """Print the table as it grows. Returns its rows."""
     print(line(COLUMNS))
     print(line("---" for _ in COLUMNS))
     shown: list[Row] = []

@@ -1,11 +1,12 @@
-"""What `train.py --view` costs training: python benchmarks/live_view.py [flags of train.py]
+"""Measure what `train.py --view` costs training: python benchmarks/live_view.py [flags of train.py]
 
-Two runs of the quickstart, watched by a headless Chromium (tests/viewer/chromium.py says where it is found) in every second
-block of iterations: the second run in those that the first one was alone in. So every iteration, which has work of its own,
-is compared with itself, and what changes from one run to the other cancels out. Told are: how much longer a watched iteration
-takes; the time that the training thread spends in the view; and the processor time of all the view's threads in the watched
-blocks, which is the most that they can take from training. The browser is open in all blocks, and draws nothing, like one
-that has a GPU or another machine for that. BROWSER=draws lets it draw, for which it takes a core where it has no GPU.
+Two runs of the quickstart, watched by a headless Chromium (tests/viewer/chromium.py finds it) in every second
+block of iterations: the second run in those that the first one was alone in. So every iteration, which has
+work of its own, is compared with itself, and what changes from one run to the other cancels out. It prints:
+how much longer a watched iteration takes; the time that the training thread spends in the view; and the
+processor time of all the view's threads in the watched blocks, which is the most that they can take from
+training. The browser is open in all blocks, and draws nothing, like one that has a GPU or another machine for
+that. BROWSER=draws lets it draw, for which it takes a core where it has no GPU.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ with chromium() as browser, opened(browser, sys.argv[1], 400, 300) as page:
 
 
 def processor_seconds() -> float:
-    """Of all Python threads but the main one and TensorBoard's writer."""
+    """Processor seconds of all Python threads but the main one and TensorBoard's writer."""
     ticks = 0
     for thread in threading.enumerate():
         if thread is threading.main_thread() or type(thread).__name__ == "_AsyncWriterThread":
@@ -55,7 +56,7 @@ def processor_seconds() -> float:
 
 
 class Meter:
-    """Times a run's iterations, and has it watched in every second block: the first of two if it is `even`."""
+    """Meter of a run's iterations, which has it watched in every second block: the first of two if it is `even`."""
 
     def __init__(self, even: bool) -> None:
         self._even = even

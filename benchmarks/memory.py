@@ -1,14 +1,15 @@
-"""The memory that an iteration takes in every way of going through its views, computed; and how true that is.
+"""Compute the memory that an iteration takes in every way of going through its views, and check it.
 
-    python benchmarks/memory.py [--guidance sctd] [--prompting CFG] [--views 1 4 8] [--size 512]
-    python benchmarks/memory.py --check --size 256 --views 1 2
+python benchmarks/memory.py [--guidance sctd] [--prompting CFG] [--views 1 4 8] [--size 512] python
+benchmarks/memory.py --check --size 256 --views 1 2
 
-The table is of Stable Diffusion 2.1-base in half precision, from training/memory_plan.py, which train.py chooses by: the
-guidance's tensors, forward and backward, gone through on the meta device; the networks' weights; and what the plan asks to
-be free besides the weights, with the rasterizer's share and the reserve. Then, what it chooses on cards of several sizes.
+The table is of Stable Diffusion 2.1-base in half precision, from training/memory_plan.py, which train.py
+chooses by: the guidance's tensors, forward and backward, gone through on the meta device; the networks'
+weights; and what the plan needs free besides the weights, with the rasterizer's share and the reserve. Then,
+what it chooses on cards of several sizes.
 
---check does the guidance's part for real, in float32 on this machine's processor and each in a process of its own, and
-compares the growth of its resident memory with what is computed for the same.
+--check does the guidance's part for real, in float32 on this machine's processor and each in a process of its
+own, and compares the growth of its resident memory with what is computed for the same.
 """
 
 from __future__ import annotations

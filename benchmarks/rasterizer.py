@@ -1,18 +1,20 @@
-"""Times the rasterizer, forward and backward, beside every other one that this machine has.
+"""Time the rasterizer, forward and backward, beside every other one that this machine has.
 
-    python benchmarks/rasterizer.py [--size 512 --count 100000 --views 4] [--threads 2] [--json]
-    python benchmarks/rasterizer.py --device cuda [--inria FOLDER ...]
+python benchmarks/rasterizer.py [--size 512 --count 100000 --views 4] [--threads 2] [--json] python
+benchmarks/rasterizer.py --device cuda [--inria FOLDER ...]
 
-On the CPU: our builds for every instruction set, our twin in torch, and gsplat's implementation in torch (`pip install
-gsplat==1.5.3 nerfacc`; benchmarks/rasterizers/gsplat_cpu.py says what it lacks there). On CUDA: ours, also replayed
-from a CUDA graph; our twin; gsplat; Inria's, if a folder with its compiled package is on Python's path or given:
-`pip install --target FOLDER --no-deps --no-build-isolation` of its checkout makes one, for it cannot be installed
-beside ours, whose name it shares.
+On the CPU: our builds for every instruction set, our twin in torch, and gsplat's implementation in torch
+(`pip install gsplat==1.5.3 nerfacc`; benchmarks/rasterizers/gsplat_cpu.py lists what it lacks there). On
+CUDA: ours, also replayed from a CUDA graph; our twin; gsplat; Inria's, if a folder with its compiled package
+is on Python's path or given: `pip install --target FOLDER --no-deps --no-build-isolation` of its checkout
+makes one, for it cannot be installed beside ours, whose name it shares.
 
-The scenes are described in benchmarks/rasterizers/scene.py. Every line is measured in a process of its own, or with
---one-process all in one, which starts faster and lasts as long as no peer crashes: medians in milliseconds of forward,
-backward and both, and both as a multiple of ours in the scene's first line; on CUDA, of the host until it had launched both; the peak of memory above the inputs; how many of rgb, depth and alpha there were with gradients; and, to tell that all lines did
-the same, rgb's PSNR and the largest relative difference of a gradient, against our portable CPU build.
+The scenes are described in benchmarks/rasterizers/scene.py. Every line is measured in a process of its own,
+or with --one-process all in one, which starts faster and lasts as long as no peer crashes. It has: medians in
+milliseconds of forward, backward and both, and both as a multiple of ours in the scene's first line; on CUDA,
+of the host until it had launched both; the peak of memory above the inputs; and how many of rgb, depth and
+alpha there were with gradients. To show that all lines did the same, it has rgb's PSNR and the largest
+relative difference of a gradient, against our portable CPU build.
 """
 
 from __future__ import annotations
@@ -45,11 +47,11 @@ COLUMNS = {
     "PSNR": 5,
     "gradients": 9,
 }
-"""The table's columns and their widths."""
+"""Columns of the table and their widths."""
 
 
 def cells(row: Row, ours: float | None) -> tuple[str, ...]:
-    """One line of the table; ours: the milliseconds that "x ours" is relative to."""
+    """Cells of a line of the table; ours: the milliseconds that "x ours" is relative to."""
     where = (str(row.views), str(row.size), str(row.count), row.name, row.version)
     if row.total is None:
         return (*where, f"not run: {row.why}")
@@ -82,7 +84,7 @@ def line(values: Iterable[str]) -> str:
 
 
 def measured(arguments: argparse.Namespace) -> Iterator[Row]:
-    """Row after row; every scene's first one is ours."""
+    """Rows one by one; every scene's first one is ours."""
     first, *others = peers(arguments.device, arguments.inria)
     found = [first, *(peer for peer in others if any(word in peer.name for word in arguments.only))]
     for size, count, views in product(arguments.size, arguments.count, arguments.views):
@@ -101,7 +103,7 @@ def measured(arguments: argparse.Namespace) -> Iterator[Row]:
 
 
 def show(rows: Iterator[Row]) -> None:
-    """Prints the table as it grows."""
+    """Print the table as it grows."""
     print(line(COLUMNS))
     print(line("-" * width for width in COLUMNS.values()))
     ours, scene = None, None

@@ -1,4 +1,4 @@
-"""Why a measurement has no figures, in one line."""
+"""Reason why a measurement has no figures, in one line."""
 
 from __future__ import annotations
 

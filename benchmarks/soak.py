@@ -1,4 +1,4 @@
-"""Whether long runs stay as they begin: memory and speed over many iterations of the quickstart.
+"""Check that long runs stay as they begin: memory and speed over many iterations of the quickstart.
 
   python benchmarks/soak.py --iterations 20000 -o docs/soak.svg
 

@@ -49,7 +49,9 @@ def _pipeline() -> PointE:
 
 
 def point_e_cloud(prompt: str, seed: int) -> PointCloud:
-    """What toybox's Point-E makes of a prompt, as toys stand: z up, front +x. Raises PointEError without its weights."""
+    """Point-E's cloud of a prompt, made by toybox's, as toys stand: z up, front +x. Raises PointEError
+    without its weights.
+    """
     made = _pipeline().from_text(prompt, seed=seed, progress=False)
     return PointCloud(upright(made.points, TOYBOX_AXES), made.colors)
 
@@ -59,7 +61,7 @@ def verdict_on(cloud: PointCloud) -> PointVerdict:
 
 
 def as_splats(cloud: PointCloud) -> Splats:
-    """Small round Gaussians, to be looked at."""
+    """Small round Gaussians that show a cloud."""
     count = len(cloud.points)
     return Splats(
         means=cloud.points,
@@ -93,7 +95,9 @@ def table(seeds: Sequence[int]) -> str:
 
 
 def sheet(suite: Suite, archive: Archive) -> Tensor:
-    """For each prompt a row: Point-E's cloud, then each method's asset, of the first seed; a `*` marks held-out toys."""
+    """Rows of one prompt each: Point-E's cloud, then each method's asset, of the first seed; a `*` marks
+    held-out toys.
+    """
     runs = {(run.method, run.prompt): run for run in suite.runs if run.seed == suite.seeds[0]}
     scorer = ToyboxScorer.load(ScorerOptions(), suite.prompts, suite.config, resolve_device(None))
 

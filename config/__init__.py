@@ -1,7 +1,7 @@
 """The configuration: YAML file and command line to one frozen, typed ``Config``, and back to YAML.
 
-Nothing else in the project reads YAML, the command line or the environment, and importing this package does
-not import torch: a mistake is told at once.
+Nothing else in the project reads YAML, the command line or the environment. Importing this package does not
+import torch, so a mistake is reported at once.
 """
 
 from __future__ import annotations
@@ -56,15 +56,15 @@ logger = logging.getLogger(__name__)
 
 
 def load(argv: Sequence[str]) -> Config:
-    """The configuration that the command line ``argv`` (without the program's name) asks for.
+    """Load the configuration of the command line ``argv`` (without the program's name).
 
-    ``--opt FILE`` names a YAML file, by default that of the run that is resumed, or else the quickstart's; every other
-    flag wins over the file.
+    ``--opt FILE`` names a YAML file, by default that of the run that is resumed, or else the quickstart's;
+    every other flag wins over the file.
     ``--help`` prints the flags and exits. Keys without effect here are named in one warning of the logger
     ``config``. Raises ``ConfigError`` with one sentence for whatever does not fit.
     """
     if "--help" in argv or "-h" in argv:
-        # Built for those who ask only: it reads every field.
+        # Built only on request: it reads every field.
         from config.help_text import help_text
 
         print(help_text())
@@ -86,7 +86,7 @@ def load(argv: Sequence[str]) -> Config:
 
 
 def run_to_resume(resume: str | None, start_checkpoint: str | None) -> RunFolder | None:
-    """The run that these two keys of a ``Config`` name, None if it is a new one.
+    """Return the run that these two keys of a ``Config`` name, None if it is a new one.
 
     Raises ``ConfigError`` if they contradict each other, or if there is no run.
     """
@@ -107,9 +107,9 @@ def run_to_resume(resume: str | None, start_checkpoint: str | None) -> RunFolder
 
 
 def of_file(path: str | os.PathLike[str]) -> Config:
-    """The configuration that a file such as a finished run's config.yaml holds.
+    """Load the configuration from a file such as a finished run's config.yaml.
 
-    Whether it could be run here, now, is not asked: what it starts from may be gone. Raises ``ConfigError``.
+    It may be one that cannot run here, now: its start may be gone. Raises ``ConfigError``.
     """
     return _validate(read(path))
 
@@ -124,7 +124,7 @@ def _validate(values: Values) -> Config:
 
 
 def _warn_of_unused(config: Config) -> None:
-    """Name the keys whose value asks for something that this project, or the chosen method, does not do."""
+    """Name the keys whose value requests something that this project, or the chosen method, does not do."""
     ignored = []
     for label, field, value in _all_keys(config):
         marks = extra(field)
@@ -146,7 +146,7 @@ def dump(config: Config) -> str:
 
 
 def _all_keys(config: Config) -> Iterator[tuple[str, FieldInfo, Any]]:
-    """``Section.key``, its declaration and its value, for every key."""
+    """Yield ``Section.key``, its declaration and its value, for every key."""
     for section in ("", *SECTIONS):
         held = getattr(config, SECTIONS[section]) if section else config
         for name in keys_of(section):
@@ -155,7 +155,7 @@ def _all_keys(config: Config) -> Iterator[tuple[str, FieldInfo, Any]]:
 
 
 def differences(config: Config) -> list[str]:
-    """The keys whose value is not the default, as ``key value``."""
+    """List the keys whose value is not the default, as ``key value``."""
     return [
         f"{label.split('.')[-1]} {show(value)}"
         for label, field, value in _all_keys(config)
@@ -164,7 +164,7 @@ def differences(config: Config) -> list[str]:
 
 
 def changed(before: Config, after: Config) -> list[tuple[str, str, str]]:
-    """The keys that make ``after`` another run than ``before``: ``Section.key`` and both values, as text."""
+    """List the keys that make ``after`` another run than ``before``: ``Section.key`` and both values, as text."""
     return [
         (label, show(old), show(new))
         for (label, _, old), (_, _, new) in zip(_all_keys(before), _all_keys(after))
@@ -173,17 +173,17 @@ def changed(before: Config, after: Config) -> list[tuple[str, str, str]]:
 
 
 def changes(before: Config, after: Config) -> list[str]:
-    """As ``changed``, each as ``Section.key value (was value)``."""
+    """List what ``changed`` finds, each as ``Section.key value (was value)``."""
     return [f"{label} {new} (was {old})" for label, old, new in changed(before, after)]
 
 
 def of_new_run(config: Config) -> Config:
-    """Without what makes it go on with another run, and what only those want who started it."""
+    """Return the configuration without the keys that continue another run or serve only whoever started it."""
     return config.model_copy(update={"resume": None, "start_checkpoint": None, "force": False, "view": False})
 
 
 class _Dumper(yaml.SafeDumper):
-    """Tuples as ``[a, b]`` on one line."""
+    """YAML dumper that writes tuples as ``[a, b]`` on one line."""
 
 
 _Dumper.add_representer(

@@ -30,7 +30,7 @@ def _shape_or_file(value: Any) -> str:
 
 
 def _axes(value: Any) -> str | None:
-    """Two different axes with or without a sign, as in 'z,-y'; spaces and plus signs are dropped."""
+    """Parse two different axes with or without a sign, as in 'z,-y'; spaces and plus signs are dropped."""
     if value is None:
         return None
     axes = up_and_front(value) if isinstance(value, str) else None

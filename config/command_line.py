@@ -18,13 +18,13 @@ ALIASES = {"guid_scale": ("GuidanceParams", "guidance_scale")}
 
 
 def flags() -> dict[str, tuple[str, str]]:
-    """Flag name (without dashes) -> (YAML section or '', key). A name at the top hides it in a section."""
+    """Return flag name (without dashes) -> (YAML section or '', key). A name at the top hides it in a section."""
     homes = {key: (section, key) for section in (*SECTIONS, "") for key in keys_of(section)}
     return {**homes, **ALIASES}
 
 
 def parse(argv: Sequence[str]) -> tuple[str | None, Values]:
-    """The path after ``--opt`` (None where it is not given) and the raw values of the other flags.
+    """Return the path after ``--opt`` (None where it is not given) and the raw values of the other flags.
 
     Raises ``ConfigError`` for an unknown flag, a missing value and one too many.
     """
@@ -50,7 +50,7 @@ def parse(argv: Sequence[str]) -> tuple[str | None, Values]:
 
 
 def _split(argv: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Each ``--flag`` with the arguments up to the next one; ``--flag=value`` too."""
+    """Split into each ``--flag`` with the arguments up to the next one; ``--flag=value`` too."""
     found: list[tuple[str, list[str]]] = []
     for token in argv:
         if token.startswith("--"):
@@ -92,7 +92,7 @@ def _example(default: Any) -> str:
 
 
 def _literal(text: str) -> Any:
-    """``[1, 2]`` as the list, anything else as a list of the one text."""
+    """Return ``[1, 2]`` as the list, anything else as a list of the one text."""
     if not text.lstrip().startswith("["):
         return None if text.lower() in ("null", "none") else [text]
     try:
@@ -102,10 +102,10 @@ def _literal(text: str) -> Any:
 
 
 def is_optional(field: FieldInfo) -> bool:
-    """Whether a key may be null."""
+    """Return whether a key may be null."""
     return NoneType in get_args(field.annotation)
 
 
 def is_list(field: FieldInfo) -> bool:
-    """Whether a key has several values."""
+    """Return whether a key has several values."""
     return any(get_origin(part) is tuple for part in (field.annotation, *get_args(field.annotation)))

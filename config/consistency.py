@@ -1,4 +1,4 @@
-"""What does not fit together, and what cannot act beside the other keys, by method."""
+"""Contradictions between keys, and keys that cannot act beside the others, by method."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ OF_KEPT: dict[str, tuple[str, ...]] = {
     "geometry": ("relocate_interval", "max_scale", "lambda_alpha", "lambda_alpha_binary", "geo_iter"),
     "color": ("min_color",),
 }
-"""Keys that change nothing but what is kept, and that are off where nobody asks for them."""
+"""Keys that change only what is kept, and that are off where nobody sets them."""
 
 
 def check(config: Config) -> None:
-    """Raise ``ConfigError``, one sentence, if the start is not there or the method cannot run with its keys."""
+    """Check that the start is there and that the method can run with its keys.
+
+    Raises ``ConfigError``, one sentence.
+    """
     released = config.guidance.sctd_variant == "released"
     try:
         _check_start(config)
@@ -95,7 +98,7 @@ def _within(key: str, value: int, least: int, most: int, method: str) -> None:
 
 
 def idle(config: Config) -> list[str]:
-    """The keys that ask for something which cannot happen beside the others, each with its value and the reason.
+    """List the keys that request something impossible beside the others, each with its value and the reason.
 
     Keys of other methods that the originals' files always hold are not among them.
     """

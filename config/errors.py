@@ -1,4 +1,4 @@
-"""What a user reads when a configuration does not fit: one sentence with the key, the value and a way out."""
+"""Messages for a configuration that does not fit: one sentence with the key, the value and a way out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ConfigError(ValueError):
 
 
 def show(value: Any) -> str:
-    """A value as the sentences quote it: one line, cut where it is long."""
+    """Quote a value for a sentence: one line, cut where it is long."""
     if isinstance(value, (list, tuple)):
         # Floats that are whole are shown as they were written: [45, 105].
         value = [int(item) if isinstance(item, float) and item.is_integer() else item for item in value[:7]]
@@ -37,14 +37,14 @@ def show(value: Any) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """The known word that is most like ``word``; case does not count."""
+    """Return the known word that is most like ``word``; case does not count."""
     by_lower = {name.lower(): name for name in known}
     found = difflib.get_close_matches(word[:80].lower(), by_lower, n=1, cutoff=0.0)
     return by_lower[found[0]]
 
 
 def invalid_value(details: ErrorDetails) -> ConfigError:
-    """The sentence for one error of pydantic's validation of a ``Config``."""
+    """Make the sentence for one error of pydantic's validation of a ``Config``."""
     if details["type"] == "sentence":
         return ConfigError(details["msg"])
     attribute, *rest = (str(part) for part in details["loc"])
@@ -60,7 +60,7 @@ def invalid_value(details: ErrorDetails) -> ConfigError:
 
 
 def _expected(details: ErrorDetails, field: FieldInfo) -> tuple[str, Any]:
-    """What the value of ``field`` should have been, and the nearest such value (None where there is none)."""
+    """Return the expected value of ``field`` in words, and the nearest such value (None where there is none)."""
     context, value = details.get("ctx", {}), details["input"]
     if details["type"] == "choice":
         choices = context["choices"]
@@ -74,7 +74,7 @@ def _expected(details: ErrorDetails, field: FieldInfo) -> tuple[str, Any]:
 
 
 def bounds(field: FieldInfo) -> str:
-    """The bounds of a numeric field in words, e.g. 'at least 0, at most 1'."""
+    """Return the bounds of a numeric field in words, e.g. 'at least 0, at most 1'."""
     words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
     found = [
         f"{word} {show(getattr(constraint, name))}"

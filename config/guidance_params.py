@@ -24,7 +24,7 @@ COMPILE_MEANT = {
     **dict.fromkeys(("true", "yes", "on", "1"), "dynamic"),
     **dict.fromkeys(("no", "off", "0"), "false"),
 }
-"""What older files have for `compile`, and what YAML makes of `off`."""
+"""Spellings of `compile` in older files, and YAML's reading of `off`."""
 
 
 class GuidanceParams(Section):

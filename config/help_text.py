@@ -25,7 +25,7 @@ Makes a 3D asset of a prompt. Flags win over the file; every key of the file is 
 
 
 def help_text() -> str:
-    """All flags, grouped as the sections of the YAML file are."""
+    """Text of all flags, grouped like the sections of the YAML file."""
     return "\n".join([_HEAD, *(_group(section) for section in ("", *SECTIONS))])
 
 
@@ -60,7 +60,7 @@ def _wrap(text: str, indent: str) -> list[str]:
 
 
 def _takes(field: Any) -> str:
-    """What follows a flag, e.g. X for a number."""
+    """Placeholder after a flag, e.g. X for a number."""
     if words := choices(field):
         return "{" + ",".join(words) + "}"
     if is_list(field):

@@ -1,8 +1,8 @@
 """The building blocks of the schema: how one key is declared and how its raw value becomes a typed one.
 
-YAML 1.1 reads ``1e7`` and ``1e-4`` as strings, and the command line has nothing but strings, so every type
-here accepts the text of a value as well as the value. A value that does not fit raises a ``requirement``
-error whose message is what the value should have been; ``config.errors`` makes the sentence of it.
+YAML 1.1 reads ``1e7`` and ``1e-4`` as strings, and the command line has nothing but strings. So every type here
+accepts the text of a value as well as the value. A value that does not fit raises a ``requirement`` error,
+whose message is the expected value; ``config.errors`` makes the sentence of it.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ def key(
     blank_is_default: bool = False,
     **bounds: float,
 ) -> Any:
-    """One key: its default, its meaning with units, and pydantic's bounds (``ge``, ``gt``, ``le``, ``lt``).
+    """Declare a key: its default, its meaning with units, and pydantic's bounds (``ge``, ``gt``, ``le``, ``lt``).
 
-    ``unused`` marks a key that older files know and that has no effect here: another value than its default
-    is accepted with a warning. ``acts_as`` is the value that it behaves like, where that is not the default.
+    ``unused`` marks a key that older files know and that has no effect here: another value than its default is
+    accepted with a warning. ``acts_as`` is the value that it behaves like, where that is not the default.
     ``blank_is_default`` lets a file leave the value blank (null) to mean the default.
     """
     marks = {"unused": unused, "acts_as": acts_as, "blank_is_default": blank_is_default}
@@ -56,22 +56,22 @@ def key(
 
 
 def extra(field: Any) -> dict[str, Any]:
-    """The marks that ``key`` put on a field (empty for fields declared otherwise)."""
+    """Return the marks that ``key`` put on a field (empty for fields declared otherwise)."""
     return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
 
 
 def choices(field: Any) -> list[str]:
-    """The words that ``one_of`` leaves a field (none for fields declared otherwise)."""
+    """Return the words that ``one_of`` leaves a field (none for fields declared otherwise)."""
     return [name for part in field.metadata for name in getattr(getattr(part, "func", None), "choices", ())]
 
 
 def requirement(what: str, nearest: Any = None) -> PydanticCustomError:
-    """The error of a value that should have been ``what``, e.g. 'a whole number'; ``nearest`` would do."""
+    """Make the error for a value that should have been ``what``, e.g. 'a whole number'; ``nearest`` would do."""
     return PydanticCustomError("requirement", "{what}", {"what": what, "nearest": nearest})
 
 
 def sentence(text: str) -> PydanticCustomError:
-    """The error of values that do not fit together, told by the full sentence ``text``."""
+    """Make the error for values that do not fit together; ``text`` is the full sentence."""
     return PydanticCustomError("sentence", "{text}", {"text": text})
 
 
@@ -140,7 +140,7 @@ def _items(value: Any, what: str, length: int | None = None) -> list[Any]:
 
 
 def interval(low: float, high: float, *, strict: bool = False) -> BeforeValidator:
-    """A pair [a, b] with ``low`` <= a <= b <= ``high`` (a < b where ``strict``)."""
+    """Accept a pair [a, b] with ``low`` <= a <= b <= ``high`` (a < b where ``strict``)."""
     what = f"two numbers [low, high] with {low:g} <= low {'<' if strict else '<='} high <= {high:g}"
 
     def check(value: Any) -> tuple[float, float]:
@@ -156,7 +156,7 @@ def interval(low: float, high: float, *, strict: bool = False) -> BeforeValidato
 def numbers(
     count: int, what: str, *, low: float, below: float | None = None, or_none: bool = False
 ) -> BeforeValidator:
-    """``count`` numbers that are each at least ``low`` (and under ``below``), in any order.
+    """Accept ``count`` numbers that are each at least ``low`` (and under ``below``), in any order.
 
     With ``or_none``, an empty list is None.
     """
@@ -180,7 +180,7 @@ def _number_in(item: Any, what: str) -> float:
 
 
 def one_of(*choices: str, meant: Mapping[str, str] | None = None) -> BeforeValidator:
-    """One of the words ``choices``; the error carries them so that the nearest can be named.
+    """Accept a word of ``choices``; the error carries them so that the nearest can be named.
 
     ``meant``: other words, as of flags, to the choices that they stand for; null is such a word too.
     """
@@ -199,7 +199,7 @@ def one_of(*choices: str, meant: Mapping[str, str] | None = None) -> BeforeValid
 
 
 def whole_numbers(low: int) -> BeforeValidator:
-    """Any number of whole numbers, each at least ``low``."""
+    """Accept any number of whole numbers, each at least ``low``."""
     what = f"a list of whole numbers, each at least {low}"
 
     def check(value: Any) -> tuple[int, ...]:

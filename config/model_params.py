@@ -47,7 +47,7 @@ class ModelParams(Section):
 
 
 class PipelineParams(Section):
-    """How the rasterizer is called."""
+    """Settings of the rasterizer's calls."""
 
     antialiasing: Flag = key(False, "compensate the opacity of Gaussians that are smaller than a pixel")
     convert_SHs_python: Flag = key(False, "colours outside the rasterizer: the same values", unused=True)

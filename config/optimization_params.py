@@ -137,12 +137,12 @@ class OptimizationParams(Section):
 
     @property
     def keeps_geometry(self) -> bool:
-        """Whether all but the colours stays fixed."""
+        """True if all but the colours stays fixed."""
         return self.keep == "geometry"
 
     @property
     def keeps_color(self) -> bool:
-        """Whether the colours stay fixed."""
+        """True if the colours stay fixed."""
         return self.keep == "color"
 
     @model_validator(mode="after")

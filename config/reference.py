@@ -29,7 +29,7 @@ _KINDS: dict[Any, str] = {bool: "true or false", int: "whole number", float: "nu
 
 
 def reference() -> str:
-    """Markdown: a table of each section, with the keys that older files have and that do nothing named below it."""
+    """Markdown page: a table of each section, with the idle keys of older files named below it."""
     return "\n".join([_HEAD, *(_of_section(section) for section in ("", *SECTIONS))])
 
 
@@ -51,7 +51,7 @@ def _of_section(section: str) -> str:
 
 
 def _takes(field: Any) -> str:
-    """What a key's value is, in words."""
+    """Kind of a key's value, in words."""
     if words := choices(field):
         return ", ".join(f"`{word}`" for word in words)
     if is_list(field):
@@ -62,13 +62,13 @@ def _takes(field: Any) -> str:
 
 
 def _default(field: Any) -> str:
-    """As YAML has it; nothing for an empty text."""
+    """Default as YAML has it; nothing for an empty text."""
     value = field.default if isinstance(field.default, str) else show(field.default)
     return f"`{value}`" if value else ""
 
 
 def _plain(text: str) -> str:
-    """Text whose signs Markdown is to leave alone: cells end at |, HTML begins at <."""
+    """Escape the signs that Markdown is to leave alone: cells end at |, HTML begins at <."""
     return text.replace("|", r"\|").replace("<", r"\<")
 
 

@@ -31,7 +31,7 @@ SECTIONS: dict[str, str] = {
 
 
 class Config(Section):
-    """Everything a run depends on."""
+    """Settings of a run, all that it depends on."""
 
     guidance_type: Annotated[str, one_of(*GUIDANCE_NAMES)] = key("sctd", "the guidance method")
     phase_num: Whole = key(5, "N_s, the number of SCTD's segments", ge=1, le=TRAIN_TIMESTEPS)
@@ -71,7 +71,7 @@ class Config(Section):
 
 
 def section_of(name: str) -> type[Section]:
-    """The model of a YAML section, or ``Config`` itself for the keys at the top ('')."""
+    """Return the model of a YAML section, or ``Config`` itself for the keys at the top ('')."""
     if not name:
         return Config
     model = Config.model_fields[SECTIONS[name]].annotation
@@ -81,5 +81,5 @@ def section_of(name: str) -> type[Section]:
 
 
 def keys_of(name: str) -> list[str]:
-    """The keys of a YAML section, or of the top of the file ('')."""
+    """Return the keys of a YAML section, or of the top of the file ('')."""
     return [field for field in section_of(name).model_fields if name or field not in SECTIONS.values()]

@@ -1,5 +1,7 @@
-"""The window that t is drawn from and the segments of SCTD, in whole timesteps: plain numbers, so that settings which
-leave no room are told before a prior is loaded."""
+"""The window that t is drawn from and the segments of SCTD, in whole timesteps.
+
+They are plain numbers, so that settings which leave no room are reported before a prior is loaded.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,9 @@ MARGIN = 10
 
 
 def time_window(t_range: Sequence[float], max_t_range: float, num_timesteps: int) -> tuple[int, int, int]:
-    """The lowest t, the highest after the warm-up, and how far above that it starts, from fractions of T.
+    """Return the lowest t, the highest after the warm-up, and how far above that it starts.
 
-    Raises: ValueError if the range is none.
+    `t_range` and `max_t_range` are fractions of T. Raises: ValueError if the range is none.
     """
     low, high, top = (round(x * num_timesteps) for x in (*t_range, max_t_range))
     high = min(high, num_timesteps - 1)
@@ -23,7 +25,7 @@ def time_window(t_range: Sequence[float], max_t_range: float, num_timesteps: int
 
 
 def segment_edges(num_timesteps: int, phase_num: int, t_mode: str, t_threshold: float) -> list[float]:
-    """The N_s + 1 edges s_0 = 0 < ... < s_{N_s} = T of the sub-trajectories (SegmentDreamer Sec. 4.3).
+    """Return the N_s + 1 edges s_0 = 0 < ... < s_{N_s} = T of the sub-trajectories (SegmentDreamer Sec. 4.3).
 
     `uniform`: equal intervals. `mono`: s_{m+1} - s_m = t_tau + 2 m (T - N_s t_tau) / (N_s (N_s - 1)).
 
@@ -58,7 +60,7 @@ def solver_grid(
     low: int,
     high: int,
 ) -> tuple[list[int], list[int]]:
-    """The solver's times, evenly spaced from 0, and the edges of the segments, each moved to the nearest of them.
+    """Return the solver's times, evenly spaced from 0, and the segments' edges, each moved to the nearest of them.
 
     The last edge is T, which is past the last time; [low, high] is the narrowest window of t.
 
@@ -85,10 +87,10 @@ def solver_grid(
 
 
 def released_edges(low: int, top: int, *, phase_num: int, t_mode: str, t_threshold: int) -> list[int]:
-    """The edges of SegmentDreamer's released code over [low, top], the widest window of t.
+    """Return the edges of SegmentDreamer's released code over [low, top], the widest window of t.
 
-    `uniform`: evenly, one less than the fraction says but not below 0; `mono`: intervals (t_tau - low) + m d with d a whole number, and
-    what is left for the last.
+    `uniform`: evenly, one less than the fraction but not below 0. `mono`: intervals (t_tau - low) + m d with d
+    a whole number, and what is left for the last.
 
     Raises: ValueError naming the settings if an interval would not be positive.
     """

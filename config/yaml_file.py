@@ -21,7 +21,7 @@ Values = dict[str, dict[str, Any]]
 
 
 class _BoundedLoader(yaml.SafeLoader):
-    """``yaml.safe_load``, but merge keys (``<<``) of merge keys cannot grow a small file without end."""
+    """YAML loader like ``yaml.safe_load``, but nested merge keys (``<<``) cannot grow a small file without end."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         super().flatten_mapping(node)
@@ -31,7 +31,7 @@ class _BoundedLoader(yaml.SafeLoader):
 
 
 def read(path: str | os.PathLike[str]) -> Values:
-    """The keys and values of a configuration file, by section. Raises ``ConfigError``."""
+    """Read the keys and values of a configuration file, by section. Raises ``ConfigError``."""
     content = _parse(_text_of(path), str(path))
     if not isinstance(content, dict):
         raise ConfigError(
@@ -96,7 +96,7 @@ def _section(name: str, keys: Any) -> dict[str, Any]:
 
 
 def check_key(section: str, key: Any) -> None:
-    """Raise ``ConfigError`` unless ``key`` is one of ``section`` ('' for the top of the file)."""
+    """Refuse a ``key`` that is not one of ``section`` ('' for the top of the file), with ``ConfigError``."""
     if key in keys_of(section):
         return
     word = key if isinstance(key, str) else show(key)

@@ -1,4 +1,4 @@
-"""What a scorer is told of an asset, and what it says of it."""
+"""Input and output of a scorer: an asset, and its scores."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from config import Config
 from gaussian_renderer import Gaussians
 
 Features = NDArray[np.floating]
-"""[V, D]: an asset's views in the space that a scorer compares sets of images in."""
+"""Features [V, D] of an asset's views, in the space that a scorer compares sets of images in."""
 
 
 @dataclass(frozen=True)
 class Asset:
-    """A finished run's Gaussians, the prompt that they were made from, and the run's configuration."""
+    """Gaussians of a finished run, the prompt that they were made from, and the run's configuration."""
 
     gaussians: Gaussians
     prompt: str
@@ -26,8 +26,11 @@ class Asset:
 
 @dataclass(frozen=True)
 class Scores:
-    """numbers: by the keys of the scorer's `columns`, without those that cannot be said of this asset; features: for
-    `score_set`, None for a scorer that has no use for them."""
+    """Scores of one asset.
+
+    numbers: by the keys of the scorer's `columns`, without those that do not apply to this asset; features:
+    for `score_set`, None for a scorer that has no use for them.
+    """
 
     numbers: Mapping[str, float]
     features: Features | None = field(default=None, repr=False)
@@ -35,7 +38,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class ScoredAsset:
-    """What is left of an asset once it is scored: enough for the numbers of a set."""
+    """Remainder of an asset once it is scored: enough for the numbers of a set."""
 
     prompt: str
     config: Config

@@ -23,8 +23,11 @@ LEFT_BEHIND = [".git", "benchmarks", "docs", "exporting", "outputs", "submodules
 
 @dataclass(frozen=True)
 class Parcel:
-    """What comes back: the run folder's name, its files by their path in it, and what was printed; reason: why there is
-    no run, if there is none."""
+    """Result that comes back from a machine.
+
+    It holds the run folder's name, its files by their path in it, and what was printed. reason: why there is
+    no run, if there is none.
+    """
 
     name: str
     files: dict[str, bytes]
@@ -33,16 +36,17 @@ class Parcel:
 
 
 class RayTasks:
-    """One run for each GPU of a cluster, or for each core if it has none; address: "local" starts Ray on this machine.
+    """Workers on Ray: one run for each GPU of a cluster, or for each core if it has none.
 
-    Raises ValueError, one sentence, if Ray is not installed or not to be reached.
+    address: "local" starts Ray on this machine. Raises ValueError, one sentence, if Ray is not installed or
+    not to be reached.
     """
 
     def __init__(self, address: str, outputs: Path = OUTPUTS, task: Work = work.train_run) -> None:
         try:
             import ray
         except ModuleNotFoundError:
-            raise ValueError("--ray needs Ray: python -m pip install ray.") from None
+            raise ValueError('--ray needs Ray: python -m pip install -e ".[ray]".') from None
         self._ray: Any = ray
         self._outputs, self._task = outputs, task
         local = address == "local"
@@ -57,7 +61,7 @@ class RayTasks:
         self._busy: dict[Any, Attempt] = {}
 
     free = True
-    """Ray keeps what it has no room for yet."""
+    """True always: Ray keeps what it has no room for yet."""
 
     @property
     def busy(self) -> bool:

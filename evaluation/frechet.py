@@ -24,7 +24,7 @@ class Moments:
 
     @classmethod
     def of(cls, features: Features) -> Moments:
-        """Of features [N, D]. Raises ValueError if they are fewer than 2."""
+        """Moments of features [N, D]. Raises ValueError if they are fewer than 2."""
         if len(features) < 2:
             raise ValueError(f"A covariance needs at least 2 features, but there are {len(features)}.")
         x = features.astype(np.float64)
@@ -32,7 +32,7 @@ class Moments:
 
     @classmethod
     def kept(cls, path: Path, make: Callable[[], Moments]) -> Moments:
-        """From the file `path` (.npz), which is first written from what `make` returns if it is not there."""
+        """Moments from the file `path` (.npz), which is first written from what `make` returns if it is not there."""
         if not path.exists():
             with atomic_path(path) as temporary:
                 np.savez(temporary, **vars(make()))
@@ -41,7 +41,7 @@ class Moments:
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
-    """|μ_a - μ_b|² + tr(Σ_a + Σ_b - 2 (Σ_a Σ_b)^½) (Heusel et al., 2017, Eq. 6)."""
+    """Fréchet distance |μ_a - μ_b|² + tr(Σ_a + Σ_b - 2 (Σ_a Σ_b)^½) (Heusel et al., 2017, Eq. 6)."""
     # Σ_a Σ_b has the eigenvalues of the symmetric Σ_a^½ Σ_b Σ_a^½, and none is negative but by rounding.
     values, vectors = np.linalg.eigh(a.covariance)
     root = vectors * np.sqrt(values.clip(0)) @ vectors.T

@@ -39,7 +39,7 @@ class Convolution(nn.Module):
 
 
 def average(x: Tensor) -> Tensor:
-    """Over the 3 × 3 pixels around each, those of them that there are."""
+    """Mean over the 3 × 3 pixels around each, those of them that there are."""
     return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
 
 
@@ -48,7 +48,7 @@ def shrink(x: Tensor) -> Tensor:
 
 
 class BlockA(nn.Module):
-    """35 × 35 pixels."""
+    """Block at 35 × 35 pixels."""
 
     def __init__(self, inputs: int, pooled: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class BlockA(nn.Module):
 
 
 class BlockB(nn.Module):
-    """From 35 × 35 pixels to 17 × 17."""
+    """Block from 35 × 35 pixels to 17 × 17."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class BlockB(nn.Module):
 
 
 class BlockC(nn.Module):
-    """17 × 17 pixels; 7 × 7 kernels as a row and a column."""
+    """Block at 17 × 17 pixels; 7 × 7 kernels as a row and a column."""
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class BlockC(nn.Module):
 
 
 class BlockD(nn.Module):
-    """From 17 × 17 pixels to 8 × 8."""
+    """Block from 17 × 17 pixels to 8 × 8."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
@@ -123,7 +123,10 @@ class BlockD(nn.Module):
 
 
 class BlockE(nn.Module):
-    """8 × 8 pixels; `by_maximum`: how TensorFlow's graph pools in its last block, where the paper has an average."""
+    """Block at 8 × 8 pixels.
+
+    by_maximum: how TensorFlow's graph pools in its last block, where the paper has an average.
+    """
 
     def __init__(self, inputs: int, *, by_maximum: bool) -> None:
         super().__init__()
@@ -155,7 +158,10 @@ class BlockE(nn.Module):
 
 
 class Inception(nn.Module):
-    """Images [B, 3, H, W] in [0, 1] → features [B, 2048]. They are rounded to 8 bits, as the files that are compared."""
+    """Network from images [B, 3, H, W] in [0, 1] to features [B, 2048].
+
+    The images are rounded to 8 bits, as the files that are compared.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -191,8 +197,11 @@ class Inception(nn.Module):
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """Bilinear as TensorFlow 1 did it: pixel i of `size` is at i H / size (or W), whatever the shrinkage, corner on corner
-    at the upper left alone. [B, 3, H, W] → [B, 3, size, size]."""
+    """Resize images bilinearly as TensorFlow 1 did: [B, 3, H, W] → [B, 3, size, size].
+
+    Pixel i of `size` is at i H / size (or W), whatever the shrinkage, corner on corner at the upper left
+    alone.
+    """
     for dim in (2, 3):
         count = images.shape[dim]
         position = torch.arange(size, device=images.device, dtype=torch.float64) * count / size
@@ -205,7 +214,10 @@ def resize(images: Tensor, size: int) -> Tensor:
 
 
 def load_inception(path: Path) -> Inception:
-    """The weights of a file in pytorch-fid's or torch-fidelity's names. Raises ValueError, one sentence, if it has others."""
+    """The network with the weights of a file in pytorch-fid's or torch-fidelity's names.
+
+    Raises ValueError, one sentence, if it has others.
+    """
     return with_weights(Inception(), path, _without_classifier, "FID's Inception v3")
 
 

@@ -11,7 +11,7 @@ from scipy.stats import t as students_t
 
 @dataclass(frozen=True)
 class Estimate:
-    """mean ± half; half is None where a single value says nothing of the scatter. count: how many values it is of."""
+    """Interval mean ± half; half is None where a single value shows no scatter. count: how many values it is of."""
 
     mean: float
     half: float | None
@@ -30,10 +30,12 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def over_seeds(values: Mapping[int, Sequence[float]]) -> Estimate:
-    """By seed, the values of its prompts: the scatter is that of the seeds' means, for prompts are easy or hard."""
+    """The estimate of values by seed, one for each prompt. Its scatter is that of the seeds' means, for
+    prompts are easy or hard.
+    """
     return estimate([float(np.mean(some)) for some in values.values()])
 
 
 def paired(a: Sequence[float], b: Sequence[float]) -> Estimate:
-    """Of a - b, pair by pair."""
+    """The estimate of a - b, pair by pair."""
     return estimate(np.subtract(a, b).tolist())

@@ -1,4 +1,4 @@
-"""What scorers said of a run, on the run's own page."""
+"""Scores of a run, on the run's own page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def renew_page(outcome: Outcome) -> None:
 
 
 def metrics_of(outcome: Outcome) -> dict[str, str]:
-    """By heading: what every scorer says that has looked at the run; with several weights, the latest."""
+    """Numbers by heading, of every scorer that has looked at the run; with several weights, the latest."""
     said: dict[str, str] = {}
     for file in sorted(files_of(outcome), key=lambda file: file.stat().st_mtime):
         numbers = json.loads(file.read_text(encoding="utf-8"))["numbers"]

@@ -1,4 +1,4 @@
-"""What the prior itself makes of prompts: DDIM samples, kept as files."""
+"""Images that the prior itself makes of prompts: DDIM samples, kept as files."""
 
 from __future__ import annotations
 
@@ -35,10 +35,12 @@ def samples(
     scale: float,
     azimuth: Tensor | None = None,
 ) -> Tensor:
-    """Images [B, 3, H, W] float32 in [0, 1] of B prompts: DDIM (eta = 0) with 50 steps and guidance scale `scale`.
+    """Images [B, 3, H, W] float32 in [0, 1] of B prompts: DDIM (eta = 0) with 50 steps and guidance scale
+    `scale`.
 
-    Each is made from the noise of its own seed, whatever else is in the batch. azimuth [B], degrees, on the host: as seen
-    from there, by the view words of the training loop; None: of the prompts as they are.
+    Each is made from the noise of its own seed, whatever else is in the batch. azimuth [B], degrees, on the
+    host: the images are seen from there, by the view words of the training loop; None takes the prompts as
+    they are.
     """
     conditioning = _conditioning(prior, prompts, azimuth)
     while True:
@@ -50,7 +52,7 @@ def samples(
 def _sampled(
     prior: StableDiffusionPrior, conditioning: Conditioning, seeds: Sequence[int], scale: float
 ) -> Tensor:
-    """In the precision that the networks have now."""
+    """The images, made in the precision that the networks have now."""
     schedule, denoiser = Schedule(prior.alphas_cumprod), Denoiser(prior)
     latents = prior.unet.config
     shape = (latents.in_channels, latents.sample_size, latents.sample_size)
@@ -82,7 +84,7 @@ def _conditioning(
 class PriorImages:
     """Images of a prior, in turn of each prompt, that do not depend on how many there are or are made at a time.
 
-    prior: its name, for people; weights: what tells it from others of that name.
+    prior: its name, for people; weights: what distinguishes it from others of that name.
     """
 
     prior: str
@@ -92,12 +94,12 @@ class PriorImages:
     seed: int = 0
 
     def folder(self, root: Path) -> Path:
-        """Where these images are kept under `root`."""
+        """The folder where these images are kept under `root`."""
         digest = hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:12]
         return root / f"{slug(self.prior)}-{digest}"
 
     def missing(self, root: Path, count: int) -> list[int]:
-        """Which of the first `count` are not there yet."""
+        """Indices of the first `count` images that are not there yet."""
         folder = self.folder(root)
         return [index for index in range(count) if not (folder / file_name(index)).exists()]
 
@@ -109,7 +111,7 @@ class PriorImages:
         folder, missing = self.folder(root), self.missing(root, count)
         if missing:
             prior = load_prior()
-            # For people: the folder's name says little.
+            # For people: the folder's name means little.
             write_text(folder / "images.json", json.dumps(asdict(self), indent=1))
             with tqdm(
                 total=count, initial=count - len(missing), desc="images of the prior", unit="image"

@@ -1,4 +1,4 @@
-"""Runs in processes of their own: a run that dies takes no other along, and each one's peak memory is its own."""
+"""Run in processes of their own: a run that dies takes no other along, and each one's peak memory is its own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from utils.run_folder import OUTPUTS
 
 
 class _Place(NamedTuple):
-    """Where a run can be made: an accelerator by name, or None for the processor."""
+    """Place where a run can be made: an accelerator by name, or None for the processor."""
 
     number: int
     accelerator: str | None
@@ -33,7 +33,8 @@ class _Busy(NamedTuple):
 
 
 class Processes:
-    """At most `jobs` runs at a time (default: one for each accelerator, or one), which share the cores.
+    """Workers in processes: at most `jobs` runs at a time (default: one for each accelerator, or one), which
+    share the cores.
 
     accelerators: their names, as `utils.device.accelerators` gives them; runs take turns on them if there are more jobs.
     """
@@ -110,7 +111,7 @@ def _death(code: int | None) -> str:
 def _process(
     task: Work, config: Config, outputs: Path, log: Path, place: _Place, threads: int, tells: Connection
 ) -> None:
-    # Ctrl-C reaches every process; the parent tells what happened.
+    # Ctrl-C reaches every process; the parent reports what happened.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Read when torch is imported, which comes later.
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))

@@ -1,4 +1,4 @@
-"""From finished runs to what is read of them: the table in the terminal, Markdown, JSON and a contact sheet."""
+"""Report on finished runs: the table in the terminal, Markdown, JSON and a contact sheet."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from utils.files import write_text
 from utils.media import write_jpeg
 
 SHORT = 2
-"""So many columns are shown of every single run."""
+"""Number of columns that are shown of every single run."""
 
 
 def write_report(
@@ -43,7 +43,7 @@ def write_report(
 ) -> None:
     """Score finished runs, print the tables, and write table.md, results.json and sheet.jpg into `out`.
 
-    names: of scorers. Those that cannot be had are told, and their columns stay empty.
+    names: of scorers. Those that cannot be had are reported, and their columns stay empty.
     """
     loaded, skipped = scorers.load(names, options, suite.prompts, suite.config, resolve_device(None))
     for name, reason in skipped.items():

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from transformers import BlipTextConfig, BlipVisionConfig
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
-"""Of the rewards over the authors' validation set: scores are in units of that spread."""
+"""Mean and spread of the rewards over the authors' validation set: scores are in units of that spread."""
 RENAMED = (
     (r"blip\.visual_encoder\.cls_token", r"vision.embeddings.class_embedding"),
     (r"blip\.visual_encoder\.pos_embed", r"vision.embeddings.position_embedding"),
@@ -28,13 +28,15 @@ RENAMED = (
     (r"blip\.text_encoder", r"text"),
     (r"mlp\.layers", r"reward"),
 )
-"""How names of the file (salesforce's BLIP) begin → how they do here (transformers' BLIP); the first that fits."""
+"""Beginnings of the file's names (salesforce's BLIP) → those of the names here (transformers' BLIP); the
+first that fits.
+"""
 UNUSED = re.compile(r"blip\.(vision|text)_proj\.|.*\.position_ids$")
-"""BLIP's contrastive heads, and a buffer that is computed."""
+"""Names of BLIP's contrastive heads, and of a buffer that is computed."""
 
 
 def published_sizes() -> tuple[BlipVisionConfig, BlipTextConfig]:
-    """BLIP's large image encoder at 224 pixels, and BERT base with cross-attention."""
+    """Sizes of BLIP's large image encoder at 224 pixels, and of BERT base with cross-attention."""
     from transformers import BlipTextConfig, BlipVisionConfig
 
     vision = BlipVisionConfig(
@@ -50,8 +52,10 @@ def published_sizes() -> tuple[BlipVisionConfig, BlipTextConfig]:
 
 
 class RewardNetwork(nn.Module):
-    """An image and a text → how much people would like the one for the other: the text's first token, after it has
-    looked at the image, through five linear layers."""
+    """Network from an image and a text to how much people would like the one for the other.
+
+    The text's first token, after it has looked at the image, goes through five linear layers.
+    """
 
     def __init__(self, vision: BlipVisionConfig, text: BlipTextConfig) -> None:
         from transformers import BlipTextModel, BlipVisionModel
@@ -73,7 +77,7 @@ class RewardNetwork(nn.Module):
         )
 
     def forward(self, pixels: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Scores [B] of normalised images [B, 3, H, W] under tokens [B, L], of which mask [B, L] says which count."""
+        """Scores [B] of normalised images [B, 3, H, W] under tokens [B, L]; mask [B, L] marks those that count."""
         seen = self.vision(pixels).last_hidden_state
         read = self.text(tokens, attention_mask=mask, encoder_hidden_states=seen).last_hidden_state
         return (self.reward(read[:, 0])[:, 0] - MEAN) / STD
@@ -82,7 +86,8 @@ class RewardNetwork(nn.Module):
 def load_reward_network(
     path: Path, sizes: tuple[BlipVisionConfig, BlipTextConfig] | None = None
 ) -> RewardNetwork:
-    """The weights of the published ImageReward.pt; sizes: where they are not the published ones.
+    """The network with the weights of the published ImageReward.pt; sizes: where they are not the published
+    ones.
 
     Raises ValueError, one sentence, if the file holds others.
     """

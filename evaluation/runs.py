@@ -12,7 +12,7 @@ from utils.run_cost import RunCost
 from utils.run_folder import OUTPUTS, RunFolder, slug
 
 WORKSPACE = "runs"
-"""Where the runs of suites go, so that two suites share those that they have in common."""
+"""Workspace of the runs of suites, so that two suites share those that they have in common."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,10 @@ class Outcome:
 
     @classmethod
     def read(cls, root: Path) -> Outcome:
-        """Raises OSError if the run under `root` is not finished, ValueError if its file of costs is another's."""
+        """Read the run under `root`.
+
+        Raises OSError if it is not finished, ValueError if its file of costs is another's.
+        """
         folder = RunFolder(root)
         for path in (folder.config, folder.asset):
             path.stat()
@@ -77,7 +80,10 @@ def _key(text: bytes) -> str:
 
 
 class Archive:
-    """The finished runs under outputs/<workspace>. It knows nothing of the code: remove them after a change to it."""
+    """Archive of the finished runs under outputs/<workspace>.
+
+    It knows nothing of the code: remove them after a change to it.
+    """
 
     def __init__(self, workspace: str = WORKSPACE, outputs: Path = OUTPUTS) -> None:
         self.root = outputs / slug(workspace)
@@ -86,7 +92,7 @@ class Archive:
             self.add(root)
 
     def add(self, root: Path) -> None:
-        """Know a run that is finished; of two of one configuration the first."""
+        """Add a run that is finished; of two of one configuration the first counts."""
         try:
             self._folders.setdefault(_key(RunFolder(root).config.read_bytes()), root)
         except OSError:

@@ -1,4 +1,4 @@
-"""What scorers say of finished runs, kept beside these: another scorer adds its own, and nothing is scored twice."""
+"""Scores of finished runs, kept beside these: another scorer adds its own, and nothing is scored twice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ from utils.files import atomic_path, write_text
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """numbers: of the asset, by column; seen: what scorers with numbers of sets keep of it, by scorer."""
+    """Scores of a run.
+
+    numbers: of the asset, by column; seen: what scorers with numbers of sets keep of it, by scorer.
+    """
 
     run: Run
     outcome: Outcome
@@ -34,7 +37,7 @@ class ScoredRun:
 
 @dataclass
 class _Subject:
-    """An asset, loaded and rendered only if a scorer has not seen it yet."""
+    """Asset that is loaded and rendered only if a scorer has not seen it yet."""
 
     outcome: Outcome
     config: Config
@@ -50,7 +53,7 @@ class _Subject:
 
 
 def score(run: Run, outcome: Outcome, scorers: Iterable[Scorer]) -> ScoredRun:
-    """All scorers' numbers of a finished run, from its folder where they are known."""
+    """Numbers of all scorers for a finished run, from its folder where they are known."""
     subject = _Subject(outcome, run.config)
     numbers: dict[str, float] = {}
     seen: dict[str, ScoredAsset] = {}
@@ -73,7 +76,7 @@ def of_set(scorer: Scorer, runs: Sequence[ScoredRun]) -> Mapping[str, float]:
 
 
 def files_of(outcome: Outcome) -> list[Path]:
-    """What scorers have said of a run: one file each, named after the scorer, and what its scores depend on."""
+    """Files of the scores of a run, one each, named after the scorer, and what its scores depend on."""
     return sorted(_folder(outcome).glob("*-*.json"))
 
 
@@ -94,7 +97,7 @@ def _read(path: Path) -> Scores | None:
 
 
 def _write(path: Path, scores: Scores) -> None:
-    """The numbers last: where they are, the features are too."""
+    """Write the scores, the numbers last: where they are, the features are too."""
     if scores.features is not None:
         with atomic_path(path.with_suffix(".npy")) as temporary:
             np.save(temporary, scores.features)

@@ -21,7 +21,7 @@ from scene.gaussian_model import GaussianModel
 from utils.media import contact_sheet
 
 AZIMUTHS = (30.0, 210.0)
-"""From the front and from behind."""
+"""Azimuths of the pictures: from the front and from behind."""
 TILE = 128
 """Pixels of a picture's side."""
 MOST_COLUMNS = 6
@@ -34,7 +34,7 @@ Cell = tuple[Gaussians | None, str, str]
 def asset_sheet(
     cells: Iterable[Cell], columns: int, config: Config, azimuths: Sequence[float] = AZIMUTHS
 ) -> Tensor:
-    """[3, height, width]: `columns` assets in a row, each seen from all azimuths by the default camera."""
+    """Sheet [3, height, width]: `columns` assets in a row, each seen from all azimuths by the default camera."""
     c = config.camera
     cameras = orbit(azimuths, c.default_polar, c.default_radius, c.default_fovy, c.image_w, c.image_h)
     nothing = torch.ones(len(azimuths), 3, TILE, TILE)
@@ -46,14 +46,16 @@ def asset_sheet(
 
 
 def tiles(images: Tensor) -> Tensor:
-    """[V, 3, H, W] as squares of TILE pixels."""
+    """Images [V, 3, H, W] as squares of TILE pixels."""
     if images.shape[-2:] == (TILE, TILE):
         return images
     return F.interpolate(images, size=(TILE, TILE), mode="bilinear", antialias=True).clamp(0, 1)
 
 
 def suite_sheet(suite: Suite, scored: Sequence[ScoredRun], columns: Sequence[Column]) -> Tensor:
-    """Of the first seed: prompts down, methods across, with `columns` above; of a single prompt the methods in rows."""
+    """Sheet of the first seed: prompts down, methods across, with `columns` above; of a single prompt the
+    methods in rows.
+    """
     assets = {(one.run.method, one.run.prompt): one for one in scored if one.run.seed == suite.seeds[0]}
     several = len(suite.prompts) > 1
     methods = [method for method in suite.methods if not (several and method in suite.absent)]
@@ -76,7 +78,7 @@ def suite_sheet(suite: Suite, scored: Sequence[ScoredRun], columns: Sequence[Col
 
 
 def _head(suite: Suite, prompt: str) -> Cell:
-    """What stands before a prompt's assets: its true toy, or no picture."""
+    """The cell before a prompt's assets: its true toy, or no picture."""
     if suite.config.guidance.model_key == "toybox":
         return truth(prompt), prompt, "the true toy"
     first, *rest = textwrap.wrap(prompt, 20)

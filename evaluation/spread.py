@@ -1,4 +1,4 @@
-"""Makes the runs that are missing, in an order of their own or several at a time; one that fails stops no other."""
+"""Make the runs that are missing, in an order of their own or several at a time; one that fails stops no other."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from evaluation.suite import Run
 from utils.run_folder import RunFolder, slug
 
 ATTEMPTS = 2
-"""A run that fails is repeated once: a machine may have been lost."""
+"""Attempts at a run: one that fails is repeated once, for a machine may have been lost."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """A run to be made, for the `number`-th time; log: the file of what it prints."""
+    """Run to be made, for the `number`-th time; log: the file of what it prints."""
 
     run: Run
     number: int
@@ -31,7 +31,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Step:
-    """An attempt has come to an iteration, from 1."""
+    """Event of an attempt that has come to an iteration, from 1."""
 
     attempt: Attempt
     step: int
@@ -39,7 +39,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Made:
-    """An attempt has left a finished run in the folder `root`."""
+    """Event of an attempt that has left a finished run in the folder `root`."""
 
     attempt: Attempt
     root: Path
@@ -47,7 +47,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Failed:
-    """An attempt has come to nothing; reason: a clause or sentence."""
+    """Event of an attempt that has come to nothing; reason: a clause or sentence."""
 
     attempt: Attempt
     reason: str
@@ -57,20 +57,20 @@ Event = Step | Made | Failed
 
 
 class Workers(Protocol):
-    """What runs are made by. A context manager, whose end stops what is under way."""
+    """Workers that make runs. A context manager, whose end stops what is under way."""
 
     @property
     def free(self) -> bool:
-        """Whether one more can be started."""
+        """True if one more can be started."""
 
     @property
     def busy(self) -> bool:
-        """Whether any is under way."""
+        """True if any is under way."""
 
     def start(self, attempt: Attempt) -> None: ...
 
     def wait(self) -> Iterable[Event]:
-        """What is new, once there is something."""
+        """Wait until there is something new, and return it."""
 
     def __enter__(self) -> Workers: ...
 
@@ -80,7 +80,7 @@ class Workers(Protocol):
 
 
 def missing(runs: Iterable[Run], archive: Archive) -> list[Run]:
-    """Those that the archive does not have, each configuration once."""
+    """Runs that the archive does not have, each configuration once."""
     found: dict[str, Run] = {}
     for run in runs:
         if run.key not in found and archive.find(run.config) is None:
@@ -133,6 +133,6 @@ def _attempt(run: Run, number: int, archive: Archive) -> Attempt:
 
 
 def _keep_log(log: Path, root: Path) -> None:
-    """What a finished run printed belongs to it; what stays among the logs are failures."""
+    """Move what a finished run printed into its folder; what stays among the logs are failures."""
     if log.exists():
         log.replace(RunFolder(root).log)

@@ -1,4 +1,4 @@
-"""What is evaluated: prompts × methods × seeds from a YAML file, or the finished runs of some folders."""
+"""Suite of what is evaluated: prompts × methods × seeds from a YAML file, or the finished runs of some folders."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ KEYS = ("base", "prompts", "seeds", "settings", "methods", "vary", "leave_out", 
 
 @dataclass(frozen=True)
 class Run:
-    """One of a suite's."""
+    """Run of a suite."""
 
     method: str
     prompt: str
@@ -52,10 +52,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Suite:
-    """runs: in the order in which they are made, one seed after the other, so that an interrupted table is even;
-    methods: all, in the order of the table; lead: the one that the others are compared with; varied: the keys whose
-    values follow the method's own name; absent: why a method has no runs; published: a method's figures elsewhere,
-    by column, and `source`: where."""
+    """Runs to be compared in one table.
+
+    runs: in the order in which they are made, one seed after the other, so that an interrupted table is even;
+    methods: all, in the order of the table; lead: the one that the others are compared with; varied: the keys
+    whose values follow the method's own name; absent: why a method has no runs; published: a method's figures
+    elsewhere, by column, and `source`: where.
+    """
 
     name: str
     methods: tuple[str, ...]
@@ -70,7 +73,7 @@ class Suite:
 
     @property
     def config(self) -> Config:
-        """Of the first run: what all have in common, such as the prior, can be read there."""
+        """The configuration of the first run: what all have in common, such as the prior, can be read there."""
         return self.runs[0].config
 
 
@@ -169,7 +172,7 @@ def _seeds(value: Any, path: Path) -> tuple[int, ...]:
 
 
 def _methods(content: Mapping[str, Any], path: Path) -> tuple[dict[str, Settings], dict[str, str]]:
-    """Each method's settings, combined with what is varied; those that are left out, with the reason."""
+    """Settings of each method, combined with what is varied; those that are left out, with the reason."""
     named = _mapping(content.get("methods"), f"{path}: methods")
     vary = _mapping(content.get("vary", {}), f"{path}: vary")
     for key, values in vary.items():
@@ -202,8 +205,11 @@ def _config(base: str, settings: Settings) -> Config:
 
 
 def of_outcomes(name: str, outcomes: Sequence[Outcome]) -> tuple[Suite, dict[Run, Outcome]]:
-    """A suite of finished runs: those that differ in prompt, seed and workspace alone are of one method, which is named
-    after what sets it apart. Of two runs of one configuration the last by name counts."""
+    """A suite of finished runs, and their outcomes.
+
+    Runs that differ in prompt, seed and workspace alone are of one method, which is named after what sets it
+    apart. Of two runs of one configuration the last by name counts.
+    """
     configs = [outcome.config for outcome in outcomes]
     settings = [dict(_settings(config)) for config in configs]
     apart = [key for key in settings[0] if len({repr(some[key]) for some in settings}) > 1]
@@ -219,7 +225,7 @@ def of_outcomes(name: str, outcomes: Sequence[Outcome]) -> tuple[Suite, dict[Run
 
 
 def _settings(config: Config) -> Iterator[tuple[str, Any]]:
-    """What makes the method of a run, by key."""
+    """Settings that make the method of a run, by key."""
     own = {"text", "seed", "workspace", "init_prompt", "opt_path", "device", *LEAN}
     for key, value in config.model_dump().items():
         if isinstance(value, dict):

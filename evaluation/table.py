@@ -1,4 +1,4 @@
-"""The table of an evaluation: its rows, with intervals, as Markdown and as JSON."""
+"""Table of an evaluation: its rows, with intervals, as Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ COST_COLUMNS = (
     Column("gaussians", "Gaussians", ",.0f", 0),
     Column("evaluations", "U-Net evaluations", ".1f", 0),
 )
-"""What a run took: minutes of its loop, the most memory, the size of its asset, U-Net evaluations per view and
-iteration."""
+"""Columns of what a run took: minutes of its loop, the most memory, the size of its asset, U-Net evaluations
+per view and iteration.
+"""
 
 ARROWS = {1: " ↑", -1: " ↓", 0: ""}
 
 
 @dataclass(frozen=True)
 class Row:
-    """A method's figures; count: of its finished runs, of `planned`; absent: why there are none."""
+    """Figures of a method; count: of its finished runs, of `planned`; absent: why there are none."""
 
     method: str
     count: int
@@ -35,14 +36,14 @@ class Row:
 
 
 def numbers_of(scored: ScoredRun) -> dict[str, float]:
-    """Of one run: what scorers say of its asset, and what it took."""
+    """Numbers of one run: the scores of its asset, and what it took."""
     cost = scored.outcome.cost
     took = {"minutes": cost.seconds / 60, "peak_memory": cost.peak_memory}
     return {**scored.numbers, **took, "gaussians": cost.gaussians, "evaluations": cost.evaluations}
 
 
 def rows(suite: Suite, scored: Sequence[ScoredRun], scorers: Sequence[Scorer]) -> list[Row]:
-    """One for each method. Numbers of a set are those of a seed's assets: all have intervals over the seeds."""
+    """Rows, one for each method. Numbers of a set are those of a seed's assets: all have intervals over the seeds."""
     found = []
     for method in suite.methods:
         own = [one for one in scored if one.run.method == method]
@@ -62,7 +63,9 @@ def rows(suite: Suite, scored: Sequence[ScoredRun], scorers: Sequence[Scorer]) -
 def differences(
     suite: Suite, scored: Sequence[ScoredRun], columns: Iterable[Column]
 ) -> dict[str, dict[str, Estimate]]:
-    """By other method and column: the leading method less the other, over the runs of one prompt and seed. Two or more."""
+    """Differences by other method and column: the leading method less the other, over two or more runs of one
+    prompt and seed.
+    """
     numbers = {(one.run.method, one.run.prompt, one.run.seed): numbers_of(one) for one in scored}
     found: dict[str, dict[str, Estimate]] = {}
     for other in suite.methods:
@@ -82,12 +85,12 @@ def differences(
 
 
 def compared(columns: Iterable[Column]) -> list[Column]:
-    """Those that can be compared run by run, and of which one is better."""
+    """Columns that can be compared run by run, and of which one is better."""
     return [column for column in columns if column.better]
 
 
 def main_table(suite: Suite, found: Sequence[Row], columns: Sequence[Column]) -> str:
-    """Markdown, aligned: a line for each method, below it what is published of it."""
+    """Table in Markdown, aligned: a line for each method, below it what is published of it."""
     lines = [
         [
             ", ".join(["method", *suite.varied]),
@@ -113,7 +116,7 @@ def main_table(suite: Suite, found: Sequence[Row], columns: Sequence[Column]) ->
 def difference_table(
     suite: Suite, found: Mapping[str, Mapping[str, Estimate]], columns: Sequence[Column]
 ) -> str:
-    """Markdown, aligned: a line for each other method."""
+    """Table in Markdown, aligned: a line for each other method."""
     lines = [[f"{suite.lead} less", "pairs", *(column.heading for column in columns)]]
     for other, estimates in found.items():
         pairs = str(max((each.count for each in estimates.values()), default=0))
@@ -123,7 +126,9 @@ def difference_table(
 
 
 def by_prompt(suite: Suite, scored: Sequence[ScoredRun], columns: Sequence[Column]) -> str:
-    """Markdown, aligned: each run's numbers, prompts down and methods across, the seeds one after the other."""
+    """Table in Markdown, aligned: each run's numbers, prompts down and methods across, the seeds one after
+    the other.
+    """
     methods = [method for method in suite.methods if method not in suite.absent]
     lines = [["prompt", *methods]]
     for prompt in suite.prompts:
@@ -136,7 +141,7 @@ def by_prompt(suite: Suite, scored: Sequence[ScoredRun], columns: Sequence[Colum
 
 
 def short(scored: ScoredRun, columns: Iterable[Column]) -> str:
-    """A run's numbers of some columns, those that there are."""
+    """Numbers of a run in some columns, those that there are."""
     numbers = numbers_of(scored)
     return ", ".join(format(numbers[c.key], c.form) for c in columns if c.key in numbers)
 
@@ -148,7 +153,7 @@ def as_json(
     scored: Sequence[ScoredRun],
     columns: Sequence[Column],
 ) -> dict[str, Any]:
-    """Everything that the tables show, and each run."""
+    """Contents of all tables, and each run, as values for JSON."""
     return {
         "suite": suite.name,
         "columns": [asdict(column) for column in columns],
@@ -181,7 +186,7 @@ def _cell(estimate: Estimate | None, form: str) -> str:
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Markdown of a table whose first line is its head, with columns of even width, for terminals too."""
+    """Table in Markdown whose first line is its head, with columns of even width, for terminals too."""
     widths = [max(map(len, column)) for column in zip(*lines)]
     padded = [[cell.ljust(width) for cell, width in zip(cells, widths)] for cells in lines]
     head, *body = (f"| {' | '.join(cells)} |" for cells in padded)

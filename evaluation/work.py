@@ -1,4 +1,4 @@
-"""What a worker does: one run, whose output goes to a file."""
+"""Work of one worker: one run, whose output goes to a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from config import Config
 OnStep = Callable[[int], None]
 
 Work = Callable[[Config, Path, OnStep], Path]
-"""Makes a run of a configuration under a folder of outputs, tells every iteration, and returns the run's folder."""
+"""Function that makes a run under a folder of outputs, reports every iteration, and returns the run's folder."""
 
 
 def train_run(config: Config, outputs: Path, on_step: OnStep) -> Path:
@@ -26,7 +26,7 @@ def train_run(config: Config, outputs: Path, on_step: OnStep) -> Path:
 
 
 def attempt(work: Work, config: Config, outputs: Path, on_step: OnStep, log: Path) -> tuple[Path | None, str]:
-    """The run's folder, or None and why there is none, in one line; the log has the rest."""
+    """Try a run: its folder, or None and why there is none, in one line; the log has the rest."""
     with output_to(log):
         logging.basicConfig(format="%(message)s", level=logging.INFO)
         try:

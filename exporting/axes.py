@@ -17,9 +17,11 @@ from utils.spherical_harmonics import num_coefficients
 
 OURS = "z,x"
 Y_UP = "y,z"
-"""glTF 2.0 (section 3.4), OBJ by custom, and SPZ: x to the right of who looks at the front, y up, z towards them."""
+"""Axes of glTF 2.0 (section 3.4), OBJ by custom, and SPZ: x to the right of who looks at the front, y up, z
+towards them.
+"""
 Y_DOWN = "-y,-z"
-"""Files that descend from COLMAP's cameras, as .ply and .splat do: x right, y down, z away from who looks."""
+"""Axes of files that descend from COLMAP's cameras, as .ply and .splat do: x right, y down, z away from who looks."""
 
 
 def parse_axes(text: str) -> str:
@@ -46,7 +48,7 @@ def _direction(name: str) -> Tensor:
 
 
 def in_axes(gaussians: GaussianModel, axes: str) -> GaussianModel:
-    """The same Gaussians, on the host, as a program with `axes` sees them: places, rotations and harmonics are turned."""
+    """Gaussians, on the host, as a program with `axes` sees them: places, rotations and harmonics are turned."""
     raw = {name: tensor.numpy(force=True) for name, tensor in gaussians.state_dict().items()}
     host = {name: torch.from_numpy(values) for name, values in raw.items()}
     if axes == OURS:
@@ -66,11 +68,11 @@ def in_axes(gaussians: GaussianModel, axes: str) -> GaussianModel:
 
 
 def harmonics_turn(rotation: Tensor, degree: int) -> Tensor:
-    """What takes the coefficients of a function on the sphere to those of the function turned by `rotation`: [K, K],
-    float64, K = (degree + 1)².
+    """Turn of harmonics [K, K], float64, K = (degree + 1)².
 
-    A turned function has at direction d the value that it had at R^T d. Harmonics up to a degree contain all turned
-    ones of that degree, so that equality at enough directions settles the matrix.
+    It takes the coefficients of a function on the sphere to those of the function turned by `rotation`. A
+    turned function has at direction d the value that it had at R^T d. Harmonics up to a degree contain all
+    turned ones of that degree, so that equality at enough directions settles the matrix.
     """
     directions = _spread(4 * num_coefficients(degree))
     here, before = sh_basis(directions, degree), sh_basis(directions @ rotation, degree)

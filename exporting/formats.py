@@ -1,4 +1,4 @@
-"""Which format a file's name asks for."""
+"""Formats by the end of a file's name."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ from utils.files import write_bytes
 
 @dataclass(frozen=True)
 class SplatFormat:
-    """axes: up and front of its files, where nobody asks for others; encode: the whole file, or None for Inria's .ply,
-    which the model itself writes."""
+    """Format of files of Gaussians.
+
+    axes: up and front of its files by default; encode: the whole file, or None for Inria's .ply, which the
+    model itself writes.
+    """
 
     axes: str
     encode: Callable[[Splats], bytes] | None
@@ -33,7 +36,7 @@ SPLATS = {
     ".spz": SplatFormat(Y_UP, spz.encode),
     ".splat.glb": SplatFormat(Y_UP, gltf.encode),
 }
-"""By the end of a file's name; a longer end comes before its own end."""
+"""Formats of Gaussians by the end of a file's name; a longer end comes before its own end."""
 MESHES = {".glb": Y_UP, ".obj": Y_UP}
 """Axes of textured meshes, by the end of a file's name."""
 
@@ -50,7 +53,7 @@ def suffix_of(path: Path) -> str:
 
 
 def write_splats(path: Path, gaussians: GaussianModel, axes: str | None = None) -> None:
-    """Write Gaussians, at least one, in the format that the name asks for, in its own axes or in others.
+    """Write Gaussians, at least one, in the format of the file's name, in its own axes or in others.
 
     Raises ValueError, one sentence, for a name of no format and for Gaussians that the format cannot hold.
     """
@@ -63,8 +66,10 @@ def write_splats(path: Path, gaussians: GaussianModel, axes: str | None = None) 
 
 
 def write_mesh(path: Path, mesh: TexturedMesh, axes: str | None = None) -> None:
-    """Write a mesh in the format that the name asks for, in its own axes or in others. Raises ValueError, one sentence, for
-    a name of no format."""
+    """Write a mesh in the format of the file's name, in its own axes or in others.
+
+    Raises ValueError, one sentence, for a name of no format.
+    """
     suffix = suffix_of(path)
     turned = mesh.in_axes(axes or MESHES[suffix])
     if suffix == ".obj":

@@ -17,11 +17,11 @@ COMPONENTS = {
 }
 TYPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4"}
 ATTRIBUTES, INDICES = 34962, 34963
-"""What a buffer view is for (glTF 2.0, section 5.11)."""
+"""Uses of a buffer view (glTF 2.0, section 5.11)."""
 
 
 class Buffer:
-    """The bytes of a file, and the accessors and views into them, in the order in which they were added."""
+    """Bytes of a file, and the accessors and views into them, in the order in which they were added."""
 
     def __init__(self) -> None:
         self.content = bytearray()
@@ -31,9 +31,10 @@ class Buffer:
     def add(
         self, values: np.ndarray, *, normalized: bool = False, bounds: bool = False, indices: bool = False
     ) -> int:
-        """The number of a new accessor of values [N] or [N, C]: float32, uint16 or uint32.
+        """Add an accessor of values [N] or [N, C], float32, uint16 or uint32; returns its number.
 
-        normalized: whole numbers stand for shares of the greatest; bounds: tell least and greatest, as POSITION must.
+        normalized: whole numbers stand for shares of the greatest; bounds: note least and greatest, as
+        POSITION must.
         """
         view = self.add_view(np.ascontiguousarray(values).tobytes(), INDICES if indices else ATTRIBUTES)
         columns = 1 if values.ndim == 1 else values.shape[1]
@@ -51,7 +52,7 @@ class Buffer:
         return len(self.accessors) - 1
 
     def add_view(self, content: bytes, target: int | None = None) -> int:
-        """The number of a new buffer view of any bytes, such as those of an image."""
+        """Add a buffer view of any bytes, such as those of an image; returns its number."""
         view = {"buffer": 0, "byteOffset": len(self.content), "byteLength": len(content)}
         self.views.append(view if target is None else view | {"target": target})
         self.content += content

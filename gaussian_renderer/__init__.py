@@ -1,4 +1,4 @@
-"""From Gaussians and cameras to images: one rasterizer call for all views."""
+"""Images from Gaussians and cameras: one rasterizer call for all views."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["COUNTS", "Gaussians", "RenderOutput", "render"]
 
 
 class Gaussians(Protocol):
-    """What can be rendered: N activated 3D Gaussians, K = (sh_degree + 1)² harmonics per channel."""
+    """Gaussians that can be rendered: N activated ones, K = (sh_degree + 1)² harmonics per channel."""
 
     @property
     def sh_degree(self) -> int: ...
@@ -68,8 +68,8 @@ def render(
     """Render all V views in one rasterizer call.
 
     background: [3] or [V, 3] in [0, 1]. `sh_degree` uses fewer harmonics than there are; `scales` [N, 3] and
-    `shs` [N, K, 3] replace the model's own (augmentation); `scale_modifier` multiplies all scales; `antialiasing` compensates the
-    opacity of Gaussians under a pixel in size.
+    `shs` [N, K, 3] replace the model's own (augmentation); `scale_modifier` multiplies all scales;
+    `antialiasing` compensates the opacity of Gaussians under a pixel in size.
     Raises ValueError for a background of another shape or a degree that the model does not have.
     """
     num_views = len(cameras)

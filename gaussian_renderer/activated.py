@@ -1,4 +1,4 @@
-"""Gaussians as `render` takes them, apart from the model that they were of."""
+"""Gaussians as `render` takes them, apart from the model that they come from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gaussian_renderer import Gaussians
 
 @dataclass(frozen=True)
 class Activated:
-    """Some Gaussians, activated once for many pictures, without gradients; see `Gaussians` for shapes and units."""
+    """Gaussians activated once for many pictures, without gradients; see `Gaussians` for shapes and units."""
 
     sh_degree: int
     means: Tensor
@@ -24,7 +24,7 @@ class Activated:
     @staticmethod
     @torch.no_grad()
     def of(gaussians: Gaussians, rows: Tensor | slice = slice(None)) -> Activated:
-        """Those that `rows` names: truth values [N], numbers or a slice; all by default."""
+        """Activate the Gaussians that `rows` names: truth values [N], numbers or a slice; all by default."""
         return Activated(
             sh_degree=gaussians.sh_degree,
             means=gaussians.means[rows].detach(),

@@ -25,7 +25,7 @@ FAR = 10.0
 def sample_background(
     model_params: ModelParams, rngs: Sequence[torch.Generator], device: torch.device | str | None = None
 ) -> Tensor:
-    """Backgrounds [V, 3] in [0, 1], drawn for each view from its own of V generators.
+    """Draw backgrounds [V, 3] in [0, 1], for each view from its own of V generators.
 
     With probability `bg_aug_ratio`: one random colour (grey with `bg_gray`) half of the time, else black;
     otherwise white if `white_background`, else black.
@@ -50,11 +50,11 @@ class Perturbation:
 def perturb(
     gaussians: Gaussians, model_params: ModelParams, rng: torch.Generator, *, sh_degree: int | None = None
 ) -> Perturbation:
-    """Randomly perturbed scales and colours, through which gradients reach the model.
+    """Draw scales and colours perturbed at random, through which gradients reach the model.
 
-    With p `sh_deg_aug_ratio` the degree is 0, else `sh_degree` (default: the model's). With p
-    `scale_aug_ratio` each scale is multiplied by max(0, 1 + 0.112 ξ), with p `shs_aug_ratio` each
-    coefficient by 1 + 0.447 ξ, ξ ~ N(0, 1).
+    With p `sh_deg_aug_ratio` the degree is 0, else `sh_degree` (default: the model's). With p `scale_aug_ratio`
+    each scale is multiplied by max(0, 1 + 0.112 ξ), with p `shs_aug_ratio` each coefficient by 1 + 0.447 ξ,
+    ξ ~ N(0, 1).
     """
     flat, noisy_scales, noisy_shs = torch.rand(3, generator=rng).tolist()
     degree = gaussians.sh_degree if sh_degree is None else sh_degree

@@ -15,7 +15,8 @@ def tv(images: Tensor) -> Tensor:
 
 
 class _TotalVariation(torch.autograd.Function):
-    """With a way back of its own: autograd's fills an image with zeros for each of the four operands."""
+    """Total variation with a backward of its own: autograd's fills an image with zeros for each of the four
+    operands."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor) -> Tensor:

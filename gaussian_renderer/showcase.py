@@ -23,7 +23,7 @@ NUM_VIEWS = 120
 
 
 class Shown(NamedTuple):
-    """rgb [V, 3, H, W] in [0, 1] and depth [V, 3, H, W] as a picture, both on the host."""
+    """V views on the host: rgb [V, 3, H, W] in [0, 1] and depth [V, 3, H, W] as a picture."""
 
     rgb: Tensor
     depth: Tensor
@@ -40,7 +40,7 @@ class ShownPixels(NamedTuple):
 def show(
     gaussians: Gaussians, cameras: Cameras, *, white: bool, ssaa: int = 1, antialiasing: bool = False
 ) -> Shown:
-    """All V views on white or black, averaged over blocks of ssaa × ssaa pixels."""
+    """Render all V views on white or black, averaged over blocks of ssaa × ssaa pixels."""
     batches = [
         [image.to(HOST) for image in batch]
         for batch in _renders(gaussians, cameras, white, ssaa, antialiasing)
@@ -53,10 +53,10 @@ def show(
 def show_pixels(
     gaussians: Gaussians, cameras: Cameras, *, white: bool, ssaa: int = 1, antialiasing: bool = False
 ) -> ShownPixels:
-    """What `show` shows, as pixels, without waiting for the device.
+    """Render what `show` shows, as pixels, without waiting for the device.
 
-    Of each view its depth and alpha stay there in float32 until all are rendered: 8 bytes per pixel, 250 MB for 120 views
-    of 512².
+    Each view's depth and alpha stay there in float32 until all are rendered: 8 bytes per pixel, 250 MB for 120
+    views of 512².
     """
     pictures: list[Pixels] = []
     depths: list[Tensor] = []
@@ -74,7 +74,7 @@ def show_pixels(
 def _renders(
     gaussians: Gaussians, cameras: Cameras, white: bool, ssaa: int, antialiasing: bool
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """rgb in [0, 1], depth and alpha of VIEWS_AT_ONCE views after the other, on the Gaussians' device."""
+    """Yield rgb in [0, 1], depth and alpha of VIEWS_AT_ONCE views at a time, on the Gaussians' device."""
     device = gaussians.means.device
     background = torch.full((3,), 1.0 if white else 0.0, device=device)
     for start in range(0, len(cameras), VIEWS_AT_ONCE):
@@ -85,7 +85,10 @@ def _renders(
 
 
 def views_of(gaussians: Gaussians, config: Config, count: int = NUM_VIEWS) -> Tensor:
-    """Views [count, 3, H, W] float32 in [0, 1] on white, on the host: once around at `default_polar`, from the front on."""
+    """Render views [count, 3, H, W] float32 in [0, 1] on white, on the host.
+
+    They go once around at `default_polar`, from the front on.
+    """
     c = config.camera
     around = turntable(c, count)
     return show(gaussians, around, white=True, ssaa=c.SSAA, antialiasing=config.pipeline.antialiasing).rgb
@@ -93,10 +96,11 @@ def views_of(gaussians: Gaussians, config: Config, count: int = NUM_VIEWS) -> Te
 
 @torch.no_grad()
 def solid(gaussians: Gaussians) -> Activated:
-    """The same Gaussians so that their shape is seen: the most opaque one becomes opaque, the others in proportion.
+    """Return the Gaussians so that their shape is seen: the most opaque one becomes opaque, the others in proportion.
 
-    What gets much more opaque, as a start of one faint opacity does, also gets smaller, by a third at most: its Gaussians
-    overlap so far that together they would look fatter than they are. A finished asset stays as it is.
+    Gaussians that get much more opaque, as those of a start with one faint opacity do, also get smaller, by a
+    third at most. They overlap so far that together they would look fatter than they are. A finished asset
+    stays as it is.
     """
     strength = gaussians.opacities.max().clamp_min(1e-6)
     return replace(

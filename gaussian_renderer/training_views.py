@@ -1,4 +1,4 @@
-"""What one iteration renders: views with augmentation, and the images of them that the guidance sees."""
+"""Views that one iteration renders, with augmentation, and the images of them that the guidance sees."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ from utils.rng import Draws
 class TrainingViews:
     """V views of H × W pixels as one iteration sees them.
 
-    out: the render; disparity [V, 1, H, W] in [0, 1]; images [V, 3, H / SSAA, W / SSAA]: what the guidance sees, the
-    render, or with `geometry` the disparity, with left and right exchanged if `mirrored`.
+    Attributes:
+        out: the render.
+        disparity: [V, 1, H, W] in [0, 1].
+        images: [V, 3, H / SSAA, W / SSAA], seen by the guidance: the render, or with `geometry` the disparity,
+            with left and right exchanged if `mirrored`.
     """
 
     cameras: Cameras
@@ -35,8 +38,11 @@ class TrainingViews:
 def training_views(
     gaussians: GaussianModel, cameras: Cameras, config: Config, step: int, views: range, draws: Draws
 ) -> TrainingViews:
-    """Render the `views` of iteration `step` (from 1), whose cameras these are, with the augmentations that the
-    configuration asks for; all but the background are the same for every view of an iteration."""
+    """Render the `views` of iteration `step` (from 1), whose `cameras` are given, with the configuration's
+    augmentations.
+
+    All augmentations but the background are the same for every view of an iteration.
+    """
     params, model = config.optimization, config.model
     rng = draws.at("augment", step)
     as_latent, flipped = torch.rand(2, generator=rng).tolist()

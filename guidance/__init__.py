@@ -1,4 +1,4 @@
-"""Guidance: from rendered views and a prompt to a loss. `GUIDANCES` is the table name -> class."""
+"""Guidance: from rendered views and a prompt to a loss. `METHODS` is the table name -> method."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ __all__ = [
 
 
 def sctd(config: Config, denoiser: Denoiser) -> Method:
-    """The variant that `sctd_variant` names."""
+    """Make the variant that `sctd_variant` names."""
     return (ReleasedSCTD if config.guidance.sctd_variant == "released" else SCTD)(config, denoiser)
 
 
@@ -51,11 +51,11 @@ METHODS: dict[str, Callable[[Config, Denoiser], Method]] = {
     "gcs": GCS,
     "sctd": sctd,
 }
-"""`--guidance_type` -> what makes the method: one small file each."""
+"""`--guidance_type` -> maker of the method: one small file each."""
 
 
 def build(config: Config, prior: Prior) -> Guidance:
-    """The guidance that `config.guidance_type` names.
+    """Make the guidance that `config.guidance_type` names.
 
     Raises: ValueError if its settings are impossible, or naming the methods that there are.
     """
@@ -68,7 +68,7 @@ def build(config: Config, prior: Prior) -> Guidance:
 
 
 def embed_prompts(config: Config, prior: TextEncoder) -> PromptEmbeddings:
-    """The embeddings of the run's prompt, negative prompt and inverse text."""
+    """Embed the run's prompt, negative prompt and inverse text."""
     params = config.guidance
     return PromptEmbeddings(
         prior,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from config.schema import Config
 from guidance import solver
@@ -32,16 +33,16 @@ class Stage:
 COARSE = Stage(t_max=0.7, t_min=0.1, delta=0.1, Delta=0.2)
 REFINE = Stage(t_max=0.5, t_min=0.02, delta=0.1, Delta=0.1)
 STAGES = {"coarse": (COARSE,), "refine": (REFINE,), "both": (COARSE, REFINE)}
-"""By `cds_stage`: the stages that share the run's iterations evenly (Consistent3D Sec. 4.3)."""
+"""`cds_stage` -> stages that share the run's iterations evenly (Consistent3D Sec. 4.3)."""
 
 
 class CDS:
-    """g = eps^omega(z_1, t_1, y) - eps^omega(z_2, t_2, y), where one step of the solver leads from z_1 to z_2.
+    """Consistency of two guided predictions: g = eps^omega(z_1, t_1, y) - eps^omega(z_2, t_2, y).
 
-    Four U-Net evaluations per view. As the released code, and against the sign of the paper: Eq. 10 minimises
-    |D_1 - sg(D_2)|^2 with the derivative of D_1 passed straight to z_0, which gives D_1 - D_2 =
-    (sigma_2 / alpha_2) (eps_2 - eps_1). Followed literally it runs away from the data, whatever the prompt
-    (tests/guidance/test_distillation.py).
+    One step of the solver leads from z_1 to z_2. Four U-Net evaluations per view. The sign is that of the
+    released code, against the paper: Eq. 10 minimises |D_1 - sg(D_2)|^2 with the derivative of D_1 passed
+    straight to z_0, which gives D_1 - D_2 = (sigma_2 / alpha_2) (eps_2 - eps_1). Followed literally it runs
+    away from the data, whatever the prompt (tests/guidance/test_distillation.py).
     """
 
     def __init__(self, config: Config, denoiser: Denoiser) -> None:
@@ -52,13 +53,13 @@ class CDS:
         self.noise = Noise.of(params, fixed=True)
 
     def __call__(
-        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
+        self, z0: Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
     ) -> Gradient:
         t_1, t_2 = self.times(step, rngs)
         return self.gradient(z0, self.noise(z0, rngs), conditioning, t_1, t_2)
 
-    def times(self, step: int, rngs: Sequence[torch.Generator]) -> tuple[torch.Tensor, torch.Tensor]:
-        """t_1 and t_2 [V] at iteration `step`: Eq. 12, and t_1 ~ U(t_2 + delta, t_2 + Delta)."""
+    def times(self, step: int, rngs: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
+        """Draw t_1 and t_2 [V] at iteration `step`: t_2 by Eq. 12, and t_1 ~ U(t_2 + delta, t_2 + Delta)."""
         progress = min(step / self.iterations, 1.0) * len(self.stages)
         index = min(int(progress), len(self.stages) - 1)
         stage, total = self.stages[index], self.schedule.num_timesteps
@@ -69,13 +70,13 @@ class CDS:
 
     def gradient(
         self,
-        z0: torch.Tensor,
-        noise: torch.Tensor,
+        z0: Tensor,
+        noise: Tensor,
         conditioning: Conditioning,
-        t_1: torch.Tensor,
-        t_2: torch.Tensor,
+        t_1: Tensor,
+        t_2: Tensor,
     ) -> Gradient:
-        """For z0 [V, ...] at t_1 > t_2 [V]."""
+        """Return the gradient for z0 [V, ...] at t_1 > t_2 [V]."""
         z_1 = solver.add_noise(z0, noise, t_1, self.schedule)
         eps_1 = self.denoiser.guided(z_1, t_1, conditioning, self.omega).eps
         # Eq. 11.

@@ -1,4 +1,4 @@
-"""The contract of guidance: what a prior answers, what a method returns, and what the training loop gets."""
+"""The contract of guidance: a prior's answers, a method's result, and what the training loop gets."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from guidance.prompts import Conditioning
 
@@ -15,60 +16,63 @@ class Prior(Protocol):
     """A diffusion model as the guidances see it. The latents' trailing shape is its own business."""
 
     @property
-    def alphas_cumprod(self) -> torch.Tensor:
-        """[T] abar_t."""
+    def alphas_cumprod(self) -> Tensor:
+        """Noise levels abar_t, [T]."""
 
-    def encode(self, images: torch.Tensor) -> torch.Tensor:
+    def encode(self, images: Tensor) -> Tensor:
         """Latents z_0 [V, ...] float32 of images [V, 3, H, W] in [0, 1]; differentiable."""
 
-    def decode(self, z: torch.Tensor) -> torch.Tensor:
+    def decode(self, z: Tensor) -> Tensor:
         """Images [V, 3, H', W'] in [0, 1] of clean latents z [V, ...]."""
 
-    def eps(self, z: torch.Tensor, t: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
+    def eps(self, z: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         """Predicted noise, float32, shaped like z [B, ...], at timesteps t [B] given cond [B, L, D]."""
 
 
-Prediction = Callable[[], torch.Tensor]
+Prediction = Callable[[], Tensor]
 
 
 @dataclass(frozen=True)
 class PixelGradient:
-    """A gradient with respect to the images, strength (D(reference) - D(target)) as in Eq. 14's L_CP: `reference` and
-    `target` are clean latents [V, ...]; the 2 of the square, the weight and the 1 / V of the mean are in `strength`."""
+    """A gradient with respect to the images, strength (D(reference) - D(target)), as in Eq. 14's L_CP.
 
-    reference: torch.Tensor
-    target: torch.Tensor
+    Attributes:
+        reference, target: clean latents [V, ...].
+        strength: includes the 2 of the square, the weight and the 1 / V of the mean.
+    """
+
+    reference: Tensor
+    target: Tensor
     strength: float
 
 
 @dataclass(frozen=True)
 class Gradient:
-    """What a method wants of V latents z_0 [V, ...]; all of it is detached.
+    """The gradient that a method wants for V latents z_0 [V, ...]; all of it is detached.
 
     Attributes:
         parts: by name, shaped like z_0 and weighted: they add up to the gradient with respect to z_0.
         times: by name, the timesteps [V] (host) that it looked at.
-        predictions: by name, what gives the clean latents that its branches predict, shaped like z_0: for pictures, which
-            few iterations make.
+        predictions: by name, functions that return the clean latents its branches predict, shaped like z_0. Few
+            iterations make a picture of them.
         pixels: a gradient with respect to the images besides.
     """
 
-    parts: Mapping[str, torch.Tensor]
-    times: Mapping[str, torch.Tensor]
+    parts: Mapping[str, Tensor]
+    times: Mapping[str, Tensor]
     predictions: Mapping[str, Prediction] = field(default_factory=dict)
     pixels: PixelGradient | None = None
 
 
 class Method(Protocol):
-    """One way of distilling a prior. It sees latents only; `Guidance` takes care of the rest."""
+    """A way of distilling a prior. It sees latents only; `Guidance` takes care of the rest."""
 
     def __call__(
-        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
+        self, z0: Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
     ) -> Gradient:
-        """The gradient for detached latents z0 [V, ...] at iteration `step` (from 0); `rngs`: a host generator for each
-        view.
+        """Return the gradient for detached latents z0 [V, ...] at iteration `step` (from 0).
 
-        Called without gradients being recorded.
+        `rngs` holds a host generator for each view. Gradients are not being recorded during the call.
         """
 
 
@@ -79,13 +83,14 @@ class GuidanceOutput:
     Attributes:
         loss: the scalar.
         times: by name, the mean over views of the timesteps that the method looked at.
-        diagnostics: what to log: numbers, and detached scalars left on their device.
+        diagnostics: values to log: numbers, and detached scalars left on their device.
         gradient: [V, ...] with respect to the latents, scaled.
-        predictions: by name, what gives the clean latents [V, ...] that the method's branches predict.
+        predictions: by name, functions that return the clean latents [V, ...] that the method's branches
+            predict.
     """
 
-    loss: torch.Tensor
+    loss: Tensor
     times: dict[str, float]
-    diagnostics: dict[str, torch.Tensor | float]
-    gradient: torch.Tensor
+    diagnostics: dict[str, Tensor | float]
+    gradient: Tensor
     predictions: Mapping[str, Prediction]

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from guidance.contract import Prior
 from guidance.prompts import Conditioning
@@ -24,12 +25,17 @@ from guidance.solver import per_view
 
 @dataclass(frozen=True)
 class Guided:
-    """Noise predictions at one (z, t), each [V, ...]: the guided one, and where asked for, those under the negative
-    prompt (`n`) and under the unconditional one (`empty`)."""
+    """Noise predictions at one (z, t), each [V, ...].
 
-    eps: torch.Tensor
-    n: torch.Tensor | None = None
-    empty: torch.Tensor | None = None
+    Attributes:
+        eps: the guided prediction.
+        n: on request, the one under the negative prompt.
+        empty: on request, the unconditional one.
+    """
+
+    eps: Tensor
+    n: Tensor | None = None
+    empty: Tensor | None = None
 
 
 class Denoiser:
@@ -44,22 +50,22 @@ class Denoiser:
         self.prior = prior
         self.evaluations = 0
 
-    def eps(self, z: torch.Tensor, t: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
+    def eps(self, z: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         """Predicted noise like z [B, ...] at t [B] (host) given cond [B, L, D]."""
         self.evaluations += len(z)
         return self.prior.eps(z, t, cond)
 
     def guided(
         self,
-        z: torch.Tensor,
-        t: torch.Tensor,
+        z: Tensor,
+        t: Tensor,
         conditioning: Conditioning,
         omega: float,
         *,
         want_n: bool = False,
         want_empty: bool = False,
     ) -> Guided:
-        """eps^omega at z [V, ...] and t [V] (host), and on request the predictions under n and without a prompt."""
+        """Predict eps^omega at z [V, ...] and t [V] (host), and on request eps under n and without a prompt."""
         c, views = conditioning, torch.arange(len(z))
         negatives = c.perp_negatives if omega != 0 else ()
         if want_n or omega != 1 or (want_empty and c.negative_is_unconditional):
@@ -68,7 +74,7 @@ class Denoiser:
             # eps_n cancels but for Perp-Neg.
             with_n = torch.cat([views[:0], *(negative.views for negative in negatives)]).unique()
         # Whose prediction: the rows of the batch, and the condition of each.
-        batch: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        batch: dict[str, tuple[Tensor, Tensor]] = {}
         if omega != 0:
             batch["y"] = (views, c.positive)
         if len(with_n):
@@ -97,9 +103,7 @@ class Denoiser:
             eps = eps_n + omega * direction
         return Guided(eps, n if want_n else None, found.get("empty", n) if want_empty else None)
 
-    def _predict(
-        self, z: torch.Tensor, t: torch.Tensor, batch: dict[str, tuple[torch.Tensor, torch.Tensor]]
-    ) -> dict[str, torch.Tensor]:
+    def _predict(self, z: Tensor, t: Tensor, batch: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
         views = [views for views, _ in batch.values()]
         latents = _joined([_rows(z, each) for each in views])
         conditions = _joined([condition for _, condition in batch.values()])
@@ -107,17 +111,17 @@ class Denoiser:
         return dict(zip(batch, predicted.split([len(each) for each in views])))
 
 
-def _rows(tensor: torch.Tensor, views: torch.Tensor) -> torch.Tensor:
-    """Those of tensor [V, ...] that `views` (host, increasing) name, without a copy if these are all."""
+def _rows(tensor: Tensor, views: Tensor) -> Tensor:
+    """Rows of tensor [V, ...] that `views` (host, increasing) name, without a copy if these are all."""
     return tensor if len(views) == len(tensor) else tensor[views.to(tensor.device, non_blocking=True)]
 
 
-def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+def _joined(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat([*parts]) if len(parts) > 1 else parts[0]
 
 
-def perpendicular(e: torch.Tensor, onto: torch.Tensor) -> torch.Tensor:
-    """e [V, ...] without its component along `onto`, view by view."""
+def perpendicular(e: Tensor, onto: Tensor) -> Tensor:
+    """Remove from e [V, ...] its component along `onto`, view by view."""
     dims = tuple(range(1, e.dim()))
     length = onto.square().sum(dims, keepdim=True).clamp_min(torch.finfo(e.dtype).tiny)
     return e - (e * onto).sum(dims, keepdim=True) / length * onto

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from config.schema import Config
 from config.segments import MARGIN
@@ -23,10 +24,10 @@ W_CP = 0.5
 class GCS:
     """The sum of Eq. 14's compact consistency, conditional guidance and pixel constraint, at times e < s < t.
 
-    The gradient flows through the linear coefficients of the steps only, never through the U-Net; E[.] is the mean over
-    the views. As the released code, where the paper differs: the target of L_CG and L_CP is F(G(z_t, t, e, y), e) with
-    the guided prediction at e, not with the unconditional one. U-Net evaluations per view: two for the trajectory, two
-    at t (three with a negative prompt), one for L_CC, two for L_CG and L_CP.
+    The gradient flows through the linear coefficients of the steps only, never through the U-Net; E[.] is the
+    mean over the views. The target of L_CG and L_CP is F(G(z_t, t, e, y), e) with the guided prediction at e,
+    as in the released code; the paper has the unconditional one. U-Net evaluations per view: two for the
+    trajectory, two at t (three with a negative prompt), one for L_CC, two for L_CG and L_CP.
     """
 
     def __init__(self, config: Config, denoiser: Denoiser) -> None:
@@ -42,15 +43,13 @@ class GCS:
         self.noise = Noise.of(params, fixed=True)
 
     def __call__(
-        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
+        self, z0: Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
     ) -> Gradient:
         e, s, t = self.times(step, rngs)
         return self.gradient(z0, self.noise(z0, rngs), conditioning, e, s, t)
 
-    def times(
-        self, step: int, rngs: Sequence[torch.Generator]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """e, s and t [V]: s = t - delta, e ~ U(t - 2 delta, t - delta - 10), kept in 0 <= e < s < t."""
+    def times(self, step: int, rngs: Sequence[torch.Generator]) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw e, s and t [V]: s = t - delta, e ~ U(t - 2 delta, t - delta - 10), kept in 0 <= e < s < t."""
         delta = annealed_interval(self.params, step, self.window.warmup_iter)
         delta = min(max(delta, 1), self.schedule.num_timesteps - 2)
         t = self.window.draw(step, rngs).clamp_min(delta + 1)
@@ -62,14 +61,14 @@ class GCS:
 
     def gradient(
         self,
-        z0: torch.Tensor,
-        noise: torch.Tensor,
+        z0: Tensor,
+        noise: Tensor,
         conditioning: Conditioning,
-        e: torch.Tensor,
-        s: torch.Tensor,
-        t: torch.Tensor,
+        e: Tensor,
+        s: Tensor,
+        t: Tensor,
     ) -> Gradient:
-        """Of Eq. 14 with respect to z0 [V, ...]."""
+        """Return the gradient of Eq. 14 with respect to z0 [V, ...]."""
         p, empty, omega = self.params, conditioning.unconditional, self.params.guidance_scale
         # The trajectory z_e -> z_s -> z_t without the prompt.
         z_e = solver.add_noise(z0, noise, e, self.schedule)
@@ -79,7 +78,7 @@ class GCS:
         at_t = self.denoiser.guided(z_t, t, conditioning, omega, want_empty=p.w_cc > 0)
         clean_e = solver.clean(z_e, eps_e, e, self.schedule)
 
-        parts: dict[str, torch.Tensor] = {}
+        parts: dict[str, Tensor] = {}
         predictions: dict[str, Prediction] = {"at e, without the prompt": lambda: clean_e}
         # The mean is over all views of an iteration, of which these may be a part.
         mean = 2 / p.C_batch_size
@@ -104,7 +103,5 @@ class GCS:
         pixels = PixelGradient(clean_e, clean_y, self.w_cp * mean) if self.w_cp else None
         return Gradient(parts, {"t": t, "s": s, "e": e}, predictions, pixels)
 
-    def _step(
-        self, z: torch.Tensor, eps: torch.Tensor, start: torch.Tensor, end: torch.Tensor
-    ) -> torch.Tensor:
+    def _step(self, z: Tensor, eps: Tensor, start: Tensor, end: Tensor) -> Tensor:
         return solver.step(z, eps, start, end, self.schedule)

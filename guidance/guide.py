@@ -7,6 +7,7 @@ from functools import reduce
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from config.schema import GuidanceParams
 from guidance.contract import GuidanceOutput, Method, PixelGradient
@@ -15,23 +16,25 @@ from guidance.prompts import Conditioning
 
 
 class Guidance:
-    """What the training loop calls: encode, ask the method for its gradient, hand that to autograd.
+    """The training loop's call: encode, get the method's gradient, hand it to autograd.
 
     Args:
-        denoiser: the prior that the method asks.
+        denoiser: the prior that the method uses.
         method: sees latents, gives their gradient.
-        params: `lambda_guidance`; `normalize_grad` first scales every view's gradient to unit RMS in the latents
-            (views have timesteps of their own, and the noisiest would drown the others).
+        params: `lambda_guidance`; `normalize_grad` first scales every view's gradient to unit RMS in the
+            latents (views have timesteps of their own, and the noisiest would drown the others).
     """
 
     def __init__(self, denoiser: Denoiser, method: Method, params: GuidanceParams) -> None:
         self.denoiser, self.method, self.params = denoiser, method, params
 
     def __call__(
-        self, images: torch.Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
+        self, images: Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
     ) -> GuidanceOutput:
-        """Guide images [V, 3, H, W] in [0, 1] at iteration `step` (from 0); `rngs`: a host generator for each
-        view, from which alone its draws come."""
+        """Guide images [V, 3, H, W] in [0, 1] at iteration `step` (from 0).
+
+        `rngs` holds a host generator for each view; all draws come from these.
+        """
         z0 = self.denoiser.prior.encode(images)
         self.denoiser.evaluations = 0
         with torch.no_grad():
@@ -42,7 +45,7 @@ class Guidance:
             parts = {f"grad_norm_{name}": scale * part for name, part in wanted.parts.items()}
             measured = {**parts, "grad_norm": gradient}
             times = {name: float(t.double().mean()) for name, t in wanted.times.items()}
-            diagnostics: dict[str, torch.Tensor | float] = {
+            diagnostics: dict[str, Tensor | float] = {
                 "unet_evals_per_view": self.denoiser.evaluations / len(z0),
                 **dict(zip(measured, torch._foreach_norm([*measured.values()]))),
             }
@@ -54,15 +57,15 @@ class Guidance:
             loss = loss + surrogate_loss(images, in_pixels)
         return GuidanceOutput(loss, times, diagnostics, gradient, wanted.predictions)
 
-    def _scale(self, gradient: torch.Tensor) -> torch.Tensor | float:
-        """lambda, divided by the RMS of each view if wanted (and if it is not 0): a number or [V, 1, ...]."""
+    def _scale(self, gradient: Tensor) -> Tensor | float:
+        """Return lambda, divided if wanted by the RMS of each view (if that is not 0): a number or [V, 1, ...]."""
         if not self.params.normalize_grad:
             return self.params.lambda_guidance
         rms = gradient.square().mean(dim=tuple(range(1, gradient.dim())), keepdim=True).sqrt()
         return self.params.lambda_guidance / rms.masked_fill(rms == 0, 1.0)
 
-    def _pixel_gradient(self, pixels: PixelGradient, images: torch.Tensor) -> torch.Tensor:
-        """[V, 3, H, W]: of Eq. 14's L_CP with respect to the images, which stand for D(F(z_e, e))."""
+    def _pixel_gradient(self, pixels: PixelGradient, images: Tensor) -> Tensor:
+        """Gradient [V, 3, H, W] of Eq. 14's L_CP with respect to the images, which stand for D(F(z_e, e))."""
         decode = self.denoiser.prior.decode
         difference = decode(pixels.reference) - decode(pixels.target)
         if difference.shape != images.shape:
@@ -72,23 +75,23 @@ class Guidance:
         return pixels.strength * difference
 
 
-def surrogate_loss(z0: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-    """A scalar whose derivative with respect to z0 is exactly `gradient` and whose value is |gradient|^2 / 2.
+def surrogate_loss(z0: Tensor, gradient: Tensor) -> Tensor:
+    """Return a scalar whose derivative with respect to z0 is exactly `gradient`, with the value |gradient|^2 / 2.
 
-    That is the value of |z0 - sg(z0 - g)|^2 / 2, whose derivative is g only up to the rounding of z0 - (z0 - g): the
-    residual that the guidance wants to see vanish, so that the logged loss can be read.
+    The value is that of |z0 - sg(z0 - g)|^2 / 2, whose derivative is g only up to the rounding of
+    z0 - (z0 - g). It is the residual that the guidance wants to see vanish, so the logged loss can be read.
     """
-    loss: torch.Tensor = _Surrogate.apply(z0, gradient)
+    loss: Tensor = _Surrogate.apply(z0, gradient)
     return loss
 
 
 class _Surrogate(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, z0: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, z0: Tensor, gradient: Tensor) -> Tensor:
         ctx.save_for_backward(gradient)
         return 0.5 * gradient.square().sum()
 
     @staticmethod
-    def backward(ctx: Any, *upstream: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
         [gradient] = ctx.saved_tensors
         return upstream[0] * gradient, None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from config.schema import Config
 from guidance import solver
@@ -18,10 +19,11 @@ from utils.rng import normal
 
 
 class ISM:
-    """g = w(t) (eps^omega(z_t, t, y) - eps(z_s, s, empty)) along an unconditional DDIM inversion z_0 -> z_s -> z_t.
+    """The interval score, g = w(t) (eps^omega(z_t, t, y) - eps(z_s, s, empty)), along an unconditional DDIM inversion.
 
-    s = t - delta_T. U-Net evaluations per view: one for each stride of the inversion to s (at most `xs_inv_steps`), one
-    at s, which makes both the last step and the target, and two at t.
+    The inversion leads z_0 -> z_s -> z_t, with s = t - delta_T. U-Net evaluations per view: one for each stride
+    of the inversion to s (at most `xs_inv_steps`), one at s, which makes both the last step and the target, and
+    two at t.
     """
 
     def __init__(self, config: Config, denoiser: Denoiser) -> None:
@@ -32,7 +34,7 @@ class ISM:
         self.noise = Noise.of(params, fixed=False)
 
     def __call__(
-        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
+        self, z0: Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
     ) -> Gradient:
         t = self.window.draw(step, rngs)
         # Algorithm 1, line 4.
@@ -41,14 +43,14 @@ class ISM:
 
     def gradient(
         self,
-        z0: torch.Tensor,
-        noise: torch.Tensor,
+        z0: Tensor,
+        noise: Tensor,
         conditioning: Conditioning,
-        s: torch.Tensor,
-        t: torch.Tensor,
+        s: Tensor,
+        t: Tensor,
         rngs: Sequence[torch.Generator],
     ) -> Gradient:
-        """Eq. 17 for z0 [V, ...] at s and t [V]."""
+        """Return the gradient of Eq. 17 for z0 [V, ...] at s and t [V]."""
         p, schedule = self.params, self.schedule
         # Algorithm 1, lines 5 to 8; the noise is added at the first index, which is s - 5 * 200 or else 0.
         start = (s - p.xs_delta_t * p.xs_inv_steps).clamp_min(0)
@@ -70,15 +72,16 @@ class ISM:
 
     def invert(
         self,
-        z: torch.Tensor,
-        start: torch.Tensor,
-        end: torch.Tensor,
+        z: Tensor,
+        start: Tensor,
+        end: Tensor,
         conditioning: Conditioning,
         rngs: Sequence[torch.Generator],
-    ) -> torch.Tensor:
-        """z [V, ...] moved from times `start` to `end` [V] without the prompt, in strides of delta_S (Eq. 9).
+    ) -> Tensor:
+        """Move z [V, ...] from times `start` to `end` [V] without the prompt, in strides of delta_S (Eq. 9).
 
-        Views that have arrived take no further part. With `xs_eta` above 0 every stride renews some of the noise.
+        Views that have arrived take no further part. With `xs_eta` above 0 every stride renews some of the
+        noise.
         """
         z, now = z.clone(), start.clone()
         while len(views := torch.nonzero(now < end).squeeze(1)):
@@ -93,9 +96,12 @@ class ISM:
             z[rows], now[views] = moved, u
         return z
 
-    def _unguided(self, z: torch.Tensor, t: torch.Tensor, conditioning: Conditioning) -> torch.Tensor:
-        """eps(z, t, empty); a `denoise_guidance_scale` c above 1 guides the inversion towards the negative prompt,
-        eps + c (eps_n - eps), which is nothing where there is none."""
+    def _unguided(self, z: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        """Predict eps(z, t, empty).
+
+        A `denoise_guidance_scale` c above 1 guides the inversion towards the negative prompt: eps + c
+        (eps_n - eps). Without a negative prompt it does nothing.
+        """
         scale, c = self.params.denoise_guidance_scale, conditioning
         if scale <= 1 or c.negative_is_unconditional:
             return self.denoiser.eps(z, t, c.unconditional)

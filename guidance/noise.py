@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from config.schema import GuidanceParams
 from utils.rng import normal
 
 
 class Noise:
-    """eps*: one noise for all views and iterations (SegmentDreamer Sec. 4.2, Consistent3D), or fresh ones.
+    """The noise eps*: one for all views and iterations (SegmentDreamer Sec. 4.2, Consistent3D), or fresh ones.
 
     Args:
         fixed: draw it once, from `seed`.
@@ -20,23 +21,24 @@ class Noise:
 
     def __init__(self, *, fixed: bool, seed: int, offset: float = 0.0) -> None:
         self.fixed, self.seed, self.offset = fixed, seed, offset
-        self._kept: torch.Tensor | None = None
+        self._kept: Tensor | None = None
 
     @classmethod
     def of(cls, params: GuidanceParams, *, fixed: bool, offset: float = 0.0) -> Noise:
-        """As `fix_noise` asks; where it leaves the choice to the method, `fixed` is that."""
+        """Make the noise that `fix_noise` names; `fixed` is the method's choice where it names none."""
         chosen = fixed if params.fix_noise is None else params.fix_noise
         return cls(fixed=chosen, seed=params.noise_seed, offset=offset)
 
-    def __call__(self, z0: torch.Tensor, rngs: Sequence[torch.Generator]) -> torch.Tensor:
-        """Noise that broadcasts against z0 [V, C, ...]; fresh noise of each view from its own of V generators."""
+    def __call__(self, z0: Tensor, rngs: Sequence[torch.Generator]) -> Tensor:
+        """Return noise that broadcasts against z0 [V, C, ...]; fresh noise comes from each view's own of V
+        generators."""
         if not self.fixed:
             return self._draw(z0, rngs)
         if self._kept is None:
             self._kept = self._draw(z0, [torch.Generator().manual_seed(self.seed)])
         return self._kept
 
-    def _draw(self, z0: torch.Tensor, rngs: Sequence[torch.Generator]) -> torch.Tensor:
+    def _draw(self, z0: Tensor, rngs: Sequence[torch.Generator]) -> Tensor:
         noise = normal(z0.shape[1:], rngs)
         if self.offset:
             noise = noise + self.offset * normal((z0.shape[1], *[1] * (z0.dim() - 2)), rngs)

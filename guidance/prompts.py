@@ -7,26 +7,32 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 VIEW_WORDS = (", front view", ", side view", ", back view", ", overhead view")
-"""Appended to the prompt, in the order of the columns of `view_weights`."""
+"""Words appended to the prompt, in the order of the columns of `view_weights`."""
 
 
 class TextEncoder(Protocol):
     """The part of a prior that the prompts need."""
 
-    def embed(self, prompts: Sequence[str]) -> torch.Tensor:
+    def embed(self, prompts: Sequence[str]) -> Tensor:
         """Embeddings [P, L, D] of P texts."""
 
 
 @dataclass(frozen=True)
 class PerpNegative:
-    """One of Perp-Neg's negatives: the M views [M] (int64, host) that it counts for, its weight in each [M] (host, not 0)
-    and its embedding [L, D]."""
+    """A negative of Perp-Neg.
 
-    views: torch.Tensor
-    weights: torch.Tensor
-    embedding: torch.Tensor
+    Attributes:
+        views: the M views [M] (int64, host) that it counts for.
+        weights: its weight in each, [M] (host, not 0).
+        embedding: [L, D].
+    """
+
+    views: Tensor
+    weights: Tensor
+    embedding: Tensor
 
 
 @dataclass(frozen=True)
@@ -37,20 +43,20 @@ class Conditioning:
         positive: y, the prompt as seen from each view.
         negative: n, the negative prompt.
         unconditional: the empty ("inverse") prompt.
-        has_negative: whether a negative prompt was given; otherwise `negative` is that of the empty text.
-        negative_is_unconditional: whether the two are the same text.
-        perp_negatives: Perp-Neg's negatives, those alone that count for some view; none without Perp-Neg.
+        has_negative: true if a negative prompt was given; otherwise `negative` is that of the empty text.
+        negative_is_unconditional: true if the two are the same text.
+        perp_negatives: Perp-Neg's negatives, only those that count for some view; none without Perp-Neg.
     """
 
-    positive: torch.Tensor
-    negative: torch.Tensor
-    unconditional: torch.Tensor
+    positive: Tensor
+    negative: Tensor
+    unconditional: Tensor
     has_negative: bool = False
     negative_is_unconditional: bool = False
     perp_negatives: tuple[PerpNegative, ...] = ()
 
-    def some(self, views: torch.Tensor) -> Conditioning:
-        """Of the views [M] (int64, host) alone, without Perp-Neg."""
+    def some(self, views: Tensor) -> Conditioning:
+        """Return the conditioning of the views [M] (int64, host) alone, without Perp-Neg."""
         rows = views.to(self.positive.device, non_blocking=True)
         texts = (self.positive[rows], self.negative[rows], self.unconditional[rows])
         return Conditioning(*texts, self.has_negative, self.negative_is_unconditional)
@@ -58,19 +64,24 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class PerpNeg:
-    """How strongly Perp-Neg pushes a view away from the other views' prompts: `negative_w` (below 0), which decays with
-    the azimuth by `front_decay_factor` and `side_decay_factor`."""
+    """The strength with which Perp-Neg pushes a view away from the other views' prompts.
+
+    Attributes:
+        negative_w: the weight, below 0.
+        front_decay_factor, side_decay_factor: its decay with the azimuth.
+    """
 
     negative_w: float = -2.0
     front_decay_factor: float = 2.0
     side_decay_factor: float = 10.0
 
-    def weights(self, azimuth: torch.Tensor) -> torch.Tensor:
-        """[V, 2] weights of the negatives ", front view" and ", side view" at azimuth [V] in degrees, 0 = front.
+    def weights(self, azimuth: Tensor) -> Tensor:
+        """Weights [V, 2] of the negatives ", front view" and ", side view" at azimuth [V] in degrees, 0 = front.
 
-        With r as in `view_weights`: in the front half front counts e^(-r front_decay), none where r > 0.8, and side
-        e^(-(1 - r) side_decay), none where r < 0.2; in the back half side counts half of e^(-r side_decay), none where
-        r > 0.8, and front fully; all of it times negative_w, as LucidDreamer does.
+        r is that of `view_weights`. In the front half front counts e^(-r front_decay), or nothing where
+        r > 0.8, and side e^(-(1 - r) side_decay), or nothing where r < 0.2. In the back half side counts half
+        of e^(-r side_decay), or nothing where r > 0.8, and front counts fully. All of it is multiplied by
+        negative_w, as in LucidDreamer.
         """
         turned = turned_by(azimuth)
         in_front = turned <= 1
@@ -84,19 +95,17 @@ class PerpNeg:
         return self.negative_w * weights
 
 
-def turned_by(azimuth: torch.Tensor) -> torch.Tensor:
-    """|phi| / 90 in [0, 2] of azimuth [V] in degrees: 0 is front, 1 the side, 2 the back."""
+def turned_by(azimuth: Tensor) -> Tensor:
+    """Turn [V] away from the front, |phi| / 90 in [0, 2], of azimuth [V] in degrees: 1 is the side, 2 the back."""
     return ((azimuth + 180.0) % 360.0 - 180.0).abs() / 90.0
 
 
-def view_weights(
-    azimuth: torch.Tensor, polar: torch.Tensor | None = None, angle_overhead: float = 30.0
-) -> torch.Tensor:
-    """How much each of the four view prompts counts, seen from an azimuth.
+def view_weights(azimuth: Tensor, polar: Tensor | None = None, angle_overhead: float = 30.0) -> Tensor:
+    """Weights of the four view prompts, seen from an azimuth.
 
     The front half mixes front and side with r = 1 - |phi| / 90, the back half side and back with
-    r = 1 - (|phi| - 90) / 90, as LucidDreamer does. From above (polar < angle_overhead) only the
-    overhead prompt counts.
+    r = 1 - (|phi| - 90) / 90, as LucidDreamer does. From above (polar < angle_overhead) only the overhead
+    prompt counts.
 
     Args:
         azimuth: [V] degrees, 0 = front; any real number, taken modulo 360.
@@ -115,7 +124,7 @@ def view_weights(
 
 
 class PromptEmbeddings:
-    """Every text a run needs, embedded once.
+    """A run's texts, embedded once.
 
     Args:
         encoder: the prior's text encoder.
@@ -142,7 +151,7 @@ class PromptEmbeddings:
         self._has_negative, self._same = bool(negative.strip()), negative == inverse
         self._angle_overhead, self._perp_neg = angle_overhead, perp_neg
 
-    def at(self, azimuth: torch.Tensor, polar: torch.Tensor) -> Conditioning:
+    def at(self, azimuth: Tensor, polar: Tensor) -> Conditioning:
         """The embeddings for views at azimuth [V] and polar [V], in degrees, on the host."""
         weights = view_weights(azimuth, polar, self._angle_overhead)
         views = self._views
@@ -157,7 +166,7 @@ class PromptEmbeddings:
             perp_negatives=self._perp_negatives(azimuth, polar),
         )
 
-    def _perp_negatives(self, azimuth: torch.Tensor, polar: torch.Tensor) -> tuple[PerpNegative, ...]:
+    def _perp_negatives(self, azimuth: Tensor, polar: Tensor) -> tuple[PerpNegative, ...]:
         if self._perp_neg is None:
             return ()
         # From above, neither of the two is a face that should not be there.

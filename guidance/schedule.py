@@ -1,6 +1,6 @@
 """Noise levels, the windows that timesteps are drawn from, and the segments of the trajectory.
 
-All of it lives on the host in float64 or int64: timesteps are drawn there, so looking up their noise levels
+All of it lives on the host in float64 or int64. Timesteps are drawn there, so looking up their noise levels
 never waits for an accelerator.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from config import segments
 from config.schema import Config, GuidanceParams
@@ -24,14 +25,14 @@ CLEAN = -1
 
 
 class Schedule:
-    """alpha_t = sqrt(abar_t) and sigma_t = sqrt(1 - abar_t) for integer timesteps 0..T-1 and CLEAN.
+    """Noise levels alpha_t = sqrt(abar_t) and sigma_t = sqrt(1 - abar_t) for integer timesteps 0..T-1 and CLEAN.
 
     Args:
-        alphas_cumprod: [T] abar_t, decreasing, each in (0, 1).
-    Raises: ValueError if they are not.
+        alphas_cumprod: [T] abar_t, decreasing, each in [0, 1).
+    Raises: ValueError if it is no vector of such values.
     """
 
-    def __init__(self, alphas_cumprod: torch.Tensor) -> None:
+    def __init__(self, alphas_cumprod: Tensor) -> None:
         abar = torch.tensor(alphas_cumprod.tolist(), dtype=torch.float64)
         if abar.dim() != 1 or not bool(((abar >= 0) & (abar < 1)).all()):
             raise ValueError(
@@ -43,17 +44,17 @@ class Schedule:
         abar = torch.cat([abar, abar.new_ones(1)])
         self._alpha, self._sigma = abar.sqrt(), (1 - abar).sqrt()
 
-    def alpha(self, t: torch.Tensor) -> torch.Tensor:
-        """alpha_t [V] float64 for timesteps t [V] on the host."""
+    def alpha(self, t: Tensor) -> Tensor:
+        """Return alpha_t [V] float64 for timesteps t [V] on the host."""
         return self._alpha[t]
 
-    def sigma(self, t: torch.Tensor) -> torch.Tensor:
-        """sigma_t [V] float64 for timesteps t [V] on the host."""
+    def sigma(self, t: Tensor) -> Tensor:
+        """Return sigma_t [V] float64 for timesteps t [V] on the host."""
         return self._sigma[t]
 
 
-def weight(name: str, t: torch.Tensor, schedule: Schedule) -> torch.Tensor:
-    """w(t) [V] on the host for timesteps t [V].
+def weight(name: str, t: Tensor, schedule: Schedule) -> Tensor:
+    """Return w(t) [V] on the host for timesteps t [V].
 
     `sigma_over_alpha` is what SegmentDreamer and LucidDreamer run with, `sigma_squared` is DreamFusion's.
     """
@@ -67,12 +68,12 @@ def weight(name: str, t: torch.Tensor, schedule: Schedule) -> torch.Tensor:
 
 
 def left_of_warmup(step: int, warmup_iter: int) -> float:
-    """1 at the first iteration, falling evenly to 0 at `warmup_iter`."""
+    """Share of the warm-up that is left: 1 at the first iteration, falling evenly to 0 at `warmup_iter`."""
     return max(0.0, 1 - step / warmup_iter) if warmup_iter > 0 else 0.0
 
 
 def annealed_interval(params: GuidanceParams, step: int, warmup_iter: int) -> int:
-    """delta_T in timesteps: from `delta_t_start` to `delta_t` over the warm-up, if `annealing_intervals`."""
+    """Interval delta_T in timesteps: from `delta_t_start` to `delta_t` over the warm-up, if `annealing_intervals`."""
     if not params.annealing_intervals:
         return params.delta_t
     return params.delta_t + math.ceil(
@@ -82,10 +83,10 @@ def annealed_interval(params: GuidanceParams, step: int, warmup_iter: int) -> in
 
 @dataclass(frozen=True)
 class TimeWindow:
-    """t ~ U(low, high + warm (1 - step / warmup_iter)), in timesteps.
+    """The window that t is drawn from, U(low, high + warm (1 - step / warmup_iter)), in timesteps.
 
-    SegmentDreamer, Sec. 5.1: low 20, high 500, warm 480, warmup_iter 1500. `moving`: the lower end falls with the
-    upper one, as in the released code of GCS and SCTD.
+    SegmentDreamer, Sec. 5.1: low 20, high 500, warm 480, warmup_iter 1500. With `moving` the lower end falls
+    with the upper one, as in the released code of GCS and SCTD.
     """
 
     low: int
@@ -96,7 +97,7 @@ class TimeWindow:
 
     @classmethod
     def of(cls, config: Config, num_timesteps: int, *, moving: bool = False) -> TimeWindow:
-        """As `t_range`, `max_t_range` and `warmup_iter` ask; max_t_range <= t_range[1] means no warm-up.
+        """Make the window of `t_range`, `max_t_range` and `warmup_iter`; max_t_range <= t_range[1] means no warm-up.
 
         Raises: ValueError if the range is none.
         """
@@ -109,7 +110,7 @@ class TimeWindow:
         shift = int(self.warm * left_of_warmup(step, self.warmup_iter))
         return self.low + (shift if self.moving else 0), self.high + shift
 
-    def draw(self, step: int, rngs: Sequence[torch.Generator]) -> torch.Tensor:
+    def draw(self, step: int, rngs: Sequence[torch.Generator]) -> Tensor:
         """Timesteps [V] int64, uniform over the window at iteration `step`, one from each of V generators."""
         return integers(*self.at(step), rngs)
 
@@ -147,30 +148,29 @@ class SegmentedGrid:
         self.points, self.edges = torch.tensor(points), torch.tensor(edges)
         self.window = window
 
-    def draw(self, step: int, rngs: Sequence[torch.Generator]) -> torch.Tensor:
-        """t [V] int64, uniform over the solver times of the window at iteration `step`, one from each of V generators."""
+    def draw(self, step: int, rngs: Sequence[torch.Generator]) -> Tensor:
+        """Draw t [V] int64, uniform over the window's solver times at iteration `step`, one from each of V
+        generators."""
         times = self._within(*self.window.at(step))
         return times[integers(0, len(times) - 1, rngs)]
 
-    def start_of_segment(self, t: torch.Tensor) -> torch.Tensor:
-        """s_m [V]: the last edge before t [V], t > 0.
+    def start_of_segment(self, t: Tensor) -> Tensor:
+        """Return s_m [V], the last edge before t [V], t > 0.
 
-        A t on an edge belongs to the segment that ends there, as in the definition of consistency in
-        SegmentDreamer (Sec. 4.2: s_m <= s < t <= s_{m+1}). Algorithm 1's s_i <= t differs only there, which a
-        continuous t never meets; on a grid it would often give s_m = t, and with it no gradient at all.
+        A t on an edge belongs to the segment that ends there, as in SegmentDreamer's definition of consistency
+        (Sec. 4.2: s_m <= s < t <= s_{m+1}). Algorithm 1's s_i <= t differs only there, which a continuous t
+        never meets. On a grid it would often give s_m = t, and with it no gradient at all.
         """
         return self.edges[torch.searchsorted(self.edges, t) - 1]
 
-    def draw_between(
-        self, s_m: torch.Tensor, t: torch.Tensor, rngs: Sequence[torch.Generator]
-    ) -> torch.Tensor:
-        """s [V] ~ U(s_m, t) over the solver times strictly between; s_m where t is the next solver time."""
+    def draw_between(self, s_m: Tensor, t: Tensor, rngs: Sequence[torch.Generator]) -> Tensor:
+        """Draw s [V] ~ U(s_m, t) over the solver times strictly between; s_m where t is the next solver time."""
         first, last = torch.searchsorted(self.points, s_m), torch.searchsorted(self.points, t)
         inside = last - first - 1
         offset = (uniform(rngs) * inside).long() + 1
         return self.points[first + torch.where(inside > 0, offset, 0)]
 
-    def _within(self, low: int, high: int) -> torch.Tensor:
+    def _within(self, low: int, high: int) -> Tensor:
         """Solver times in [low, high] that have a segment before them."""
         return self.points[(self.points >= max(low, 1)) & (self.points <= high)]
 
@@ -190,11 +190,12 @@ class ReleasedSegments:
         )
         self.window = window
 
-    def draw(
-        self, step: int, least: int, rngs: Sequence[torch.Generator]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """s_m, s and t [V] each, s_m <= s < t: t ~ U(window), s_m the start of its segment, t at least `least` (and
-        at least 1) past it, and s ~ U(s_m, t) at least MARGIN from both where there is room."""
+    def draw(self, step: int, least: int, rngs: Sequence[torch.Generator]) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw s_m, s and t, [V] each, s_m <= s < t.
+
+        t ~ U(window), and s_m is the start of its segment; t is at least `least` (and at least 1) past it.
+        s ~ U(s_m, t), at least MARGIN from both where there is room.
+        """
         t = self.window.draw(step, rngs)
         # The last edge ends the last segment and starts none.
         s_m = self.edges[torch.searchsorted(self.edges[1:-1], t, right=True)]

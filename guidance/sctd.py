@@ -1,4 +1,4 @@
-"""Segmented Consistency Trajectory Distillation (SegmentDreamer, Algorithm 1), as the paper states it."""
+"""Segmented Consistency Trajectory Distillation (SegmentDreamer, Algorithm 1), as in the paper."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from config.schema import Config
 from guidance import solver
@@ -19,12 +20,13 @@ from guidance.schedule import Schedule, SegmentedGrid, TimeWindow, weight
 class SCTD:
     """Self-consistency within a segment of the ODE trajectory, and consistency across conditions (Eq. 10).
 
-    g = w(t) [(G(z_t, empty) - G_s) + (omega + 1)^2 (G(z_t, empty) - G_y)]; w(t) stands for Eq. 10's b(t), the 2 of the
-    square and the alpha_{s_m} by which z_{s_m} depends on z_0. Every view has a t (and s) of its own: the views still go
-    through the network in one batch, and several noise levels per iteration make a steadier gradient than one.
+    g = w(t) [(G(z_t, empty) - G_s) + (omega + 1)^2 (G(z_t, empty) - G_y)]; w(t) stands for Eq. 10's b(t), the 2
+    of the square and the alpha_{s_m} by which z_{s_m} depends on z_0. Every view has a t (and s) of its own.
+    The views still go through the network in one batch, and several noise levels per iteration make a steadier
+    gradient than one.
 
-    U-Net evaluations per view: 4 (two-step trajectory) or 3, and 2 where s = s_m; one more for a negative prompt or for
-    `approximate: false`, and with Perp-Neg those of its negatives and of n.
+    U-Net evaluations per view: 4 (two-step trajectory) or 3, and 2 where s = s_m; one more for a negative
+    prompt or for `approximate: false`, and with Perp-Neg those of its negatives and of n.
     """
 
     def __init__(self, config: Config, denoiser: Denoiser) -> None:
@@ -43,7 +45,7 @@ class SCTD:
         self.noise = Noise.of(params, fixed=True)
 
     def __call__(
-        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
+        self, z0: Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
     ) -> Gradient:
         # Lines 4, 5 and 7.
         t = self.grid.draw(step, rngs)
@@ -53,19 +55,19 @@ class SCTD:
 
     def gradient(
         self,
-        z0: torch.Tensor,
-        noise: torch.Tensor,
+        z0: Tensor,
+        noise: Tensor,
         conditioning: Conditioning,
-        s_m: torch.Tensor,
-        s: torch.Tensor,
-        t: torch.Tensor,
+        s_m: Tensor,
+        s: Tensor,
+        t: Tensor,
     ) -> Gradient:
-        """Of Eq. 10 with respect to z0 [V, ...] at s_m <= s < t [V].
+        """Return the gradient of Eq. 10 with respect to z0 [V, ...] at s_m <= s < t [V].
 
-        A negative prompt n takes the empty one's place in the second term, G(z_t, n) - G_y, at the cost of one more
-        evaluation. `approximate` (Sec. 4.4) takes G(z_t, empty) to be z_{s_m}, and the same for the derivative of
-        G(z_t, n), so that nothing goes back through the U-Net; otherwise both are what the U-Net says, and
-        differentiated as such.
+        A negative prompt n takes the empty one's place in the second term, G(z_t, n) - G_y, at the cost of one
+        more evaluation. `approximate` (Sec. 4.4) takes G(z_t, empty) to be z_{s_m}, and the same for the
+        derivative of G(z_t, n), so that nothing goes back through the U-Net. Otherwise both come from the
+        U-Net, and are differentiated as such.
         """
         p, schedule, exact = self.params, self.schedule, not self.params.approximate
         with torch.set_grad_enabled(exact):
@@ -105,17 +107,19 @@ class SCTD:
 
 def trajectory(
     denoiser: Denoiser,
-    z0: torch.Tensor,
-    noise: torch.Tensor,
+    z0: Tensor,
+    noise: Tensor,
     conditioning: Conditioning,
-    s_m: torch.Tensor,
-    s: torch.Tensor,
-    t: torch.Tensor,
-    two_steps: torch.Tensor,
+    s_m: Tensor,
+    s: Tensor,
+    t: Tensor,
+    two_steps: Tensor,
     schedule: Schedule,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Line 6 and Eq. 11: noise to s_m, then without the prompt to t, through s for the views `two_steps` [V] (bool).
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Add noise up to s_m, then move without the prompt to t (line 6, Eq. 11), through s for the views `two_steps`.
 
+    Args:
+        two_steps: [V] bool.
     Returns: z_{s_m}, z_t and eps(z_{s_m}, s_m, empty), each [V, ...].
     """
     z_sm = solver.add_noise(z0, noise, s_m, schedule)
@@ -127,13 +131,13 @@ def trajectory(
 
 def without_prompt(
     denoiser: Denoiser,
-    z: torch.Tensor,
+    z: Tensor,
     conditioning: Conditioning,
-    t: torch.Tensor,
-    u: torch.Tensor,
+    t: Tensor,
+    u: Tensor,
     schedule: Schedule,
-) -> torch.Tensor:
-    """z [V, ...] moved from times t to u [V] without the prompt; views where these are equal ask nothing of the U-Net."""
+) -> Tensor:
+    """Move z [V, ...] from times t to u [V] without the prompt; views where these are equal need no evaluation."""
     views = torch.nonzero(t != u).squeeze(1)
     if not len(views):
         return z

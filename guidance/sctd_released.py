@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from config.schema import Config
 from guidance import solver
@@ -18,13 +19,16 @@ from guidance.sctd import trajectory, without_prompt
 
 
 class ReleasedSCTD:
-    """g = w(t) [(G_s - z_{s_m}) + (omega + 1) (z_{s_m} - G_y^omega)], and the pixel term where `w_cp` is above 0.
+    """The released gradient, g = w(t) [(G_s - z_{s_m}) + (omega + 1) (z_{s_m} - G_y^omega)], and a pixel term.
 
-    Against the paper (`sctd.py`): the first term has the other sign, the guided prediction eps^omega stands wherever the
-    paper has eps_y, the window of t moves as a whole, times are on no grid, segments cover that window only, t and s keep
-    a distance from the edges, and the fixed noise has an offset per channel. U-Net evaluations per view: 5 (two-step
-    trajectory) or 4, two more for the pixel term, and those of Perp-Neg's negatives. Against that code: lambda scales
-    the pixel term like the rest, and times are not drawn outside of their segment (delta_t 0, t_range from 0).
+    The pixel term is there where `w_cp` is above 0. Differences from the paper (`sctd.py`): the first term has
+    the other sign; the guided prediction eps^omega stands wherever the paper has eps_y; the window of t moves
+    as a whole; times are on no grid; segments cover that window only; t and s keep a distance from the edges;
+    and the fixed noise has an offset per channel.
+
+    U-Net evaluations per view: 5 (two-step trajectory) or 4, two more for the pixel term, and those of
+    Perp-Neg's negatives. Differences from the released code: lambda scales the pixel term like the rest, and
+    times are not drawn outside of their segment (delta_t 0, t_range from 0).
     """
 
     NOISE_OFFSET = 0.1
@@ -43,21 +47,21 @@ class ReleasedSCTD:
         self.noise = Noise.of(params, fixed=True, offset=self.NOISE_OFFSET)
 
     def __call__(
-        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
+        self, z0: Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
     ) -> Gradient:
         s_m, s, t = self.segments.draw(step, self.params.delta_t, rngs)
         return self.gradient(z0, self.noise(z0, rngs), conditioning, s_m, s, t)
 
     def gradient(
         self,
-        z0: torch.Tensor,
-        noise: torch.Tensor,
+        z0: Tensor,
+        noise: Tensor,
         conditioning: Conditioning,
-        s_m: torch.Tensor,
-        s: torch.Tensor,
-        t: torch.Tensor,
+        s_m: Tensor,
+        s: Tensor,
+        t: Tensor,
     ) -> Gradient:
-        """For z0 [V, ...] at s_m <= s < t [V]."""
+        """Return the gradient for z0 [V, ...] at s_m <= s < t [V]."""
         p, schedule, omega = self.params, self.schedule, self.params.guidance_scale
         z_sm, z_t, eps_sm = trajectory(
             self.denoiser, z0, noise, conditioning, s_m, s, t, t >= p.t_threshold, schedule

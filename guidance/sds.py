@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from config.schema import Config
 from guidance import solver
@@ -17,10 +18,10 @@ from guidance.schedule import Schedule, TimeWindow, weight
 
 
 class SDS:
-    """g = w(t) (eps^omega(z_t, t, y) - eps) with z_t = alpha_t z_0 + sigma_t eps.
+    """The score distillation gradient, g = w(t) (eps^omega(z_t, t, y) - eps) with z_t = alpha_t z_0 + sigma_t eps.
 
-    Two U-Net evaluations per view, one at omega = 0 or 1. Each view has a timestep of its own. DreamFusion: w(t) = sigma_t^2, omega = 100,
-    fresh noise; LucidDreamer's family: w(t) = sigma_t / alpha_t.
+    Two U-Net evaluations per view, one at omega = 0 or 1. Each view has a timestep of its own. DreamFusion:
+    w(t) = sigma_t^2, omega = 100, fresh noise; LucidDreamer's family: w(t) = sigma_t / alpha_t.
     """
 
     def __init__(self, config: Config, denoiser: Denoiser) -> None:
@@ -31,16 +32,16 @@ class SDS:
         self.noise = Noise.of(params, fixed=False)
 
     def __call__(
-        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
+        self, z0: Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
     ) -> Gradient:
         t = self.window.draw(step, rngs)
         return self.gradient(z0, self.noise(z0, rngs), conditioning, t)
 
-    def gradient(
-        self, z0: torch.Tensor, noise: torch.Tensor, conditioning: Conditioning, t: torch.Tensor
-    ) -> Gradient:
-        """DreamFusion Eq. 3 for z0 [V, ...] at t [V]; where eps_n is at hand (omega is not 1), split into (eps_n - eps)
-        and omega (eps_y - eps_n)."""
+    def gradient(self, z0: Tensor, noise: Tensor, conditioning: Conditioning, t: Tensor) -> Gradient:
+        """Return the gradient of DreamFusion's Eq. 3 for z0 [V, ...] at t [V].
+
+        Where eps_n is at hand (omega is not 1), it is split into (eps_n - eps) and omega (eps_y - eps_n).
+        """
         omega = self.params.guidance_scale
         z_t = solver.add_noise(z0, noise, t, self.schedule)
         found = self.denoiser.guided(z_t, t, conditioning, omega, want_n=omega != 1)

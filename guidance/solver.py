@@ -1,15 +1,14 @@
-"""The one first-order step every guidance is made of."""
+"""The first-order step that every guidance is made of."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from guidance.schedule import CLEAN, Schedule
 
 
-def step(
-    z: torch.Tensor, eps: torch.Tensor, t: torch.Tensor, u: torch.Tensor, schedule: Schedule
-) -> torch.Tensor:
+def step(z: Tensor, eps: Tensor, t: Tensor, u: Tensor, schedule: Schedule) -> Tensor:
     """Move z along the probability-flow ODE from time t to time u, in either direction, holding eps fixed.
 
     DDIM (eta = 0), first-order DPM-Solver, DDIM inversion, G_theta (SegmentDreamer Eq. 5) and the one-step
@@ -30,26 +29,26 @@ def step(
     return mix(scale, z, shift, eps)
 
 
-def clean(z: torch.Tensor, eps: torch.Tensor, t: torch.Tensor, schedule: Schedule) -> torch.Tensor:
-    """F_theta: the clean sample [V, ...] that eps, predicted at (z, t), stands for."""
+def clean(z: Tensor, eps: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+    """Return F_theta, the clean sample [V, ...] that eps, predicted at (z, t), stands for."""
     return step(z, eps, t, torch.full_like(t, CLEAN), schedule)
 
 
 def churn(
-    z: torch.Tensor,
-    eps: torch.Tensor,
-    t: torch.Tensor,
-    u: torch.Tensor,
+    z: Tensor,
+    eps: Tensor,
+    t: Tensor,
+    u: Tensor,
     schedule: Schedule,
     *,
     eta: float,
-    noise: torch.Tensor,
-) -> torch.Tensor:
-    """z_u [V, ...] that `step` arrived at from t, with a share of its predicted noise replaced by `noise`.
+    noise: Tensor,
+) -> Tensor:
+    """Replace by `noise` a share of the predicted noise in z [V, ...], which `step` moved from t to u.
 
-    z_u + (sqrt(sigma_u^2 - v) - sigma_u) eps + sqrt(v) noise, so that the noise level stays sigma_u. v is eta times
-    the variance of DDIM's stochastic step (DDIM Eq. 16; its absolute value, for inversion goes up in time), and at
-    most sigma_u^2 / 2, as in LucidDreamer's code.
+    z_u + (sqrt(sigma_u^2 - v) - sigma_u) eps + sqrt(v) noise, so that the noise level stays sigma_u. v is eta
+    times the variance of DDIM's stochastic step (DDIM Eq. 16; its absolute value, for inversion goes up in
+    time), and at most sigma_u^2 / 2, as in LucidDreamer's code.
     """
     abar_t, abar_u = schedule.alpha(t) ** 2, schedule.alpha(u) ** 2
     variance = (1 - abar_u) / (1 - abar_t) * (1 - abar_t / abar_u).abs()
@@ -59,23 +58,23 @@ def churn(
     return z + kept * eps + fresh * noise
 
 
-def eps_of_v(z: torch.Tensor, v: torch.Tensor, t: torch.Tensor, schedule: Schedule) -> torch.Tensor:
-    """eps = alpha_t v + sigma_t z: the noise prediction [V, ...] that a v-prediction at (z, t) amounts to."""
+def eps_of_v(z: Tensor, v: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+    """Noise prediction [V, ...] that a v-prediction at (z, t) amounts to: eps = alpha_t v + sigma_t z."""
     return mix(schedule.alpha(t), v, schedule.sigma(t), z)
 
 
-def add_noise(z0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor, schedule: Schedule) -> torch.Tensor:
-    """z_t = alpha_t z_0 + sigma_t noise, for z0 [V, ...], noise broadcastable to it, t [V] on the host."""
+def add_noise(z0: Tensor, noise: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+    """Return z_t = alpha_t z_0 + sigma_t noise, for z0 [V, ...], noise broadcastable to it, t [V] on the host."""
     return mix(schedule.alpha(t), z0, schedule.sigma(t), noise)
 
 
-def mix(a: torch.Tensor, x: torch.Tensor, b: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """a x + b y, view by view, for a and b [V] on the host, which go to the device of x [V, ...] in one copy."""
+def mix(a: Tensor, x: Tensor, b: Tensor, y: Tensor) -> Tensor:
+    """Return a x + b y, view by view, for a and b [V] on the host; both go to x's device in one copy."""
     a, b = per_view(torch.cat([a, b]), x).chunk(2)
     return a * x + b * y
 
 
-def per_view(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def per_view(values: Tensor, like: Tensor) -> Tensor:
     """Host values [V] as a factor [V, 1, ...] for `like` [V, ...], without waiting for the device."""
     shaped = values.reshape(-1, *[1] * (like.dim() - 1))
     return shaped.to(device=like.device, dtype=like.dtype, non_blocking=True)

@@ -1,1 +1,1 @@
-"""What is trained and where it is seen from: Gaussians, their optimizer and density control, cameras."""
+"""The trained scene and its views: Gaussians, their optimizer and density control, cameras."""

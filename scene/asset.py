@@ -11,7 +11,7 @@ from utils.run_folder import RunFolder
 
 
 def load_asset(path: Path, device: torch.device | None = None) -> GaussianModel:
-    """The Gaussians, at least one, of a .ply file or of a run: those of its end, or if it has not ended the newest ones.
+    """Load the Gaussians, at least one, of a .ply file or of a run: its final ones, or else its newest.
 
     Raises FileNotFoundError and ValueError, one sentence each, for a path without Gaussians.
     """

@@ -18,11 +18,11 @@ COVERED = 0.5
 
 
 def brightness(rgb: Tensor, alpha: Tensor, share: float) -> Tensor:
-    """How bright the asset is in each of V views rgb [V, 3, H, W] with alpha [V, 1, H, W]: [V].
+    """Brightness [V] of the asset in each of V views rgb [V, 3, H, W] with alpha [V, 1, H, W].
 
-    The `share`-quantile over a view's positive pixels, a pixel being the mean of its channels; 0 without any. The
-    released code leaves out what is black, which on black is the background; here the background is left out whatever
-    its colour, or white alone would pass for too bright.
+    It is the `share`-quantile over a view's positive pixels, a pixel being the mean of its channels; 0 without
+    any. The released code leaves out what is black, which on black is the background. Here the background is
+    left out whatever its colour, or white alone would pass for too bright.
     """
     pixels, covered = rgb.detach().mean(dim=1).flatten(1), alpha.detach().flatten(1) > COVERED
     lit = covered & (pixels > 0)
@@ -32,16 +32,17 @@ def brightness(rgb: Tensor, alpha: Tensor, share: float) -> Tensor:
 
 
 def equalizes(params: OptimizationParams, step: int) -> bool:
-    """Whether `equalize_brightness` is due after iteration `step`."""
+    """Return whether `equalize_brightness` is due after iteration `step`."""
     return not params.keeps_color and params.start_reset_iter < step < params.end_reset_iter
 
 
 @torch.no_grad()
 def equalize_brightness(optimizer: GaussianOptimizer, of_views: Tensor, params: OptimizationParams) -> Tensor:
-    """Dim all colours if the `thresh`-quantile of an iteration's `of_views` [V], their brightness, is above `lgt_thresh`;
-    returns whether, a bool [] on the device, for which nothing waits.
+    """Dim all colours if an iteration is too bright; return whether, a bool [] on the device, without waiting for it.
 
-    Colour coefficients are multiplied by `reset_rate`, and Adam forgets their moments, which would bring the brightness back.
+    It is too bright if the `thresh`-quantile of `of_views` [V], the brightness of its views, is above
+    `lgt_thresh`. Colour coefficients are multiplied by `reset_rate`, and Adam forgets their moments, which
+    would bring the brightness back.
     """
     too_bright = torch.quantile(of_views, params.thresh) > params.lgt_thresh
     for name in COLOR:
@@ -51,9 +52,9 @@ def equalize_brightness(optimizer: GaussianOptimizer, of_views: Tensor, params: 
 
 @torch.no_grad()
 def lift_colors(model: GaussianModel, min_color: float) -> None:
-    """Raise every base colour, which is that of degree 0 alone, to at least `min_color`, in place.
+    """Raise every base colour, that of degree 0 alone, to at least `min_color`, in place.
 
-    The rasterizer shows channels below 0 as 0 and passes them no gradient: without harmonics above degree 0 such a channel
-    would stay as it is for ever. A quarter of the Gaussians of a red toy have a blue one.
+    The rasterizer shows channels below 0 as 0 and passes them no gradient. Without harmonics above degree 0
+    such a channel would stay as it is for ever. A quarter of the Gaussians of a red toy have a blue one.
     """
     model._features_dc.clamp_(min=rgb_to_dc(min_color))

@@ -64,7 +64,7 @@ class Cameras:
         return self._map(lambda tensor: tensor[views])
 
     def to(self, device: torch.device | str) -> Cameras:
-        """On `device`; from the host all goes in one copy, which is not waited for."""
+        """Move the cameras to `device`; from the host all goes in one copy, which is not waited for."""
         if self.viewmats.device != HOST or torch.device(device) == HOST:
             return self._map(lambda tensor: tensor.to(device))
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
@@ -79,14 +79,14 @@ class Cameras:
 
 
 def in_one_copy(tensors: Mapping[str, Tensor], device: torch.device | str) -> dict[str, Tensor]:
-    """Tensors of one type by name, which lie in one piece of memory of `device` then. The copy is not waited for."""
+    """Copy tensors of one type, by name, into one piece of memory of `device`. The copy is not waited for."""
     packed = torch.cat([tensor.flatten() for tensor in tensors.values()]).to(device, non_blocking=True)
     parts = packed.split([tensor.numel() for tensor in tensors.values()])
     return {name: part.view(tensors[name].shape) for name, part in zip(tensors, parts)}
 
 
 def wrap_degrees(angle: Tensor) -> Tensor:
-    """Angles in [-180, 180)."""
+    """Wrap angles to [-180, 180)."""
     return torch.remainder(angle + 180.0, 360.0) - 180.0
 
 
@@ -172,7 +172,7 @@ def _points(value: Tensor | None, default: Tensor, name: str) -> Tensor:
 
 @dataclass(frozen=True)
 class ViewRange:
-    """What training views are drawn from: radius (world units), theta and phi (degrees), fovy (radians)."""
+    """Ranges that training views are drawn from: radius (world units), theta and phi (degrees), fovy (radians)."""
 
     radius: tuple[float, float]
     theta: tuple[float, float]
@@ -198,13 +198,12 @@ def _pair(values: Sequence[float]) -> tuple[float, float]:
 def relax(
     view_range: ViewRange, params: GenerateCamParams, optimization: OptimizationParams, step: int
 ) -> ViewRange:
-    """The view range after iteration `step` (from 1): one relaxation towards the max ranges if one is due
-    then.
+    """Return the view range after iteration `step` (from 1), relaxed once towards the max ranges if that is due.
 
-    One is due at every multiple of `scale_up_cameras_iter` from `progressive_view_iter` on, unless
+    A relaxation is due at every multiple of `scale_up_cameras_iter` from `progressive_view_iter` on, unless
     `use_progressive` is set (the reference repositories relax when it is not). Radii shrink by
-    `scale_up_factor`, the fields of view scale by the two `fovy_scale_up_factor`s, polar angles and
-    azimuths widen by `phi_scale_up_factor`; no bound passes its max range.
+    `scale_up_factor`, the fields of view scale by the two `fovy_scale_up_factor`s, polar angles and azimuths
+    widen by `phi_scale_up_factor`; no bound passes its max range.
     """
     due = step >= optimization.progressive_view_iter and step % optimization.scale_up_cameras_iter == 0
     if optimization.use_progressive or not due:
@@ -240,7 +239,7 @@ def view_range_at(params: GenerateCamParams, optimization: OptimizationParams, s
 
 
 def _spread(bounds: tuple[float, float], count: int, gamma: float, rng: torch.Generator) -> Tensor:
-    """[count] draws middle ± half-width · u^gamma in `bounds`: for gamma > 1 denser in the middle."""
+    """Draw [count] values middle ± half-width · u^gamma in `bounds`: for gamma > 1 denser in the middle."""
     u = torch.rand(2, count, generator=rng, dtype=torch.float64)
     sign = torch.where(u[1] < 0.5, -1.0, 1.0)
     middle, half = (bounds[0] + bounds[1]) / 2, (bounds[1] - bounds[0]) / 2
@@ -254,13 +253,13 @@ def sample(
     rng: torch.Generator,
     device: torch.device | str | None = None,
 ) -> Cameras:
-    """`num_views` random training cameras of image_w·SSAA × image_h·SSAA pixels on `device`.
+    """Draw `num_views` random training cameras of image_w·SSAA × image_h·SSAA pixels on `device`.
 
-    Radius and fovy are uniform in their ranges; polar angle and azimuth are denser in the middle of theirs
-    for `rand_cam_gamma` > 1; a share `uniform_sphere_rate` of the views is uniform on the upper half-sphere
-    instead. `jitter_pose` shifts positions (uniform, ± jitter_center / 2), targets and up directions
-    (normal). Azimuths are stored relative to `default_azimuth`, the front. The number of draws does not
-    depend on their values.
+    Radius and fovy are uniform in their ranges; polar angle and azimuth are denser in the middle of theirs for
+    `rand_cam_gamma` > 1; a share `uniform_sphere_rate` of the views is uniform on the upper half-sphere
+    instead. `jitter_pose` shifts positions (uniform, ± jitter_center / 2), targets and up directions (normal).
+    Azimuths are stored relative to `default_azimuth`, the front. The number of draws does not depend on their
+    values.
     """
     params = camera_params
     radius = _spread(view_range.radius, num_views, 1.0, rng)

@@ -20,21 +20,21 @@ from utils.rotation import quaternion_to_matrix
 from utils.spherical_harmonics import num_coefficients
 
 MIN_OPACITY = 0.005
-"""Below it, a Gaussian is pruned or relocated."""
+"""Opacity below which a Gaussian is pruned or relocated."""
 RESET_OPACITY = 0.01
-"""Opacity resets bring every opacity down to this."""
+"""Opacity that resets bring every larger one down to."""
 MAX_SCREEN_RADIUS = 20.0
-"""Gaussians that were ever larger on the screen, in pixels, are pruned once the first reset has passed."""
+"""Radius on the screen, in pixels, above which Gaussians are pruned once the first reset has passed."""
 MAX_WORLD_SCALE = 0.1
-"""The same for scales, as a share of the extent."""
+"""Scale above which they are pruned likewise, as a share of the extent."""
 CHILDREN = 2
 """Number of Gaussians that one is split into."""
 CHILD_SHRINK = 0.8 * CHILDREN
-"""Divides the scales of the children of a split."""
+"""Divisor of the scales of a split's children."""
 SHARE_OF_MEMORY = 0.5
-"""Of what is free when a run begins, for its Gaussians: a run that diverges must not take the machine with it."""
+"""Share of the free memory that a run's Gaussians may take: a run that diverges must not take the machine with it."""
 RELOCATION_JITTER = 0.25
-"""Relocated Gaussians land this many standard deviations off their target: exact copies would never part."""
+"""Standard deviations by which relocated Gaussians miss their target: exact copies would never part."""
 
 
 def _rows(model: GaussianModel, which: Tensor) -> dict[str, Tensor]:
@@ -90,7 +90,7 @@ def split(optimizer: GaussianOptimizer, params: OptimizationParams, most: int, r
 
 
 def _draw(model: GaussianModel, rows: Tensor, spread: float, rng: torch.Generator) -> Tensor:
-    """A point [M, 3] from each of the Gaussians `rows` [M] with its standard deviations times `spread`."""
+    """Draw a point [M, 3] from each of the Gaussians `rows` [M] with its standard deviations times `spread`."""
     normal = torch.randn(len(rows), 3, generator=rng).to(model.means)
     offsets = quaternion_to_matrix(model._rotations[rows]) @ (spread * model.scales[rows] * normal)[..., None]
     return model.means[rows] + offsets[..., 0]
@@ -189,7 +189,7 @@ def relocate(optimizer: GaussianOptimizer, rng: torch.Generator) -> int:
 
 @dataclass(frozen=True)
 class Refinement:
-    """What one call of refine did, in numbers of Gaussians."""
+    """Numbers of Gaussians that one call of `refine` changed."""
 
     cloned: int = 0
     split: int = 0
@@ -199,13 +199,13 @@ class Refinement:
 
 
 def bytes_per_gaussian(sh_degree: int, views: int) -> int:
-    """Memory that one takes while training: parameters, gradients, two moments and a copy while rows are added, and what
+    """Memory that a Gaussian takes while training: parameters, gradients, two moments and a copy while rows are added, and what
     the rasterizer keeps of it for each of an iteration's views, in float32."""
     return 4 * (5 * (11 + 3 * num_coefficients(sh_degree)) + 64 * views)
 
 
 def grows(params: OptimizationParams, step: int) -> bool:
-    """Whether `refine` may add Gaussians after iteration `step`."""
+    """Return whether `refine` may add Gaussians after iteration `step`."""
     return (
         not params.keeps_geometry
         and params.densify_from_iter < step < params.densify_until_iter
@@ -214,18 +214,18 @@ def grows(params: OptimizationParams, step: int) -> bool:
 
 
 def refines(params: OptimizationParams, step: int) -> bool:
-    """Whether `refine` does anything after iteration `step`."""
+    """Return whether `refine` does anything after iteration `step`."""
     return grows(params, step) or relocates(params, step) or resets(params, step)
 
 
 def relocates(params: OptimizationParams, step: int) -> bool:
-    """Whether `refine` moves faint Gaussians after iteration `step`."""
+    """Return whether `refine` moves faint Gaussians after iteration `step`."""
     due = params.relocate_interval > 0 and step % params.relocate_interval == 0 and step < params.iterations
     return due and not params.keeps_geometry
 
 
 def resets(params: OptimizationParams, step: int) -> bool:
-    """Whether `refine` brings the opacities down after iteration `step`."""
+    """Return whether `refine` brings the opacities down after iteration `step`."""
     last = min(params.densify_until_iter, params.iterations)
     due = step < last and step % params.opacity_reset_interval == 0
     return due and not params.keeps_geometry
@@ -234,7 +234,7 @@ def resets(params: OptimizationParams, step: int) -> bool:
 def refine(
     optimizer: GaussianOptimizer, params: OptimizationParams, step: int, most: int, rng: torch.Generator
 ) -> Refinement:
-    """The density control due after iteration `step` (from 1), which makes no more than `most` Gaussians.
+    """Do the density control due after iteration `step` (from 1), up to `most` Gaussians in all.
 
     Clone, split and prune every `densification_interval` in (densify_from_iter, densify_until_iter);
     opacity resets every `opacity_reset_interval` until then; relocation every `relocate_interval`, if set. The last two not

@@ -24,7 +24,7 @@ ATTRIBUTES = {
 
 COLOR = ("f_dc", "f_rest")
 GEOMETRY = ("xyz", "opacity", "scaling", "rotation")
-"""The groups by what they make of an asset; an opacity is a matter of where something is."""
+"""Groups of parameters that make an asset's geometry; an opacity is a matter of where something is."""
 
 SH_STEP = 500
 """Iterations between two rises of the degree of the harmonics in use (3DGS uses 1000, LucidDreamer 500)."""
@@ -51,8 +51,10 @@ class GaussianModel:
     _rotations: nn.Parameter
 
     def __init__(self, raw: Mapping[str, Tensor]) -> None:
-        """raw: the tensors above by group name (the keys of ATTRIBUTES). Raises ValueError for wrong
-        shapes."""
+        """Make the model of the class's tensors, by group name (the keys of ATTRIBUTES).
+
+        Raises ValueError for wrong shapes.
+        """
         if set(raw) != set(ATTRIBUTES):
             raise ValueError(f"raw holds {sorted(raw)}, but it must hold {sorted(ATTRIBUTES)}.")
         n, rest = raw["xyz"].shape[0], raw["f_rest"].shape[1]
@@ -73,29 +75,29 @@ class GaussianModel:
 
     @property
     def means(self) -> Tensor:
-        """[N, 3], world units."""
+        """Means [N, 3], world units."""
         return self._means
 
     @property
     def shs(self) -> Tensor:
-        """[N, K, 3]."""
+        """Harmonic coefficients [N, K, 3]."""
         if self.sh_degree == 0:
             return self._features_dc
         return torch.cat([self._features_dc, self._features_rest], dim=1)
 
     @property
     def opacities(self) -> Tensor:
-        """[N, 1], in (0, 1)."""
+        """Opacities [N, 1], in (0, 1)."""
         return torch.sigmoid(self._opacities)
 
     @property
     def scales(self) -> Tensor:
-        """[N, 3], standard deviations in world units."""
+        """Standard deviations [N, 3] in world units."""
         return torch.exp(self._scales)
 
     @property
     def rotations(self) -> Tensor:
-        """[N, 4], unit quaternions (w, x, y, z)."""
+        """Unit quaternions [N, 4] (w, x, y, z)."""
         return nn.functional.normalize(self._rotations, dim=-1)
 
     def raw(self) -> dict[str, nn.Parameter]:
@@ -109,7 +111,7 @@ class GaussianModel:
             setattr(self, ATTRIBUTES[name], parameter)
 
     def nonfinite(self, *, gradients: bool = False) -> dict[str, int]:
-        """How many Gaussians have a non-finite parameter (or gradient), by group; sound groups are absent."""
+        """Count the Gaussians with a non-finite parameter (or gradient), by group; sound groups are absent."""
         counts = {}
         for name, parameter in self.raw().items():
             tensor = parameter.grad if gradients else parameter.detach()

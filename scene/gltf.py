@@ -1,4 +1,4 @@
-"""What is checked in a glTF file before it is read."""
+"""Checks of a glTF file before it is read."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from typing import Any
 
 GLTF_SUFFIXES = (".glb", ".gltf")
 MAX_COUNT = 30_000_000
-"""More numbers, vectors or matrices than this in a header are taken for a damaged file."""
+"""Largest count of numbers, vectors or matrices in a header; more are taken for a damaged file."""
 COMPRESSIONS = ("KHR_draco_mesh_compression", "EXT_meshopt_compression")
 
 
 def check_gltf(path: str) -> bool:
-    """Whether the colours in a .glb or .gltf file, other than its textures, are linear.
+    """Return whether the colours in a .glb or .gltf file, other than its textures, are linear.
 
-    They are in glTF 2.0 (sections 3.7.2.1 and 3.9.2), but trimesh writes them as it has them, in sRGB, and signs its
-    files. Raises ValueError, one sentence, for a file that claims more than it can hold, or that is compressed: by
-    glTF 2.0's section 3.6.2.1 an accessor without a buffer is filled with zeros, as many as it claims, and so are those of
-    a compression that the reader does not know.
+    They are in glTF 2.0 (sections 3.7.2.1 and 3.9.2), but trimesh writes them as it has them, in sRGB, and
+    signs its files.
+
+    Raises ValueError, one sentence, for a file that claims more than it can hold, or that is compressed. By
+    glTF 2.0's section 3.6.2.1 an accessor without a buffer is filled with zeros, as many as it claims. So are
+    those of a compression that the reader does not know.
     """
     try:
         header = _header(path)

@@ -22,16 +22,18 @@ CONVENTIONS = {
     ".gltf": "y,z",
     ".stl": "z,-y",
 }
-"""Up and front (see `point_cloud.upright`) where `init_axes` does not name them, by the end of a file's name."""
+"""Up and front (see `point_cloud.upright`) by the end of a file's name, where `init_axes` does not name them."""
 
 
 def initialize(config: Config, rng: torch.Generator, device: torch.device) -> GaussianModel:
-    """Gaussians to start from, on `device`: those of `pretrained_model_path` as they are, or round ones at the points of
-    `init_shape`.
+    """Make the Gaussians to start from, on `device`.
 
-    Points are at most `init_num_pts`. Those of a file or of Point-E are turned upright and, if the default camera does
-    not show them well, moved (see `fit_to_view`); without colours they are near-grey, as shapes are. Raises
-    ValueError and FileNotFoundError, one sentence each, for whatever is wrong with a file or with Point-E.
+    They are those of `pretrained_model_path` as they are, or round ones at the points of `init_shape`, at most
+    `init_num_pts`. Points of a file or of Point-E are turned upright and, if the default camera does not show
+    them well, moved (see `fit_to_view`); without colours they are near-grey, as shapes are.
+
+    Raises ValueError and FileNotFoundError, one sentence each, for whatever is wrong with a file or with
+    Point-E.
     """
     if config.model.pretrained_model_path is not None:
         return _continued(config.model.pretrained_model_path, config.model.sh_degree, device)
@@ -70,7 +72,7 @@ def _start(config: Config, rng: torch.Generator, device: torch.device) -> PointC
 
 
 def _read(path: str, count: int, rng: torch.Generator) -> PointCloud:
-    """At most `count` points of a file."""
+    """Read at most `count` points of a file."""
     if path.lower().endswith(MESH_SUFFIXES) or has_faces(path):
         from scene.mesh import sample_mesh
 

@@ -16,32 +16,36 @@ from scene.mesh_colors import colors_at, colors_of_vertices
 from scene.point_cloud import PointCloud, thin, without_broken
 
 MAX_SIZE = 10_000_000
-"""More faces, or vertices, than this in all, instances counted, are more than a start can be made of."""
+"""Largest number of faces, or vertices, in all, instances counted; no start can be made of more."""
 GREY = 0.5
-"""Where a mesh has colours, but not everywhere."""
+"""Colour of a mesh's uncoloured places, where others have colours."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One mesh or cloud of a scene: vertices [V, 3] in the scene's coordinates, NaN where they are not finite in float32,
-    faces [F, 3], and what trimesh knows of its colours."""
+    """A mesh or cloud of a scene.
+
+    Its vertices [V, 3] are in the scene's coordinates, NaN where they are not finite in float32. It has faces
+    [F, 3], and the colours that trimesh knows.
+    """
 
     vertices: np.ndarray
     faces: np.ndarray
     geometry: Any
 
     def areas(self) -> np.ndarray:
-        """Twice the area of each face, [F]; NaN where a vertex is."""
+        """Double areas [F] of the faces; NaN where a vertex is."""
         a, b, c = (self.vertices[self.faces[:, corner]] for corner in range(3))
         return np.linalg.norm(np.cross(b - a, c - a), axis=1)
 
 
 def sample_mesh(path: str, count: int, rng: torch.Generator) -> PointCloud:
-    """`count` points on the surfaces of a file, uniform by area, with their vertex, face, texture or material colours.
+    """Sample `count` points on the surfaces of a file, uniform by area, with its vertex, face, texture or
+    material colours.
 
     A scene's meshes are where its nodes put them. Faces at vertices that are not finite are left out, with a
-    warning; a file without any area gives its vertices, at most `count`, with another. Raises FileNotFoundError, or
-    ValueError in one sentence for a file that cannot be read or holds nothing.
+    warning; a file without any area gives its vertices, at most `count`, with another. Raises
+    FileNotFoundError, or ValueError in one sentence for a file that cannot be read or holds nothing.
     """
     parts, linear = _parts(path)
     areas = np.concatenate([part.areas() for part in parts])
@@ -96,7 +100,7 @@ def _cloud(points: np.ndarray, colors: np.ndarray) -> PointCloud:
 
 
 def _parts(path: str) -> tuple[list[Part], bool]:
-    """What a file holds, at least one vertex, and whether its colours are linear."""
+    """Parts of a file, with at least one vertex in all, and whether its colours are linear."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path!r} is not there, but it must be a mesh.")
     linear = path.lower().endswith(GLTF_SUFFIXES) and check_gltf(path)
@@ -114,7 +118,10 @@ def _parts(path: str) -> tuple[list[Part], bool]:
 
 
 def _check_size(geometries: list[Any]) -> None:
-    """Raises ValueError, before a node's copy of its mesh is made, if all that nodes show is too much."""
+    """Check the size of all that nodes show, before a node's copy of its mesh is made.
+
+    Raises ValueError if it is too much.
+    """
     for kind in ("vertices", "faces"):
         total = sum(len(getattr(geometry, kind, ())) for geometry in geometries)
         if total > MAX_SIZE:

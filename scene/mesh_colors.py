@@ -9,14 +9,14 @@ import numpy as np
 
 Array = np.ndarray
 MAX_PIXELS = 8192 * 8192
-"""Of a texture: a file of a few kilobytes can claim any number."""
+"""Largest texture in pixels: a file of a few kilobytes can claim any number."""
 
 
 def colors_at(geometry: Any, faces: Array, rows: Array, weights: Array, linear: bool) -> Array | None:
-    """sRGB colours [M, 3] in [0, 1] at points of a trimesh.Trimesh, or None if it has none.
+    """Return sRGB colours [M, 3] in [0, 1] at points of a trimesh.Trimesh, or None if it has none.
 
-    Point i is at weights[i] [M, 3], barycentric, of face rows[i] [M] of `faces` [F, 3]. `linear` says that colours of
-    vertices and materials are linear (see `gltf.check_gltf`); textures are always sRGB.
+    Point i is at weights[i] [M, 3], barycentric, of face rows[i] [M] of `faces` [F, 3]. `linear` is true if
+    colours of vertices and materials are linear (see `gltf.check_gltf`); textures are always sRGB.
     """
     visual = geometry.visual
     corners = faces[rows]
@@ -44,7 +44,7 @@ def colors_at(geometry: Any, faces: Array, rows: Array, weights: Array, linear: 
 
 
 def colors_of_vertices(geometry: Any, linear: bool) -> Array | None:
-    """sRGB colours [V, 3] in [0, 1] of the vertices of a trimesh.Trimesh or trimesh.PointCloud, or None."""
+    """Return sRGB colours [V, 3] in [0, 1] of the vertices of a trimesh.Trimesh or trimesh.PointCloud, or None."""
     values = _of_vertices(getattr(geometry.visual, "vertex_colors", None), geometry)
     if values is None or geometry.visual.kind != "vertex":
         return None
@@ -52,13 +52,14 @@ def colors_of_vertices(geometry: Any, linear: bool) -> Array | None:
 
 
 def _of_vertices(values: Any, geometry: Any) -> Array | None:
-    """`values` as an array with a row for each vertex; None if that is not what it is."""
+    """Return `values` as an array with a row for each vertex; None if they are no such thing."""
     array = None if values is None else np.asarray(values)
     return array if array is not None and array.ndim == 2 and len(array) == len(geometry.vertices) else None
 
 
 def _unit(colors: Any) -> Array:
-    """The first three channels in [0, 1] of colours [..., 3 or 4]: whole numbers count to the top of their type."""
+    """Scale the first three channels of colours [..., 3 or 4] to [0, 1]; whole numbers count to the top of
+    their type."""
     array = np.asarray(colors)[..., :3]
     if np.issubdtype(array.dtype, np.integer):
         return array / np.iinfo(array.dtype).max
@@ -68,11 +69,11 @@ def _unit(colors: Any) -> Array:
 def _material_colors(
     material: Any, uv: Array | None, painted: Array | None, count: int, linear: bool
 ) -> Array | None:
-    """Colours [count, 3] of a material at texture coordinates `uv` [count, 2]; `painted` [count, 3] are those of the
-    vertices.
+    """Return colours [count, 3] of a material at texture coordinates `uv` [count, 2].
 
-    glTF multiplies base colour, texture and the vertices' colours, where they are linear. Else a texture hides the
-    rest: materials of .obj files are written so, and trimesh gives any texture a grey base colour.
+    `painted` [count, 3] are the colours of the vertices. glTF multiplies base colour, texture and the vertices'
+    colours, where they are linear. Else a texture hides the rest: materials of .obj files are written so, and
+    trimesh gives any texture a grey base colour.
     """
     image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
     texels = None if uv is None or image is None else _texels(image, uv)
@@ -88,8 +89,10 @@ def _material_colors(
 
 
 def _texels(image: Any, uv: Array) -> Array | None:
-    """The pixels [M, 3] of a PIL image at uv [M, 2], (0, 0) at its lower left, repeated beyond [0, 1]; None, with a
-    warning, if it cannot be decoded."""
+    """Pixels [M, 3] of a PIL image at uv [M, 2]; (0, 0) is its lower left, and it repeats beyond [0, 1].
+
+    None, with a warning, if it cannot be decoded.
+    """
     try:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"it has {image.width} x {image.height} pixels, at most {MAX_PIXELS} are read")
@@ -104,12 +107,12 @@ def _texels(image: Any, uv: Array) -> Array | None:
 
 
 def to_srgb(linear: Array) -> Array:
-    """sRGB values of linear ones in [0, 1] (IEC 61966-2-1)."""
+    """Return the sRGB values of linear ones in [0, 1] (IEC 61966-2-1)."""
     return np.where(
         linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055
     )
 
 
 def to_linear(srgb: Array) -> Array:
-    """Linear values of sRGB ones in [0, 1], the inverse of to_srgb."""
+    """Return the linear values of sRGB ones in [0, 1], the inverse of to_srgb."""
     return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)

@@ -19,8 +19,13 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True)
 class Update:
-    """What a step found, on the device, so that nothing has to wait for it: norms [] of the gradients before clipping and of
-    the parameters, by group; made: whether all are finite, a bool [], without which the step changed nothing."""
+    """Findings of a step, left on the device so that nothing has to wait for them.
+
+    Attributes:
+        gradients: norm [] of each group's gradient before clipping.
+        parameters: norm [] of each group.
+        made: bool [], whether all are finite; if not, the step changed nothing.
+    """
 
     gradients: dict[str, Tensor]
     parameters: dict[str, Tensor]
@@ -28,7 +33,7 @@ class Update:
 
 
 class GaussianOptimizer:
-    """One Adam (eps 1e-15) with a group for each parameter of `model`, whose rows it adds, keeps and resets.
+    """Adam (eps 1e-15) with a group for each parameter of `model`, whose rows it adds, keeps and resets.
 
     All changes of the number of Gaussians go through this object, so that model, Adam and statistics never disagree.
 
@@ -87,7 +92,7 @@ class GaussianOptimizer:
         self.adam.zero_grad(set_to_none=True)
 
     def gradients(self) -> dict[str, Tensor]:
-        """Those there are, by group; of no rows, none."""
+        """Gradients by group: those that there are, and none of groups without rows."""
         raw = self.model.raw().items()
         return {name: p.grad for name, p in raw if p.grad is not None and p.numel() > 0}
 

@@ -17,12 +17,12 @@ from utils.files import atomic_path
 from utils.spherical_harmonics import dc_to_rgb, degree_of, num_coefficients
 
 MAX_ROWS = 50_000_000
-"""More vertices, or faces, than this in a header are taken for a damaged file."""
+"""Largest number of vertices, or faces, in a header; more are taken for a damaged file."""
 HEADER_BYTES = 65_536
 
 
 def gaussian_properties(sh_degree: int) -> list[str]:
-    """The properties of a Gaussian's vertex, in order."""
+    """List the properties of a Gaussian's vertex, in order."""
     rest = 3 * (num_coefficients(sh_degree) - 1)
     return [
         *("x", "y", "z", "nx", "ny", "nz"),
@@ -129,7 +129,10 @@ def _read_vertices(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def has_faces(path: str | os.PathLike[str]) -> bool:
-    """Whether a PLY file is a mesh. Raises as read_gaussians does, if its header claims more than the file holds."""
+    """Return whether a PLY file is a mesh.
+
+    Raises as read_gaussians does, if its header claims more than the file holds.
+    """
     return _rows(path).get("face", 0) > 0
 
 
@@ -146,7 +149,7 @@ def _rows(path: str | os.PathLike[str]) -> dict[str, int]:
     rows, size = {}, os.path.getsize(path)
     for block in re.split(rb"^\s*element\s+", header, flags=re.MULTILINE)[1:]:
         if (found := re.match(rb"(\S+)\s+(\d{1,18})\b", block)) is None:
-            continue  # the parser says what is wrong with it
+            continue  # the parser reports what is wrong with it
         element, count = found[1].decode("ascii", "replace"), int(found[2])
         # A row takes at least a byte for each property: a digit in ASCII, a binary number, the length of a list.
         width = max(1, len(re.findall(rb"^\s*property\s", block, flags=re.MULTILINE)))
@@ -161,14 +164,14 @@ def _rows(path: str | os.PathLike[str]) -> dict[str, int]:
 
 
 def _column(path: str | os.PathLike[str], vertices: np.ndarray, name: str) -> np.ndarray:
-    """One property as float32."""
+    """Return a property as float32."""
     if name not in (vertices.dtype.names or ()):
         raise ValueError(f"{os.fspath(path)!r} lacks the vertex property {name!r}, which is needed here.")
     return np.asarray(vertices[name]).astype(np.float32)
 
 
 def _finite(path: str | os.PathLike[str], column: np.ndarray, name: str) -> np.ndarray:
-    """The column of that name, if all its values are finite."""
+    """Return the property of that name, or raise ValueError if not all its values are finite."""
     bad = int(np.count_nonzero(~np.isfinite(column)))
     if bad:
         raise ValueError(f"{os.fspath(path)!r} holds {bad} values of {name!r} that are not finite numbers.")

@@ -1,4 +1,4 @@
-"""Coloured points, and what is done to them before they become Gaussians."""
+"""Coloured points, and the steps before they become Gaussians."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 NEAREST, FARTHEST = 0.25, 1.25
-"""What counts as in view, in halves of the view's height: how large a cloud must be, and how far it may reach."""
+"""Size that a cloud must have, and reach that it may have, to be in view, in halves of the view's height."""
 FITTED = 0.75
-"""How far a cloud that was not in view reaches from its middle in the end, in the same unit."""
+"""Final reach from its middle of a cloud that was not in view, in the same unit."""
 
 AXES = {"x": (1.0, 0.0, 0.0), "y": (0.0, 1.0, 0.0), "z": (0.0, 0.0, 1.0)}
 
@@ -28,12 +28,12 @@ class PointCloud:
         return len(self.points)
 
     def rows(self, index: Tensor) -> PointCloud:
-        """The points that `index`, [M] whole numbers or [N] truth values, names."""
+        """Return the points that `index`, [M] whole numbers or [N] truth values, names."""
         return PointCloud(self.points[index], None if self.colors is None else self.colors[index])
 
 
 def without_broken(cloud: PointCloud, name: str) -> PointCloud:
-    """The points whose numbers are all finite; a warning counts the others of the file `name`.
+    """Keep the points whose numbers are all finite; a warning counts the others of the file `name`.
 
     Raises ValueError if no point is left.
     """
@@ -50,17 +50,17 @@ def without_broken(cloud: PointCloud, name: str) -> PointCloud:
 
 
 def thin(cloud: PointCloud, count: int, rng: torch.Generator) -> PointCloud:
-    """At most `count` points of the cloud: a random subset, in the old order."""
+    """Keep at most `count` points of the cloud: a random subset, in the old order."""
     if len(cloud) <= count:
         return cloud
     return cloud.rows(torch.randperm(len(cloud), generator=rng)[:count].sort().values)
 
 
 def upright(points: Tensor, axes: str) -> Tensor:
-    """Points [N, 3] turned so that up is +z and the front +x, as the cameras have them.
+    """Turn points [N, 3] so that up is +z and the front +x, as the cameras have them.
 
-    `axes` names the directions that point up and to the front so far, such as 'y,z' or 'z,-y'. A rotation: nothing
-    is mirrored.
+    `axes` names the directions that point up and to the front so far, such as 'y,z' or 'z,-y'. A rotation:
+    nothing is mirrored.
     """
     up, front = (_direction(name).to(points) for name in axes.split(","))
     return points @ torch.stack([front, torch.linalg.cross(up, front), up], dim=1)
@@ -72,13 +72,13 @@ def _direction(name: str) -> Tensor:
 
 
 def fit_to_view(points: Tensor, view: float) -> Tensor:
-    """Points [N, 3] that the default camera shows well: the same ones if it does, else centred and scaled.
+    """Return points [N, 3] that the default camera shows well: the same ones if it does, else centred and scaled.
 
-    `view` is half the height of what the default camera sees at the origin. Clouds that reach at most FARTHEST of it
-    from the origin (beyond, a cloud as wide as high leaves the picture) and that are at least NEAREST in size (below,
-    they cover less than a twentieth of it, and the guidance sees background) stay where they are. Others are centred
-    at the middle of their bounding box and scaled to FITTED. Size is the distance from there to the farthest point, all
-    but the farthest hundredth: generated clouds have strays.
+    `view` is half the height of what the default camera sees at the origin. Clouds stay where they are if they
+    reach at most FARTHEST of it from the origin and are at least NEAREST in size. Beyond FARTHEST, a cloud as
+    wide as high leaves the picture. Below NEAREST, it covers less than a twentieth of it, and the guidance sees
+    background. Others are centred at the middle of their bounding box and scaled to FITTED. Size is the
+    distance from there to the farthest point, all but the farthest hundredth: generated clouds have strays.
     """
     exact = points.double()
     low, high = exact.aminmax(dim=0)

@@ -12,14 +12,14 @@ from simple_knn._C import distCUDA2
 
 TOYBOX = "toybox"
 AXES, TOYBOX_AXES = "z,-y", "z,x"
-"""Up and front of what the published models make, and of what toybox's makes (see `point_cloud.upright`)."""
+"""Up and front of the published models' clouds, and of toybox's (see `point_cloud.upright`)."""
 
 
 def sample_point_e(config: Config, rng: torch.Generator, device: torch.device) -> PointCloud:
-    """`init_num_pts` points around those that Point-E makes of `init_prompt`, or of the run's text where that is blank.
+    """Sample `init_num_pts` points around Point-E's for `init_prompt`, or for the run's text where that is blank.
 
-    Upright, in Point-E's units, with its colours if `use_pointe_rgb`. Raises ValueError, one sentence, if the model
-    cannot be had.
+    They are upright, in Point-E's units, with its colours if `use_pointe_rgb`. Raises ValueError, one sentence,
+    if the model cannot be had.
     """
     params = config.camera
     prompt = params.init_prompt if params.init_prompt.strip() else config.guidance.text
@@ -36,7 +36,7 @@ def sample_point_e(config: Config, rng: torch.Generator, device: torch.device) -
 
 
 def _model(config: Config) -> tuple[str, str]:
-    """What `point_e.load` is given, a name or a folder, and the axes of its clouds."""
+    """Argument of `point_e.load`, a name or a folder, and the axes of its clouds."""
     model = config.camera.pointe_model
     if model != TOYBOX and not (model is None and config.guidance.model_key == TOYBOX):
         return model or "openai", AXES
@@ -46,11 +46,11 @@ def _model(config: Config) -> tuple[str, str]:
 
 
 def multiply(cloud: PointCloud, count: int, rng: torch.Generator) -> PointCloud:
-    """`count` points, for a cloud of fewer: its own, and others near them, as many for each.
+    """Return `count` points, for a cloud of fewer: its own, and others near them, as many for each.
 
-    A new point is uniform in the ball around its old one that reaches as far as that one's neighbours (the root of
-    distCUDA2), so that gaps close and thin parts stay thin; LucidDreamer takes 0.05 everywhere. A larger cloud is
-    thinned.
+    A new point is uniform in the ball around its old one that reaches as far as that one's neighbours
+    (the root of distCUDA2). Gaps close so, and thin parts stay thin; LucidDreamer takes 0.05 everywhere. A
+    larger cloud is thinned.
     """
     if count <= len(cloud):
         return thin(cloud, count, rng)

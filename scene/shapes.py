@@ -16,10 +16,10 @@ CUBOIDS = {"box": (1.0, 1.0, 1.0), "rectangle_x": (0.6, 1.2, 0.5), "rectangle_z"
 
 
 def shape_points(shape: str, count: int, rng: torch.Generator, *, shell_radius: float) -> Tensor:
-    """`count` random points [count, 3] of a named shape, in world units.
+    """Draw `count` random points [count, 3] of a named shape, in world units.
 
-    'sphere' fills a ball, denser towards its middle (uniform radius); the cuboids are filled uniformly;
-    'scene' is a shell around the cameras, from `shell_radius` to 1 beyond. Raises ValueError for another name.
+    'sphere' fills a ball, denser towards its middle (uniform radius); the cuboids are filled uniformly; 'scene'
+    is a shell around the cameras, from `shell_radius` to 1 beyond. Raises ValueError for another name.
     """
     if shape == "sphere":
         return BALL_RADIUS * torch.rand(count, 1, generator=rng) * directions(count, rng)
@@ -32,7 +32,7 @@ def shape_points(shape: str, count: int, rng: torch.Generator, *, shell_radius: 
 
 
 def directions(count: int, rng: torch.Generator) -> Tensor:
-    """Uniform points [count, 3] on the unit sphere."""
+    """Draw uniform points [count, 3] on the unit sphere."""
     height, turn = 2.0 * torch.rand(2, count, generator=rng) - 1.0
     ring = (1.0 - height * height).clamp_min(0.0).sqrt()
     angle = math.pi * turn
@@ -40,5 +40,5 @@ def directions(count: int, rng: torch.Generator) -> Tensor:
 
 
 def near_grey(count: int, rng: torch.Generator) -> Tensor:
-    """Colours [count, 3] a hair above middle grey, random so that no two Gaussians are the same."""
+    """Draw colours [count, 3] a hair above middle grey, random so that no two Gaussians are the same."""
     return dc_to_rgb(torch.rand(count, 3, generator=rng) / 255.0)

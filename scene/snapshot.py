@@ -53,6 +53,6 @@ def restore(
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those whose name begins with `prefix`/, by the rest of it."""
+    """Tensors whose name begins with `prefix`/, by the rest of it."""
     start = prefix + "/"
     return {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}

@@ -10,11 +10,13 @@ from torch import Tensor
 
 @dataclass
 class DensificationStats:
-    """What the views since the last refinement saw of each of N Gaussians.
+    """Statistics of N Gaussians over the views since the last refinement.
 
-    gradient_sum [N]: sum over views of the norm of the loss's gradient with respect to the projected mean,
-    in normalised device coordinates; views [N]: number of views that saw it; max_radii [N]: largest radius,
-    pixels.
+    Attributes:
+        gradient_sum: [N], sum over views of the norm of the loss's gradient with respect to the projected mean, in
+            normalised device coordinates.
+        views: [N], number of views that saw it.
+        max_radii: [N], largest radius in pixels.
     """
 
     gradient_sum: Tensor
@@ -28,7 +30,7 @@ class DensificationStats:
     @staticmethod
     @torch.no_grad()
     def of_views(means2d_grad: Tensor, radii: Tensor, width: int, height: int) -> DensificationStats:
-        """What V views saw: gradients [V, N, 2] with respect to the means in pixels, and radii [V, N] in pixels.
+        """Statistics of V views, from gradients [V, N, 2] with respect to the means and radii [V, N], both in pixels.
 
         A pixel is 2/W by 2/H in normalised device coordinates, so gradients scale by (W/2, H/2).
         """
@@ -47,13 +49,13 @@ class DensificationStats:
         self.max_radii = torch.maximum(self.max_radii, other.max_radii)
 
     def if_true(self, condition: Tensor) -> DensificationStats:
-        """The same, or nothing where a bool [] on the device is false, for which nothing waits."""
+        """Return the same, or zeros if `condition`, a bool [] on the device, is false; nothing waits for it."""
         refused = ~condition
         kept = (getattr(self, field.name).masked_fill(refused, 0.0) for field in fields(self))
         return DensificationStats(*kept)
 
     def mean_gradient(self) -> Tensor:
-        """[N], mean over the views that saw the Gaussian; 0 where none did."""
+        """Mean [N] over the views that saw the Gaussian; 0 where none did."""
         return self.gradient_sum / self.views.clamp_min(1.0)
 
     def keep(self, mask: Tensor) -> None:

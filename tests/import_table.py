@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": ASSET | NETWORK,
     "viewer": ASSET,
     "exporting": {"utils", "scene", "gaussian_renderer", "diff_gaussian_rasterization"},
-    "train": (RUN | {"viewer", "toybox", "toybox.lab"}) - {"gaussian_renderer", "guidance"},
+    "train": (RUN | {"viewer", "toybox.lab"}) - {"gaussian_renderer", "guidance"},
     "export": {"utils", "scene", "exporting"},
     "view": {"utils", "config", "viewer"},
     "evaluation": RUN | {"train", "toybox", "toybox.lab"},

@@ -50,8 +50,11 @@ def config_of(method: str, start: str) -> Config:
 
 
 def facts(method: str, start: str) -> dict[str, float]:
-    """By name: parts of the loss and norms of the gradients of each iteration, and means of the asset's parameters and of
-    their squares. Rotations are left out: round Gaussians' gradients are nothing but rounding there."""
+    """Run a few iterations; return numbers by name.
+
+    They are the parts of the loss and the norms of the gradients in each iteration, and means of the asset's parameters and
+    of their squares. Rotations are left out: gradients of round Gaussians are nothing but rounding there.
+    """
     state = assemble(config_of(method, start))
     found: dict[str, float] = {}
     for step in range(1, ITERATIONS + 1):
@@ -63,7 +66,7 @@ def facts(method: str, start: str) -> dict[str, float]:
 
 
 def sums(state: Training) -> dict[str, float]:
-    """Of the asset."""
+    """Means of the asset's parameters and of their squares."""
     found = {"Gaussians": float(len(state.gaussians))}
     for name, parameter in state.gaussians.raw().items():
         if name != "rotation":

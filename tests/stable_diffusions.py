@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
-from torch import nn
+from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from iterations import sd21
@@ -99,6 +99,6 @@ def filled(make: Callable[[], nn.Module], seed: int) -> Any:
     return network
 
 
-def _cut(noise: torch.Tensor, start: int, count: int) -> torch.Tensor:
+def _cut(noise: Tensor, start: int, count: int) -> Tensor:
     """Return `count` numbers of `noise` from `start` on, over and over."""
     return noise.repeat(-(-(start + count) // len(noise)))[start : start + count]

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from config.command_line import flags
 
@@ -20,7 +21,11 @@ PAGES = [
 
 
 def text_of(page: str) -> str:
-    return (ROOT / f"{page}.md").read_text(encoding="utf-8")
+    return text_of_file(f"{page}.md")
+
+
+def text_of_file(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -36,3 +41,10 @@ def test_every_name_with_an_underscore_is_a_key(page: str) -> None:
     named = set(re.findall(r"`([a-z]+_\w+)(?::[^`]*)?`", text))
     assert len(named) > 5
     assert named <= set(flags())
+
+
+def test_the_citation_file_names_the_papers_of_the_page() -> None:
+    references = yaml.safe_load(text_of_file("CITATION.cff"))["references"]
+    found = re.findall(r"title     = \{(.*)\},(?s:.*?)year      = \{(\d+)\}", text_of("docs/citing"))
+    assert len(found) > 5
+    assert [(each["title"], str(each["year"])) for each in references] == found

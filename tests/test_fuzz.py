@@ -25,7 +25,12 @@ from utils import checkpoints
 from utils.checkpoints import Checkpoint
 from utils.device import HOST
 
-pytestmark = pytest.mark.slow
+
+def sizes(slow: int, thorough: int) -> pytest.MarkDecorator:
+    """Parametrise `count`: some files in the slow tests, all in the thorough ones."""
+    each = [pytest.param(slow, marks=pytest.mark.slow), pytest.param(thorough, marks=pytest.mark.thorough)]
+    return pytest.mark.parametrize("count", each)
+
 
 PRESETS = sorted((Path(__file__).parents[1] / "config").glob("*.yaml"))
 YAML_WORDS = [
@@ -133,19 +138,21 @@ def one_sentence(said: str | None) -> bool:
     return said is None or (0 < len(said) < 1000 and "\n" not in said.strip())
 
 
-def test_5000_configurations(tmp_path: Path) -> None:
+@sizes(500, 5000)
+def test_configurations(tmp_path: Path, count: int) -> None:
     chance, watched, path, refused = random.Random(0), Watched(), tmp_path / "x.yaml", 0
     contents = [preset.read_bytes() for preset in PRESETS]
-    for number in range(5000):
+    for number in range(count):
         path.write_bytes(mangled(chance.choice(contents), YAML_WORDS, chance))
         said = watched(lambda: configuration.load(["--opt", str(path)]), (ConfigError,))
         assert one_sentence(said), (number, said)
         refused += said is not None
     watched.check()
-    assert 1000 < refused < 5000
+    assert count / 5 < refused < count
 
 
-def test_2000_ply_files(tmp_path: Path) -> None:
+@sizes(400, 2000)
+def test_ply_files(tmp_path: Path, count: int) -> None:
     chance, watched, path, refused = random.Random(0), Watched(), tmp_path / "x.ply", 0
     gaussians().save_ply(path)
     contents = [path.read_bytes()]
@@ -154,17 +161,18 @@ def test_2000_ply_files(tmp_path: Path) -> None:
     )
     header += b"property uchar red\nproperty uchar green\nproperty uchar blue\nend_header\n"
     contents.append(header + b"0 0 0 1 2 3\n1 0 0 1 2 3\n0 1 0 1 2 3\n")
-    for number in range(2000):
+    for number in range(count):
         path.write_bytes(mangled(chance.choice(contents), PLY_WORDS, chance))
         for read in (GaussianModel.load_ply, read_points):
             said = watched(partial(read, path), (ValueError, OSError))
             assert one_sentence(said), (number, said)
             refused += said is not None
     watched.check()
-    assert 1000 < refused < 4000
+    assert count / 2 < refused < 2 * count
 
 
-def test_2000_meshes(tmp_path: Path) -> None:
+@sizes(200, 2000)
+def test_meshes(tmp_path: Path, count: int) -> None:
     chance, watched, refused = random.Random(0), Watched(), 0
     image, _ = checkerboard(cells=2, pixels=2)
     mesh = painted(SimpleMaterial(image=image))
@@ -172,7 +180,7 @@ def test_2000_meshes(tmp_path: Path) -> None:
     for suffix in (".obj", ".glb", ".gltf", ".stl", ".ply"):
         made = square(vertex_colors=[(255, 0, 0)] * 4) if suffix == ".ply" else mesh
         contents[suffix] = Path(exported(made, tmp_path / f"sound{suffix}")).read_bytes()
-    for number in range(2000):
+    for number in range(count):
         suffix = chance.choice(sorted(contents))
         path = tmp_path / f"x{suffix}"
         path.write_bytes(mangled(contents[suffix], MESH_WORDS, chance))
@@ -181,10 +189,11 @@ def test_2000_meshes(tmp_path: Path) -> None:
         assert one_sentence(said), (number, said)
         refused += said is not None
     watched.check()
-    assert 500 < refused < 2000
+    assert count / 4 < refused < count
 
 
-def test_1000_checkpoints(tmp_path: Path) -> None:
+@sizes(200, 1000)
+def test_checkpoints(tmp_path: Path, count: int) -> None:
     params = Config().optimization
     optimizer = GaussianOptimizer(gaussians(), params, 1.0)
     for parameter in optimizer.model.raw().values():
@@ -210,7 +219,7 @@ def test_1000_checkpoints(tmp_path: Path) -> None:
         found = checkpoints.load(tmp_path, 3)
         restore(found.tensors, params, 1.0, HOST)
 
-    for number in range(1000):
+    for number in range(count):
         stored.write_bytes(sound)
         described.write_bytes(facts)
         # Half of them with checksums that are right, as one who means harm would write them.
@@ -231,4 +240,4 @@ def test_1000_checkpoints(tmp_path: Path) -> None:
         assert one_sentence(said), (number, said)
         refused += said is not None
     watched.check()
-    assert 500 < refused <= 1000
+    assert count / 2 < refused <= count

@@ -9,7 +9,7 @@ from graphlib import TopologicalSorter
 import tomllib
 
 from evaluation.cluster import LEFT_BEHIND
-from tests import import_table
+from tests import import_drawing, import_table
 from tests.import_table import COMMANDS, MAY_IMPORT, PACKAGES, ROOT, imports_of, modules, row_of
 
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
@@ -38,9 +38,15 @@ def test_imports_are_those_of_the_table() -> None:
 
 
 def test_nothing_goes_round_in_circles() -> None:
-    """Neither folders nor modules; imports inside functions and for type checking count."""
+    """Folders and modules have no circles; imports inside functions and for type checking count."""
     TopologicalSorter(MAY_IMPORT).prepare()
     TopologicalSorter({module: imports_of(module) for module in modules()}).prepare()
+
+
+def test_the_drawing_shows_the_table() -> None:
+    """`python -m tests.import_drawing` makes it anew; each row of the table has a box."""
+    assert set(import_drawing.BOXES) == set(MAY_IMPORT)
+    assert import_drawing.DRAWING.read_text(encoding="utf-8") == import_drawing.drawing()
 
 
 def test_linters_know_every_folder() -> None:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.mark.parametrize(
     "latents",
-    [pytest.param(16, marks=pytest.mark.slow), pytest.param(64, marks=pytest.mark.full_size)],
+    [pytest.param(16, marks=pytest.mark.thorough), pytest.param(64, marks=pytest.mark.full_size)],
     ids=["128²", "512²"],
 )
 def test_three_iterations_of_training_at_full_size(

@@ -1,4 +1,4 @@
-"""What SECURITY.md promises of the code."""
+"""Promises of SECURITY.md, held by the code."""
 
 from __future__ import annotations
 

@@ -17,10 +17,10 @@ from train import train
 from utils.device import resolve_device
 
 STYLES = Path(__file__).parent / "config" / "styles"
-START = "--init_shape sphere --init_num_pts 300 "  # the files themselves name Point-E, which takes seconds
+START = "--init_shape sphere --init_num_pts 1000 "  # the files themselves name Point-E, which takes seconds
 SMALL = START + (
     "--device auto --model_key toybox --image_w 64 --image_h 64 "
-    "--C_batch_size 2 --iterations 3 --vis_interval 3 --test_ratio 1 --save_video false --save_process false --quiet"
+    "--C_batch_size 1 --iterations 3 --vis_interval 3 --test_ratio 1 --save_video false --save_process false --quiet"
 )
 
 
@@ -69,10 +69,7 @@ def test_gcs_beg() -> None:
 
 
 def test_segmentdreamer(caplog: pytest.LogCaptureFixture) -> None:
-    values = logged(
-        "segmentdreamer", "sctd", "--init_shape", "pointe"
-    )  # as the file has it; toybox's Point-E
-    assert values["run/gaussians"] == 300
+    values = logged("segmentdreamer", "sctd")
     assert values["guidance/s_m"] <= values["guidance/s"] < values["guidance/t"]
     # With a negative prompt: 5 where the trajectory takes two steps, else 4.
     assert 4 <= values["guidance/unet_evals_per_view"] <= 5
@@ -80,6 +77,12 @@ def test_segmentdreamer(caplog: pytest.LogCaptureFixture) -> None:
     released = logged("segmentdreamer", "sctd", "--sctd_variant", "released", "--w_cp", "0.1")
     assert released["guidance/unet_evals_per_view"] >= 4 + 2
     assert released["guidance/grad_norm_pixels"] > 0
+
+
+@pytest.mark.slow
+def test_segmentdreamer_from_point_e() -> None:
+    """The start is as the file has it, from toybox's Point-E."""
+    assert logged("segmentdreamer", "sctd", "--init_shape", "pointe")["run/gaussians"] == 1000
 
 
 def test_the_other_methods_run_with_the_same_file() -> None:

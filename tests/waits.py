@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -51,7 +52,7 @@ class _NoWaits(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         operation = func.overloadpacket
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         if operation in LOOKS and any(tensor.device == DEVICE for tensor in tensors):
             raise Wait(f"{func} on the device")
         if operation in INDEXING and tensors[0].device == DEVICE:
@@ -63,7 +64,7 @@ class _NoWaits(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
-def _check_indices(func: Any, used: Sequence[torch.Tensor], indices: Sequence[torch.Tensor | None]) -> None:
+def _check_indices(func: Any, used: Sequence[Tensor], indices: Sequence[Tensor | None]) -> None:
     if any(tensor.device != DEVICE and tensor.dim() for tensor in used):
         raise Wait(f"{func} of a device tensor with one on the host, which is copied first")
     if any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices):
@@ -90,14 +91,14 @@ class _NoLiterals(TorchFunctionMode):
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__) and args[0].device == DEVICE:
+        if func in (Tensor.__getitem__, Tensor.__setitem__) and args[0].device == DEVICE:
             index = args[1] if isinstance(args[1], tuple) else (args[1],)
             if any(isinstance(part, (list, np.ndarray)) for part in index):
                 raise Wait("a device tensor with a list as its index, which is copied first")
         result = func(*args, **kwargs)
-        literal = func in (torch.tensor, torch.as_tensor, torch.asarray, torch.Tensor.new_tensor)
-        data = args[1] if func is torch.Tensor.new_tensor else args[0] if args else None
-        if literal and result.device == DEVICE and not isinstance(data, torch.Tensor):
+        literal = func in (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
+        data = args[1] if func is Tensor.new_tensor else args[0] if args else None
+        if literal and result.device == DEVICE and not isinstance(data, Tensor):
             raise Wait(f"{func.__name__} of numbers on the device")
         return result
 

@@ -1,1 +1,1 @@
-"""What `train.py` goes through: a run's state, one iteration of it, and when it is kept."""
+"""Parts of `train.py`: a run's state, one iteration of it, and when it is kept."""

@@ -1,4 +1,4 @@
-"""How large the batches are that a run's guidance sends through the U-Net, counted without any network."""
+"""Sizes of the batches that a run's guidance sends through the U-Net, counted without any network."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ SAMPLED = 200
 
 
 def batch_shares(config: Config, alphas_cumprod: Tensor, views: range, at_once: int) -> dict[int, float]:
-    """Batch size -> its share of the U-Net's calls that record no gradient.
+    """Return batch size -> its share of the U-Net's calls that record no gradient.
 
-    With the run's own cameras and draws, for these `views` of each iteration, so many of them at a time.
+    Counts with the run's own cameras and draws, for these `views` of each iteration, `at_once` at a time.
     """
     counter, draws = _Counter(alphas_cumprod), Draws(config.seed)
     guide, prompts = guidance.build(config, counter), guidance.embed_prompts(config, counter)

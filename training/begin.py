@@ -1,4 +1,4 @@
-"""Where a run begins: its folder, and its state at the start or at a checkpoint."""
+"""The beginning of a run: its folder, and its state at the start or at a checkpoint."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import torch
 from training.state import Counts, Noted, Training
 
 PATIENCE = 10
-"""So many steps left out in a row end a run."""
+"""Number of steps left out in a row that ends a run."""
 
 logger = logging.getLogger(__name__)
 
@@ -18,9 +18,9 @@ logger = logging.getLogger(__name__)
 def settle(state: Training) -> None:
     """Read what was noted of the iterations since the last time: the loop's one wait for the device.
 
-    Steps left out are counted and named, and networks that have left the range of half precision are taken out of it.
-    Raises FloatingPointError, one sentence, for the tenth one in a row and for parameters that are not finite; nothing
-    noted is left then.
+    Steps left out are counted and named, and networks that have left the range of half precision are taken out
+    of it. Raises FloatingPointError, one sentence, for the tenth one in a row and for parameters that are not
+    finite; nothing noted is left then.
     """
     noted, state.noted = state.noted, []
     if not noted:
@@ -43,9 +43,11 @@ def settle(state: Training) -> None:
 def judge(
     noted: Noted, bad_gradients: list[str], bad_parameters: list[str], counts: Counts, *, mended: bool
 ) -> None:
-    """Count and name iteration `noted.step`'s update if it was left out. mended: whether what may have caused it is gone.
+    """Count and name iteration `noted.step`'s update if it was left out.
 
-    Raises FloatingPointError as `settle` does.
+    Args:
+        mended: true if its likely cause is gone.
+    Raises: FloatingPointError as `settle` does.
     """
     if bad_parameters:
         raise FloatingPointError(

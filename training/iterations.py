@@ -20,7 +20,7 @@ LOG_INTERVAL = 10
 
 
 def logs(step: int, iterations: int) -> bool:
-    """Whether iteration `step` is one whose numbers are looked at, for which the device is waited for."""
+    """Return whether the numbers of iteration `step` are looked at, for which the device is waited for."""
     return step in (1, iterations) or step % LOG_INTERVAL == 0
 
 

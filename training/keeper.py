@@ -1,4 +1,4 @@
-"""When a run is kept, and where."""
+"""Checkpoints of a run: when they are written, and the way back from them."""
 
 from __future__ import annotations
 
@@ -21,16 +21,19 @@ from utils.checkpoints import Checkpoint
 from utils.run_folder import RunFolder
 
 SHARE_FOR_GROWTH = 0.05
-"""Before the number of Gaussians grows, a checkpoint is written if checkpoints have cost no larger a share of the time."""
+"""Largest share of the time that checkpoints may have cost for one before the number of Gaussians grows."""
 
 logger = logging.getLogger(__name__)
 
 
 class Keeper:
-    """Writes the checkpoints of one run: after `checkpoint_iterations`, every `checkpoint_minutes`, before density
-    control adds Gaussians (where memory may run out), and whenever it is told to.
+    """Writer of a run's checkpoints.
 
-    before: called before each, to bring to the disk what a resumed run will not make again.
+    It writes after `checkpoint_iterations`, every `checkpoint_minutes`, before density control adds Gaussians
+    (where memory may run out), and whenever `keep` is called.
+
+    Args:
+        before: called before each, to bring to the disk what a resumed run will not make again.
     """
 
     def __init__(self, config: Config, run: RunFolder, before: Callable[[], None]) -> None:
@@ -39,15 +42,16 @@ class Keeper:
         self._last, self._cost = time.monotonic(), 0.0
 
     def due(self, step: int) -> bool:
-        """Whether to keep the run after iteration `step`."""
+        """Return whether to keep the run after iteration `step`."""
         waited = time.monotonic() - self._last
         growth = grows(self._params, step + 1) and self._cost <= SHARE_FOR_GROWTH * waited
         return step in self._iterations or waited >= self._seconds or growth
 
     def keep(self, state: Training) -> bool:
-        """Write a checkpoint; returns whether the disk took it. If not, that is told, and the ones from before stay.
+        """Write a checkpoint; return whether the disk took it.
 
-        Raises FloatingPointError as `settle` does: what is kept has been looked at.
+        If not, a warning is logged and the ones from before stay. Raises FloatingPointError as `settle` does:
+        only what has been looked at is kept.
         """
         settle(state)
         began = time.monotonic()
@@ -84,13 +88,13 @@ class Keeper:
             ) from None
 
     def last_words(self, state: Training) -> str:
-        """Keep the run, if it is sound, and say how to go on with it."""
+        """Keep the run, if it is sound, and return how to go on with it."""
         if not state.gaussians.nonfinite():
             self.keep(state)
         return self.way_on()
 
     def way_on(self) -> str:
-        """How to go on with the run from its last checkpoint."""
+        """Sentence on how to go on with the run from its last checkpoint."""
         steps = checkpoints.steps_in(self._run.checkpoints)
         if not steps:
             return "There is no checkpoint to go on from."
@@ -98,7 +102,7 @@ class Keeper:
 
 
 def checkpoint_to_resume(run: RunFolder, file: str | None) -> Checkpoint | None:
-    """The last sound checkpoint of a run, or the one in `file`; None if there is none yet.
+    """Load the last sound checkpoint of a run, or the one in `file`; None if there is none yet.
 
     Raises ValueError, one sentence, if the run is finished or the checkpoints are damaged, and OSError.
     """

@@ -7,13 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
 class LiveMemory(TorchDispatchMode):
-    """Counts the storages of all tensors that operations make while it is entered, those of the backward pass among
-    them, until these are gone. Tensors that were there before do not count, nor does what a kernel takes for itself.
+    """Counter of the storages of all tensors that operations make while it is entered, until these are gone.
+
+    Those of the backward pass are among them. Tensors that were there before do not count, nor does what a
+    kernel takes for itself.
 
     Attributes:
         now: bytes that are held.
@@ -51,4 +54,4 @@ class LiveMemory(TorchDispatchMode):
 
 
 def _storages(tree: Any) -> list[torch.UntypedStorage]:
-    return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+    return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]

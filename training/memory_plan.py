@@ -1,4 +1,4 @@
-"""How many views of an iteration go through the networks together, decided by the memory that there is."""
+"""Number of an iteration's views that go through the networks together, chosen by the free memory."""
 
 from __future__ import annotations
 
@@ -18,25 +18,34 @@ from training.live_memory import LiveMemory
 from utils.rng import Draws
 
 GROWTH = 5
-"""So many times the Gaussians that a run may start with get room beforehand, unless `max_num_gaussians` allows fewer.
-Whatever more density control makes finds memory or waits for it."""
+"""Multiple of the Gaussians at the start for which room is kept, unless `max_num_gaussians` allows fewer.
+
+Whatever more density control makes finds memory or waits for it.
+"""
 BYTES_PER_PIXEL = 4 * 34
-"""Of the rasterizer's images, what is made of them on their way to the guidance and to the penalties, and their
-gradients: at most, in float32. A test counts them."""
+"""Bytes per pixel of the rasterizer's images, of what guidance and penalties make of them, and of their gradients.
+
+They are an upper bound, in float32. A test counts them.
+"""
 SHARE_OF_ALLOCATOR = 0.1
-"""On top of what tensors take: torch's allocator rounds blocks up, and pieces of two blocks hold no tensor together."""
+"""Share on top of what tensors take: torch's allocator rounds blocks up, and no tensor spans pieces of two blocks."""
 WORKSPACES = 2**29
 """Bytes that convolutions and matrix products may take for themselves."""
 TOKENS = 77
-"""Of a prompt, in CLIP. What they take is next to nothing."""
+"""Tokens of a prompt in CLIP, which take next to nothing."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """views_at_once: views of an iteration that are rendered, guided and differentiated together; encode_singly: the
-    autoencoder takes them one by one all the same, and computes its activations again on the way back."""
+    """Division of an iteration's views.
+
+    Attributes:
+        views_at_once: views that are rendered, guided and differentiated together.
+        encode_singly: the autoencoder takes them one by one all the same, and computes its activations again on
+            the way back.
+    """
 
     views_at_once: int
     encode_singly: bool
@@ -47,7 +56,7 @@ class MemoryPlan:
 
 
 def plans(views: int) -> Iterator[MemoryPlan]:
-    """Of an iteration's `views`, from the fastest to the one that takes the least memory: each takes less."""
+    """Yield plans for an iteration's `views`, from the fastest to the most frugal: each takes less memory."""
     yield MemoryPlan(views, encode_singly=False)
     while True:
         # With one view too: its activations in the autoencoder are gone while the U-Net is asked.
@@ -58,9 +67,9 @@ def plans(views: int) -> Iterator[MemoryPlan]:
 
 
 def plan_memory(config: Config, prior: StableDiffusionPrior, views: int, free_bytes: int) -> MemoryPlan:
-    """The first of the `plans` of so many views that fits into `free_bytes`, which are left when the networks have their share; or the last.
+    """Choose the first of the `plans` of so many views that fits into `free_bytes`, or else the last; log the choice.
 
-    `vram_O` asks for the last one. What was chosen is said.
+    `free_bytes` are left when the networks have their share. `vram_O` takes the last plan.
     """
     *_, last = tried = list(plans(views))
     free = f"{free_bytes / 1e9:.1f} GB free"
@@ -92,16 +101,17 @@ def needed_bytes(config: Config, prior: StableDiffusionPrior, plan: MemoryPlan) 
 
 
 def guidance_bytes(config: Config, prior: StableDiffusionPrior, plan: MemoryPlan) -> int:
-    """The most that the guidance of a part of an iteration's views holds, forward and backward, or their picture.
+    """Most bytes that the guidance of a part of an iteration's views, forward and backward, or their picture holds.
 
-    It is gone through with `prior`'s networks on the meta device, where tensors have sizes but no numbers: a second.
+    It is gone through with `prior`'s networks on the meta device, where tensors have sizes but no numbers: a
+    second.
     """
     twin = shadow(prior)
     twin.encode_singly = plan.encode_singly
     guide = guidance.build(config, twin)
     views, camera = plan.views_at_once, config.camera
     prompts = guidance.embed_prompts(config, _NoWords(int(prior.unet.config.cross_attention_dim)))
-    # Halfway to the side: from there Perp-Neg asks the most.
+    # Halfway to the side: from there Perp-Neg needs the most.
     conditioning = prompts.at(torch.full((views,), 45.0), torch.full((views,), 90.0))
     images = torch.zeros(views, 3, camera.image_h, camera.image_w, device=META, requires_grad=True)
     with LiveMemory() as memory, fused_attention():

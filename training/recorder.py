@@ -1,4 +1,4 @@
-"""What a run leaves behind: pictures, videos, point clouds and TensorBoard events.
+"""Files that a run leaves behind: pictures, videos, point clouds and TensorBoard events.
 
 On the way, the loop only has it rendered: as tensors of their own, which no later iteration changes, pictures go to a thread
 that waits for the device, compresses, encodes and writes.
@@ -53,7 +53,7 @@ def evenly(iterations: int, times: int) -> set[int]:
 
 
 class Recorder:
-    """Writes a run's files as it goes. A context manager, at whose end all is written and the log is closed.
+    """Writer of a run's files as it goes: a context manager, at whose end all is written and the log is closed.
 
     `decode` makes images [V, 3, H, W] of clean latents [V, ...]; `done`: iterations that are done already, from a
     checkpoint.
@@ -92,7 +92,7 @@ class Recorder:
 
     @contextmanager
     def _extra(self, what: str) -> Iterator[None]:
-        """Of what a run can do without: if the disk does not take it, that is told once, and the run goes on."""
+        """Guard what a run can do without: if the disk does not take it, one warning reports that, and the run goes on."""
         try:
             yield
         except OSError as error:
@@ -106,7 +106,7 @@ class Recorder:
         return self.config.model.white_background
 
     def start(self, gaussians: GaussianModel) -> None:
-        """The picture of what training starts from, as solid as it can be drawn: shapes begin nearly transparent."""
+        """Draw what training starts from, as solid as it can be drawn: shapes begin nearly transparent."""
         cameras = six_views(self.config.camera)
         labels = [f"{round(azimuth) % 360}°" for azimuth in cameras.azimuth.tolist()]
         shown = show(solid(gaussians), cameras, **self._how)
@@ -118,7 +118,7 @@ class Recorder:
             write_png(self.run.start, rows_sheet(rows))
 
     def scalars(self, step: int, values: Mapping[str, float | Tensor]) -> None:
-        """TensorBoard scalars by name ('group/name')."""
+        """Log scalars by name ('group/name') for TensorBoard."""
         fetch = gather(values)
         self._background.submit(lambda: self._log.scalars(step, fetch()))
 
@@ -137,7 +137,7 @@ class Recorder:
         self._background.submit(write, picture.nbytes)
 
     def after_step(self, step: int, gaussians: GaussianModel) -> None:
-        """Whatever is due after iteration `step`."""
+        """Write whatever is due after iteration `step`."""
         if step in self._process:
             self._process_frame(step, gaussians)
         if step in self._test_steps:
@@ -148,7 +148,7 @@ class Recorder:
             self._point_cloud(step, gaussians)
 
     def _process_frame(self, step: int, gaussians: GaussianModel) -> None:
-        """A file of its own until the end, so that a run that stops here can go on."""
+        """Write a frame as a file of its own until the end, so that a run that stops here can go on."""
         index = self._process[step]
         frame = show_pixels(gaussians, self._process_cameras[index : index + 1], **self._how).rgb
 
@@ -202,7 +202,7 @@ class Recorder:
         self._log.flush()
 
     def finish(self, gaussians: GaussianModel, lines: list[str]) -> None:
-        """The final asset, the process video, and the report, with `lines` of text under its pictures."""
+        """Write the final asset, the process video, and the report, with `lines` of text under its pictures."""
         gaussians.save_ply(self.run.asset)
         self.drain()
         frames = [self.run.process_frame(index) for index in sorted(self._process.values())]
@@ -214,7 +214,7 @@ class Recorder:
                 write_video(self.run.process_video, map(read_image, frames))
 
     def page(self, cost: RunCost) -> None:
-        """The page of the finished run, once the log is closed: it is made of the other files."""
+        """Write the page of the finished run, once the log is closed: it is made of the other files."""
         try_report_page(self.run, cost)
 
     def tidy(self) -> None:

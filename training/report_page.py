@@ -1,4 +1,4 @@
-"""report.html: a run on one page that needs nothing else, neither a network nor the files beside it."""
+"""The page report.html: a run that needs nothing else, neither a network nor the files beside it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LARGEST_PICTURE, LARGEST_SHEET = 256, 1400
 LARGEST_VIDEO = 700_000
 """Bytes: a larger one is made smaller."""
 MOST_POINTS = 400
-"""Of a curve."""
+"""Points of a curve at most."""
 MAIN_CURVES = {
     "loss/guidance": "guidance loss",
     "guidance/grad_norm": "gradient in the latents, norm",
@@ -59,7 +59,7 @@ FATES = {
     "faint": "fainter than 1/255",
     "outside": "outside of the image",
 }
-"""What the rasterizer does with Gaussians in a view, by its own names: it draws them, or leaves them out as these."""
+"""Fates of Gaussians in a view, by the rasterizer's names: drawn, or left out for this reason."""
 Scalars = Mapping[str, Mapping[int, float]]
 """Logged values by name and iteration."""
 
@@ -67,7 +67,7 @@ logger = logging.getLogger(__name__)
 
 
 def try_report_page(run: RunFolder, cost: RunCost, metrics: Mapping[str, str] | None = None) -> None:
-    """As write_report_page, but whatever is in its way is told in one sentence and harms nobody."""
+    """Do what `write_report_page` does; whatever is in its way is one warning and harms nobody."""
     try:
         write_report_page(run, cost, metrics)
     # What a run of hours has made does not depend on its page.
@@ -107,7 +107,7 @@ def write_report_page(run: RunFolder, cost: RunCost, metrics: Mapping[str, str] 
 
 
 def _figures(config: Config, cost: RunCost, asset_bytes: int) -> str:
-    """What the run took, in large digits."""
+    """Figures of what the run took, in large digits."""
     iterations = config.optimization.iterations
     shown = {
         "time of the loop": _duration(cost.seconds),
@@ -128,7 +128,7 @@ def _definitions(shown: Mapping[str, str]) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Such as 95 s, 12 min 5 s and 3 h 20 min."""
+    """A duration such as 95 s, 12 min 5 s or 3 h 20 min."""
     whole = round(seconds)
     if whole < 120:
         return f"{whole} s"
@@ -156,7 +156,7 @@ def _turntable(run: RunFolder, config: Config) -> str:
 
 
 def _formation(run: RunFolder, config: Config) -> str:
-    """What it started from, how it formed, and what the method made of its last picture."""
+    """Section on the start, how the asset formed, and what the method made of its last picture."""
     iterations = config.optimization.iterations
     strip = _formation_strip(
         run.process_video, min(config.optimization.pro_frames_num, iterations), iterations
@@ -194,13 +194,17 @@ def _metrics(metrics: Mapping[str, str]) -> str:
 
 
 def _density(logged: Scalars) -> str:
-    """What density control did in all, and what the rasterizer drew of the last logged iteration's views."""
+    """Section on what density control did in all, and what was drawn of the last logged iteration's views."""
     last = {name: points[max(points)] for name, points in logged.items()}
     done = {
         name.replace("_", " "): last[f"density/{name}"] for name in DENSITY if last.get(f"density/{name}")
     }
     seen = {reason: last.get(f"rasterizer/{name}", 0.0) for name, reason in FATES.items()}
-    drawn = {name: f"{count:,.0f}" for name, count in {**done, **seen}.items() if count}
+    drawn = {
+        name: f"{count:,.0f}" if count >= 10 else f"{count:.2g}"
+        for name, count in {**done, **seen}.items()
+        if count
+    }
     return _section("Density control and views", _definitions(drawn) if drawn else "")
 
 
@@ -219,7 +223,7 @@ def _curves(scalars: Scalars) -> str:
 
 
 def _varies(values: Sequence[float]) -> bool:
-    """Whether there is more to see than rounding."""
+    """Return whether there is more to see than rounding."""
     return max(values) - min(values) > 1e-3 * max(map(abs, values))
 
 
@@ -294,7 +298,7 @@ def _sheet(path: Path, caption: str) -> str:
 
 
 def _figure(picture: Tensor, caption: str, largest: int) -> str:
-    """picture: [3, H, W] in [0, 1]; it is scaled down to `largest` pixels."""
+    """Figure of a picture [3, H, W] in [0, 1], scaled down to `largest` pixels."""
     buffer = io.BytesIO()
     Image.fromarray(to_uint8(_shrunk(picture, largest))).save(buffer, format="JPEG", quality=87)
     data = base64.b64encode(buffer.getvalue()).decode()

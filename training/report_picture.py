@@ -1,16 +1,15 @@
-"""The one-page picture of a run: the prompt, its views and depths, how it came about, and its settings."""
+"""The one-page picture of a run: the prompt, its views and depths, its progress and its settings."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from utils.media import Row, rows_sheet, to_uint8
+from utils.media import Row, rows_sheet, to_float, to_uint8
 
 TILE = 160
 MARGIN = 12
@@ -18,7 +17,7 @@ LINE = 17
 
 
 def report_sheet(title: str, lines: Sequence[str], rows: Sequence[Row]) -> Tensor:
-    """A page [3, H, W] in [0, 1]: a title, rows of named pictures [V, 3, h, w], then lines of text."""
+    """Draw a page [3, H, W] in [0, 1]: a title, rows of named pictures [V, 3, h, w], then lines of text."""
     pictures = to_uint8(rows_sheet([row._replace(images=tiles(row.images)) for row in rows], gap=2))
     height, width = pictures.shape[:2]
     top = MARGIN + 2 * LINE
@@ -31,9 +30,9 @@ def report_sheet(title: str, lines: Sequence[str], rows: Sequence[Row]) -> Tenso
     for index, line in enumerate(lines):
         place = (MARGIN, top + height + LINE * (1 + index))
         draw.text(place, line, fill="#222222", font=ImageFont.load_default(size=12))
-    return torch.from_numpy(np.array(page)).permute(2, 0, 1).float() / 255
+    return to_float(np.array(page))
 
 
 def tiles(images: Tensor) -> Tensor:
-    """Images [V, 3, h, w] as squares of TILE pixels, [V, 3, TILE, TILE]."""
+    """Scale images [V, 3, h, w] to squares of TILE pixels, [V, 3, TILE, TILE]."""
     return F.interpolate(images, size=(TILE, TILE), mode="bilinear", antialias=True).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""Everything that an iteration reads and changes, from a configuration or from a checkpoint."""
+"""State of a run: everything that an iteration reads and changes, from a configuration or from a checkpoint."""
 
 from __future__ import annotations
 
@@ -72,8 +72,14 @@ class Counts:
 
 @dataclass(frozen=True)
 class Noted:
-    """What the device knows of iteration `step` and the host does not yet. times: mean timesteps of its guidance; dimmed:
-    whether its colours were, a bool []; evaluations: of the U-Net per view, in all processes, []."""
+    """Findings of iteration `step` that the device has and the host has not looked at yet.
+
+    Attributes:
+        times: mean timesteps of its guidance, by name.
+        update: what the optimizer found.
+        dimmed: bool [], whether the colours were dimmed.
+        evaluations: [], U-Net evaluations per view in all processes.
+    """
 
     step: int
     times: Mapping[str, float]
@@ -110,7 +116,7 @@ class Training:
         return self.optimizer.model
 
     def most_gaussians(self) -> int:
-        """What density control may make of them now: where memory is short, its rest has to wait."""
+        """Number of Gaussians that density control may make now: where memory is short, its rest has to wait."""
         if self.device.type == HOST.type:
             # This machine's memory serves other processes too: a run's result must not depend on them.
             return self.counts.most_gaussians
@@ -183,7 +189,7 @@ def assemble(
 
 
 def checkpoint_of(state: Training) -> Checkpoint:
-    """All that the rest of the run depends on."""
+    """Checkpoint of all that the rest of the run depends on."""
     facts = {
         "config": state.config.model_dump(mode="json"),
         "prior": state.prior.fingerprint,

@@ -1,4 +1,4 @@
-"""One iteration: cameras, render, guidance, gradient, update."""
+"""An iteration: cameras, render, guidance, gradient, update."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Iteration:
-    """What there is to see of one: numbers by name (where they are on the device, nothing has waited for them), and the
-    first of its views with what the guidance said of them."""
+    """Results of an iteration: numbers by name, left on the device where they are there, and the first of its views with
+    what the guidance gave for them."""
 
     numbers: dict[str, float | Tensor]
     seen: TrainingViews
@@ -37,7 +37,7 @@ class Iteration:
 
 
 def training_step(state: Training, step: int) -> Iteration:
-    """Iteration `step`, from 1, up to density control without any wait for the device: `settle` looks at what was found."""
+    """Do iteration `step`, from 1, up to density control without any wait for the device: `settle` looks at what was found."""
     config, ranks = state.config, state.ranks
     params, camera, views = config.optimization, config.camera, config.guidance.C_batch_size
     cameras = sample(camera, view_range_at(camera, params, step), views, state.draws.at("cameras", step))
@@ -74,7 +74,7 @@ def training_step(state: Training, step: int) -> Iteration:
 
 @dataclass(frozen=True)
 class Part:
-    """Some of an iteration's views: as they were seen, what the guidance said, and the detached parts of the loss."""
+    """Part of an iteration's views: as they were seen, what the guidance gave, and the detached parts of the loss."""
 
     seen: TrainingViews
     guided: GuidanceOutput
@@ -132,7 +132,7 @@ def backward(state: Training, cameras: Cameras, views: range, step: int) -> Part
 
 
 def what_was_seen(parts: Sequence[Part], cameras: Cameras, ranks: Ranks) -> DensificationStats:
-    """Of each Gaussian, in all of an iteration's views, those of other processes too."""
+    """Statistics of each Gaussian in all of an iteration's views, those of other processes too."""
     found: list[DensificationStats] = []
     for out in (part.seen.out for part in parts):
         assert out.means2d.grad is not None
@@ -146,12 +146,12 @@ def what_was_seen(parts: Sequence[Part], cameras: Cameras, ranks: Ranks) -> Dens
 
 
 def sum_of(values: Sequence[float | Tensor]) -> float | Tensor:
-    """Of a single one, no work."""
+    """Sum of one or more values; of a single one, without any work."""
     return sum(values[1:], values[0])
 
 
 def mean_of(values: Sequence[Mapping[str, Number]], weights: Sequence[int]) -> dict[str, Number]:
-    """By name, of mappings with the same names."""
+    """Weighted mean, by name, of mappings with the same names."""
     if len(values) == 1:
         return dict(values[0])
     return {

@@ -49,14 +49,14 @@ def summary(state: Training) -> list[str]:
 
 
 def density_control(counts: Counts) -> list[str]:
-    """What density control has done, in one line; none if it did nothing."""
+    """Describe what density control has done in one line; none if it did nothing."""
     done = {name.replace("_", " "): getattr(counts, name) for name in DENSITY}
     parts = [f"{count:,} {name}" for name, count in done.items() if count]
     return [f"Density control: {', '.join(parts)}"] if parts else []
 
 
 def cost_of(state: Training) -> RunCost:
-    """What the finished run took."""
+    """Cost of the finished run."""
     counts = state.counts
     return RunCost(
         seconds=counts.seconds,

@@ -1,4 +1,4 @@
-"""The picture of one iteration: what was rendered, what the prior makes of it, and where the gradient acts."""
+"""The picture of one iteration: the render, the prior's predictions, and where the gradient acts."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from gaussian_renderer.training_views import TrainingViews
 from utils.media import Pixels, Row, colorize, rows_sheet, to_pixels
 
 LARGEST_TILE = 256
-"""Pixels: larger images are shown at this size, or a run's pictures would fill the disk."""
+"""Largest side of a tile in pixels: larger images are shrunk to it, or a run's pictures would fill the disk."""
 
 
 @dataclass(frozen=True)
 class TrainingPicture:
-    """Rows of V pictures by title, on their device: the first is labelled with azimuths [V], in degrees, the last one with
-    the largest gradients [V]."""
+    """Rows of V pictures by title, on their device.
+
+    The first row is labelled with azimuths [V], in degrees, the last one with the largest gradients [V].
+    """
 
     rows: Mapping[str, Pixels]
     azimuths: Tensor
@@ -30,7 +32,7 @@ class TrainingPicture:
         return sum(pixels.nbytes for pixels in self.rows.values())
 
     def sheet(self) -> Tensor:
-        """One column per view and one row per kind: [3, H, W] in [0, 1]. Waits for the device."""
+        """Draw a column per view and a row per kind: [3, H, W] in [0, 1]. Waits for the device."""
         rows = [Row(title, pixels.on_host()) for title, pixels in self.rows.items()]
         rows[0] = rows[0]._replace(labels=[f"azimuth {angle:.0f}°" for angle in self.azimuths.tolist()])
         rows[-1] = rows[-1]._replace(labels=[f"max {value:.2g}" for value in self.largest.tolist()])
@@ -44,10 +46,11 @@ def training_picture(
     gradient: Tensor,
     decode: Callable[[Tensor], Tensor],
 ) -> TrainingPicture:
-    """What was seen and said of V views, without waiting for their device.
+    """Make the picture of V views and of the guidance's answers, without waiting for their device.
 
-    predictions: by name, what gives clean latents [V, C, h, w], which `decode` makes images [V, 3, h', w'] of; gradient:
-    [V, C, h, w] with respect to the latents. All rows are mirrored if the guidance saw the views mirrored.
+    predictions: by name, functions that return clean latents [V, C, h, w], which `decode` makes images
+    [V, 3, h', w'] of; gradient: [V, C, h, w] with respect to the latents. All rows are mirrored if the guidance
+    saw the views mirrored.
     """
     height, width = seen.images.shape[-2:]
     shrink = min(1.0, LARGEST_TILE / max(height, width))

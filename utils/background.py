@@ -1,4 +1,4 @@
-"""One thread for what need not be waited for."""
+"""Thread for work that need not be waited for."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 
 
 def lone_thread(name: str) -> ThreadPoolExecutor:
-    """One thread whose tensors are computed by it alone.
+    """Make a thread whose tensors are computed by it alone.
 
-    A second team of OpenMP threads would make the first one's barriers sleep where they spin, and the loop half as fast on two
-    cores.
+    A second team of OpenMP threads would make the first one's barriers sleep where they spin, and the loop half
+    as fast on two cores.
     """
     thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
     # The setting is a thread's own once it has asked for it, but new threads take the last one made.
@@ -29,10 +29,12 @@ def _compute_alone() -> None:
 
 
 class Background:
-    """Jobs done one after the other by a thread of their own, while whoever hands them in goes on.
+    """Jobs done one after the other by a thread of their own, while the caller goes on.
 
-    most: bytes that jobs which are not done yet may hold together. A job that holds more than that gets its turn alone.
-    What a job raises, the next call of a method raises in its place; the jobs after it are done all the same.
+    An exception of a job is raised by the next call of a method; the jobs after it are done all the same.
+
+    Args:
+        most: bytes that unfinished jobs may hold together. A job that holds more gets its turn alone.
     """
 
     def __init__(self, most: int) -> None:
@@ -52,7 +54,7 @@ class Background:
             self._forget_first()
 
     def close(self, *, drop: bool = False) -> None:
-        """Wait until all jobs are done, or, to `drop` those that have not begun, the one that has. There can be no more."""
+        """Wait until all jobs are done, or with `drop` only the one that has begun. No more can be submitted."""
         self._thread.shutdown(cancel_futures=drop)
         while self._pending:
             self._forget_first()

@@ -23,14 +23,20 @@ from utils.files import atomic_path, digest_of_file
 KEPT = 2
 LAYOUT = 2
 LARGEST_FACTS = 1_000_000
-"""Bytes of the JSON file; that of a run has 10,000."""
+"""Largest JSON file in bytes; that of a run has 10,000."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """step: iterations that are done; tensors: by name, contiguous and on the host; facts: what JSON can hold."""
+    """A run's state at an iteration.
+
+    Attributes:
+        step: iterations that are done.
+        tensors: by name, contiguous and on the host.
+        facts: what JSON can hold.
+    """
 
     step: int
     tensors: dict[str, Tensor]
@@ -38,10 +44,10 @@ class Checkpoint:
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint so that neither a crash nor a power cut leaves half of one; all but the last KEPT go, and those of later
-    iterations.
+    """Write a checkpoint so that neither a crash nor a power cut leaves half of one.
 
-    Raises OSError if the disk does not take it; the ones from before stay.
+    All but the last KEPT go, and those of later iterations. Raises OSError if the disk does not take it; the
+    ones from before stay.
     """
     tensors, described = _files(folder, checkpoint.step)
     with atomic_path(tensors, durable=True) as temporary:
@@ -63,19 +69,19 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def remove(folder: Path, step: int) -> None:
-    """The JSON file goes first: what is left of a removal that is cut short is no checkpoint."""
+    """Remove a checkpoint, the JSON file first: a removal that is cut short leaves no checkpoint."""
     for path in reversed(_files(folder, step)):
         path.unlink(missing_ok=True)
 
 
 def steps_in(folder: Path) -> list[int]:
-    """The iterations of the checkpoints in a folder, sound or not, ascending; [] if there is no such folder."""
+    """List the iterations of the checkpoints in a folder, sound or not, ascending; [] if there is no such folder."""
     found = (re.fullmatch(r"iteration_(\d{1,9})\.json", path.name) for path in folder.glob("*.json"))
     return sorted(int(match[1]) for match in found if match)
 
 
 def load(folder: Path, step: int) -> Checkpoint:
-    """A checkpoint, its tensors on the host.
+    """Load a checkpoint, its tensors on the host.
 
     Raises ValueError, one sentence, if it is not what `save` wrote, and OSError if its files cannot be read.
     """
@@ -90,7 +96,7 @@ def load(folder: Path, step: int) -> Checkpoint:
 
 
 def load_last(folder: Path) -> Checkpoint | None:
-    """The last sound checkpoint in a folder, None if there is none at all; damaged ones are named in warnings.
+    """Load the last sound checkpoint in a folder, None if there is none at all; damaged ones are named in warnings.
 
     Raises ValueError, one sentence, if all are damaged.
     """
@@ -114,7 +120,7 @@ def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def _files(folder: Path, step: int) -> tuple[Path, Path]:
-    """The tensors and the JSON file."""
+    """Return the paths of the tensors and of the JSON file."""
     return folder / f"iteration_{step}.safetensors", folder / f"iteration_{step}.json"
 
 

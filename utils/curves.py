@@ -27,13 +27,13 @@ class Curve:
 
 
 def smoothed(values: Array) -> Array:
-    """Running median."""
+    """Return the running median."""
     reach = max(1, round(len(values) * SMOOTHING / 2))
     return np.array([np.median(values[max(0, i - reach) : i + reach + 1]) for i in range(len(values))])
 
 
 def _short(value: float) -> str:
-    """Such as 0.0021, 63.6 and 6,000."""
+    """Format a value such as 0.0021, 63.6 and 6,000."""
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 

@@ -17,10 +17,10 @@ CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 
 def resolve_device(name: str | None, index: int = 0) -> torch.device:
-    """Return the torch device called `name`; None and 'auto' take the accelerator if there is one. Of several, where
-    `name` says none, the one at `index`.
+    """Return the torch device called `name`; None and 'auto' take the accelerator if there is one.
 
-    Raises ValueError, in one sentence, for a name that torch does not know or a device this machine lacks.
+    Of several, where `name` gives no number, it is the one at `index`. Raises ValueError, in one sentence, for
+    a name that torch does not know or a device this machine lacks.
     """
     if name is None or name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -64,16 +64,16 @@ def peak_memory(device: torch.device) -> float:
 
 
 def is_accelerator(device: torch.device) -> bool:
-    """Whether networks run in half precision there, if asked to."""
+    """Return whether `device` is of the accelerator's type; networks may run in half precision there."""
     accelerator = torch.accelerator.current_accelerator()
     return accelerator is not None and accelerator.type == device.type
 
 
 def tune(device: torch.device, *, deterministic: bool = False) -> None:
-    """Set how this process's torch works on `device`: as fast as it can, or the same bytes in every run. On the host,
-    which gives the same bytes anyway, nothing differs from torch's defaults.
+    """Set how this process's torch works on `device`: as fast as it can, or the same bytes in every run.
 
-    To be called before anything is computed on `device`. torch warns of an operation that has no deterministic version.
+    To be called before anything is computed on `device`. On the host, which gives the same bytes anyway,
+    nothing differs from torch's defaults. torch warns of an operation that has no deterministic version.
     """
     accelerated = is_accelerator(device)
     fixed = accelerated and deterministic
@@ -92,7 +92,7 @@ def tune(device: torch.device, *, deterministic: bool = False) -> None:
 
 
 def computes_bfloat16(device: torch.device) -> bool:
-    """Whether `device` computes in bfloat16 itself, not by way of float32."""
+    """Return whether `device` computes in bfloat16 itself, not by way of float32."""
     return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
 
 
@@ -103,14 +103,14 @@ def release_memory(device: torch.device) -> None:
 
 
 def unreserved_memory(device: torch.device) -> int:
-    """Bytes of `device` that torch holds no part of, which exclude what recorded graphs keep to themselves; as `free_memory`
-    elsewhere."""
+    """Bytes of `device` that torch holds no part of, without those that recorded graphs keep; elsewhere as
+    `free_memory`."""
     release_memory(device)
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory(device)
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that are left on `device`, or to this machine's processes; 2^63 - 1 where nothing tells."""
+    """Bytes that are left on `device`, or to this machine's processes; 2^63 - 1 where they cannot be known."""
     if device.type == "cuda":
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + held
@@ -122,7 +122,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def machine(device: torch.device) -> str:
-    """What runs on `device` are timed on."""
+    """Hardware and torch version that runs on `device` are timed on."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     processor = platform.processor() or platform.machine()

@@ -15,10 +15,12 @@ logger = logging.getLogger(__name__)
 
 
 class EventLog:
-    """Scalars, pictures and histograms by 'group/name' and iteration.
+    """Log of scalars, pictures and histograms by 'group/name' and iteration.
 
-    done: iterations of an earlier part of the run; what that has logged beyond them is disregarded. If the disk takes no
-    more, that is told once and the log ends there.
+    If the disk takes no more, one warning is logged and the log ends there.
+
+    Args:
+        done: iterations of an earlier part of the run; whatever that logged beyond them is disregarded.
     """
 
     def __init__(self, folder: Path, done: int = 0) -> None:
@@ -37,7 +39,7 @@ class EventLog:
         self._try(add)
 
     def image(self, name: str, image: Tensor, step: int) -> None:
-        """image [3, H, W] in [0, 1]."""
+        """Log an image [3, H, W] in [0, 1]."""
         self._try(lambda writer: writer.add_image(name, image, step))
 
     def histogram(self, name: str, values: Tensor, step: int) -> None:
@@ -66,9 +68,10 @@ class EventLog:
 
 
 def gather(values: Mapping[str, float | Tensor]) -> Callable[[], dict[str, float]]:
-    """What fetches scalars by name to the host: those on a device, one for all, in a single transfer.
+    """Return a function that fetches scalars by name to the host, those on a device in a single transfer.
 
-    Only the call of it waits for the device; tensors may be changed before.
+    All scalars on a device must be on the same one. Only the call waits for the device; tensors may be changed
+    before.
     """
     there = {name: value.detach().float() for name, value in values.items() if isinstance(value, Tensor)}
     here = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
@@ -77,9 +80,9 @@ def gather(values: Mapping[str, float | Tensor]) -> Callable[[], dict[str, float
 
 
 def scalars_in(folder: Path) -> dict[str, dict[int, float]]:
-    """The scalars logged in a folder, by name and then by step; {} without a log.
+    """Read the scalars logged in a folder, by name and then by step; {} without a log.
 
-    Of what a resumed run logs again the last word counts.
+    If a resumed run logs a step again, the last value counts.
     """
     # Not needed by those who write.
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -92,7 +95,7 @@ def scalars_in(folder: Path) -> dict[str, dict[int, float]]:
 
 
 def _hush_the_writer() -> None:
-    """The writer's own thread raises what it hands to us at the next call as well: it need not be printed twice."""
+    """Keep the writer's own thread from printing errors that its next call raises here as well."""
     usual = threading.excepthook
     if getattr(usual, "hushes_the_writer", False):
         return

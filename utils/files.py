@@ -9,15 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 UNFINISHED = ".*.*.tmp*"
-"""What the temporary names of `atomic_path` look like."""
+"""Pattern of the temporary names of `atomic_path`."""
 
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str], *, durable: bool = False) -> Iterator[Path]:
     """Yield a temporary name beside `path`, with the same suffix; on success rename it to `path`.
 
-    Missing folders are made. If the block raises, the temporary file is removed and `path` stays as it was. durable: wait
-    until the file and its name are on the disk, so that a power cut leaves the old file or the new one.
+    Missing folders are made. If the block raises, the temporary file is removed and `path` stays as it was.
+    With `durable`, wait until the file and its name are on the disk, so that a power cut leaves the old file or
+    the new one.
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)

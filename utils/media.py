@@ -26,8 +26,12 @@ LABEL_HEIGHT = 18
 
 @dataclass(frozen=True)
 class Pixels:
-    """V pictures on their device, which may be at work on them still: levels uint8 [V, H, W, 3], and finite [], whether
-    all of the images that they were made of are."""
+    """V pictures on their device, which may be at work on them still.
+
+    Attributes:
+        levels: uint8 [V, H, W, 3].
+        finite: bool [], true if all images that they were made of are finite.
+    """
 
     levels: Tensor
     finite: Tensor
@@ -37,20 +41,21 @@ class Pixels:
         return self.levels.nbytes
 
     def on_host(self) -> Tensor:
-        """The levels, on the host. Waits for the device; raises ValueError for values that were not finite."""
+        """Fetch the levels to the host. Waits for the device; raises ValueError for values that were not finite."""
         if not bool(self.finite):
             raise ValueError("image has values that are not finite, but a picture needs numbers in [0, 1].")
         return self.levels.to(HOST)
 
     @staticmethod
     def join(parts: Sequence[Pixels]) -> Pixels:
-        """Pictures of one size, one after the other."""
+        """Join pictures of one size, one after the other."""
         levels = torch.cat([part.levels for part in parts])
         return Pixels(levels, torch.stack([part.finite for part in parts]).all())
 
 
 def to_pixels(images: Tensor) -> Pixels:
-    """Images [V, 3 or 1, H, W] in [0, 1] as 8-bit RGB; values outside are clamped. Does not wait for their device.
+    """Convert images [V, 3 or 1, H, W] in [0, 1] to 8-bit RGB; values outside are clamped. Does not wait for
+    their device.
 
     Raises ValueError for another shape.
     """
@@ -63,7 +68,7 @@ def to_pixels(images: Tensor) -> Pixels:
 
 
 def to_uint8(image: Tensor) -> np.ndarray:
-    """A picture as uint8 [H, W, 3]; values outside of [0, 1] are clamped.
+    """Convert a picture to uint8 [H, W, 3]; values outside of [0, 1] are clamped.
 
     Raises ValueError for another shape and for values that are not finite.
     """
@@ -76,6 +81,11 @@ def to_uint8(image: Tensor) -> np.ndarray:
     return to_pixels(image[None]).on_host()[0].numpy()
 
 
+def to_float(pixels: np.ndarray) -> Tensor:
+    """Return a picture uint8 [H, W, 3] as float32 [3, H, W] in [0, 1]: the inverse of `to_uint8`."""
+    return torch.tensor(pixels).permute(2, 0, 1).float() / 255
+
+
 def write_png(path: str | os.PathLike[str], image: Tensor) -> None:
     """Write a picture as an 8-bit RGB PNG file, atomically."""
     pixels = to_uint8(image)
@@ -84,10 +94,10 @@ def write_png(path: str | os.PathLike[str], image: Tensor) -> None:
 
 
 def read_image(path: str | os.PathLike[str]) -> Tensor:
-    """A picture file as float32 [3, H, W] in [0, 1]."""
+    """Read a picture file as float32 [3, H, W] in [0, 1]."""
     with Image.open(path) as picture:
         pixels = np.array(picture.convert("RGB"))
-    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+    return to_float(pixels)
 
 
 def write_jpeg(path: str | os.PathLike[str], image: Tensor, quality: int = 85) -> None:
@@ -100,23 +110,18 @@ def write_jpeg(path: str | os.PathLike[str], image: Tensor, quality: int = 85) -
 def contact_sheet(
     images: Sequence[Tensor] | Tensor, columns: int, labels: Sequence[str] | None = None, gap: int = 4
 ) -> Tensor:
-    """Pictures in rows of `columns`, on white: float32 [3, height, width] in [0, 1].
+    """Lay pictures out in rows of `columns`, on white: float32 [3, height, width] in [0, 1].
 
     `labels` puts a line of text above each image. Raises ValueError without images or for too few or many
     labels.
     """
-    return _image(_grid(images, columns, labels, gap))
-
-
-def _image(sheet: Image.Image) -> Tensor:
-    """A sheet as float32 [3, height, width] in [0, 1]."""
-    return torch.from_numpy(np.array(sheet)).permute(2, 0, 1).float() / 255
+    return to_float(np.array(_grid(images, columns, labels, gap)))
 
 
 def _grid(
     images: Sequence[Tensor] | Tensor, columns: int, labels: Sequence[str] | None, gap: int
 ) -> Image.Image:
-    """The sheet of `contact_sheet`."""
+    """Draw the sheet of `contact_sheet`."""
     if len(images) == 0 or columns < 1:
         raise ValueError(
             f"A contact sheet of {len(images)} images in {columns} columns needs at least 1 of each."
@@ -150,9 +155,9 @@ class Row(NamedTuple):
 
 
 def rows_sheet(rows: Sequence[Row], gap: int = 4) -> Tensor:
-    """Rows of pictures below each other, each under its title, on white: float32 [3, height, width] in [0, 1].
+    """Lay out rows of pictures below each other, each under its title, on white: float32 [3, height, width] in [0, 1].
 
-    As wide as the widest row or title. Raises ValueError without rows, and as contact_sheet does.
+    The sheet is as wide as the widest row or title. Raises ValueError without rows, and as contact_sheet does.
     """
     if not rows:
         raise ValueError("A sheet of 0 rows needs at least 1.")
@@ -167,11 +172,11 @@ def rows_sheet(rows: Sequence[Row], gap: int = 4) -> Tensor:
         draw.text((0, top + gap), row.title, fill="#333333", font=font)
         sheet.paste(strip, (0, top + head))
         top += head + strip.height + gap
-    return _image(sheet)
+    return to_float(np.array(sheet))
 
 
 def _fit(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """`text`, shortened to at most `width` pixels."""
+    """Shorten `text` to at most `width` pixels."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:
@@ -182,8 +187,8 @@ def _fit(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFo
 def write_video(path: str | os.PathLike[str], frames: Iterable[Tensor], fps: int = 30) -> None:
     """Write pictures as the frames of an MP4 file (H.264, 4:2:0), atomically.
 
-    Odd sizes get one more row or column, a copy of the last, since 4:2:0 needs even ones. Raises ValueError if there is no
-    frame or one has another size than the first, and OSError if the encoder cannot write.
+    Odd sizes get one more row or column, a copy of the last, since 4:2:0 needs even ones. Raises ValueError if
+    there is no frame or one has another size than the first, and OSError if the encoder cannot write.
     """
     pictures, count = map(to_uint8, frames), 0
     first = next(pictures, None)
@@ -216,13 +221,13 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[Tensor], fps: int
             raise OSError("the encoder stopped, perhaps because the disk is full") from None
         finally:
             encoder.close()
-        # The encoder does not say whether the last frames, too, found room.
+        # The encoder does not report whether the last frames, too, found room.
         if count_frames(temporary) != count:
             raise OSError("the encoder did not write all frames, perhaps because the disk is full")
 
 
 def read_video(path: str | os.PathLike[str]) -> Iterator[Tensor]:
-    """The frames of a video file, one after the other, as float32 [3, H, W] in [0, 1].
+    """Yield the frames of a video file, one after the other, as float32 [3, H, W] in [0, 1].
 
     Raises OSError if it cannot be read.
     """
@@ -231,7 +236,7 @@ def read_video(path: str | os.PathLike[str]) -> Iterator[Tensor]:
         width, height = next(frames)["size"]
         for frame in frames:
             pixels = np.frombuffer(frame, dtype=np.uint8).reshape(height, width, 3)
-            yield torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+            yield to_float(pixels)
     except (OSError, RuntimeError, StopIteration):
         # Its message is the decoder's whole log.
         raise OSError(f"{os.fspath(path)!r} cannot be read as a video") from None
@@ -240,7 +245,7 @@ def read_video(path: str | os.PathLike[str]) -> Iterator[Tensor]:
 
 
 def ffmpeg() -> Any:
-    """The package with the encoder, which only videos need. Raises OSError, in one sentence, without it."""
+    """Import the package with the encoder, which only videos need. Raises OSError, in one sentence, without it."""
     try:
         import imageio_ffmpeg
     except ImportError:
@@ -251,7 +256,7 @@ def ffmpeg() -> Any:
 
 
 def count_frames(video: str | os.PathLike[str]) -> int:
-    """How many frames a video file has; 0 if it is none."""
+    """Count the frames of a video file; 0 if it is none."""
     try:
         return ffmpeg().count_frames_and_secs(os.fspath(video))[0]
     except (OSError, RuntimeError):
@@ -259,11 +264,10 @@ def count_frames(video: str | os.PathLike[str]) -> int:
 
 
 def colorize(values: Tensor) -> Tensor:
-    """Values [..., 1, H, W] in [0, 1] as colours [..., 3, H, W], from black over blue-green and orange to
-    white.
+    """Map values [..., 1, H, W] in [0, 1] to colours [..., 3, H, W], from black over blue-green and orange to white.
 
-    Green's "cubehelix" (2011), start 0.5, -1.5 rotations, hue 1: its luminance rises linearly with the
-    value, so the picture reads the same in grey.
+    Green's "cubehelix" (2011), start 0.5, -1.5 rotations, hue 1: its luminance rises linearly with the value,
+    so the picture reads the same in grey.
     """
     x = values.clamp(0, 1)
     angle = 2 * math.pi * (0.5 / 3 + 1 - 1.5 * x)
@@ -276,18 +280,20 @@ def colorize(values: Tensor) -> Tensor:
 
 
 def depth_span(depth: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest and the farthest covered depth, [] each, of depth Σ T α z and alpha, shaped alike; inf and -inf where
-    nothing is covered."""
+    """Nearest and farthest covered depth, [] each, of depth Σ T α z and alpha, shaped alike.
+
+    They are inf and -inf where nothing is covered.
+    """
     covered, mean_depth = alpha > 0.5, depth / alpha.clamp_min(1e-6)
     # Not mean_depth[covered]: how many these are would have to be waited for.
     return mean_depth.where(covered, math.inf).amin(), mean_depth.where(covered, -math.inf).amax()
 
 
 def depth_image(depth: Tensor, alpha: Tensor, span: tuple[Tensor, Tensor] | None = None) -> Tensor:
-    """Depth [V, 1, H, W] = Σ T α z as pictures [V, 3, H, W]: near is bright, where nothing is, black.
+    """Draw depth [V, 1, H, W] = Σ T α z as pictures [V, 3, H, W]: near is bright, empty is black.
 
-    Scaled by `span`, or by the nearest and the farthest covered depth of all V views together, so that a video does not
-    flicker. Does not wait for the device.
+    Scaled by `span`, or by the nearest and the farthest covered depth of all V views together, so that a video
+    does not flicker. Does not wait for the device.
     """
     near, far = depth_span(depth, alpha) if span is None else span
     nearness = (far - depth / alpha.clamp_min(1e-6)) / (far - near).clamp_min(1e-6)

@@ -17,11 +17,11 @@ class Moment(Protocol):
     def record(self) -> None: ...
 
     def elapsed_time(self, end_event: Any) -> float:
-        """Milliseconds from here to a later one."""
+        """Milliseconds from here to a later moment."""
 
 
 class HostMoment:
-    """By the clock: on the host, work is done when the call returns."""
+    """A point in time by the clock: on the host, work is done when the call returns."""
 
     def record(self) -> None:
         self._at = time.perf_counter()
@@ -31,7 +31,7 @@ class HostMoment:
 
 
 def now(device: torch.device) -> Moment:
-    """A moment after all that `device` was given to do so far. On an accelerator it is an event on its stream."""
+    """Note a moment after all that `device` was given to do so far. On an accelerator it is an event on its stream."""
     on_host = device.type == HOST.type
     moment: Moment = HostMoment() if on_host else torch.Event(device, enable_timing=True)
     moment.record()
@@ -39,13 +39,14 @@ def now(device: torch.device) -> Moment:
 
 
 def wait(device: torch.device) -> None:
-    """Until all moments noted so far have come."""
+    """Wait until all moments noted so far have come."""
     if device.type != HOST.type:
         torch.accelerator.synchronize(device)
 
 
 def milliseconds(run: Callable[[], object], device: torch.device, calls: int = 5, repeats: int = 3) -> float:
-    """Of a call of `run`, one after the other: the least mean of `repeats` times `calls` of them, after one to warm up."""
+    """Milliseconds of a call of `run`: the least mean of `repeats` times `calls` calls in a row, after one to
+    warm up."""
     run()
     found = []
     for _ in range(repeats):

@@ -16,10 +16,10 @@ from utils.device import collectives
 
 @dataclass(frozen=True)
 class Ranks:
-    """Process `rank` of `count`, `local` among those of its machine. Alone, what is said to the others costs nothing and
-    changes nothing.
+    """Process `rank` of `count`, `local` among those of its machine.
 
-    Whatever is summed, gathered or compared has the same shape in all of them, which come to it in the same order.
+    Alone, its exchanges cost nothing and change nothing. Whatever is summed, gathered or compared has the same
+    shape in all processes, which come to it in the same order.
     """
 
     rank: int = 0
@@ -28,26 +28,26 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes and speaks for all."""
+        """True for the one process that writes and reports for all."""
         return self.rank == 0
 
     def share(self, views: int) -> range:
-        """Which of an iteration's `views` are this process's: as many as the others', give or take one."""
+        """Return this process's share of an iteration's `views`: as many as the others', give or take one."""
         return range(self.rank * views // self.count, (self.rank + 1) * views // self.count)
 
     def sum_(self, tensors: Sequence[Tensor]) -> None:
-        """Each of `tensors` becomes its sum over the processes, the same to the last bit in all."""
+        """Replace each of `tensors` by its sum over the processes, the same to the last bit in all."""
         if self.count > 1:
             for tensor in tensors:
                 dist.all_reduce(tensor)
 
     def max_(self, tensor: Tensor) -> None:
-        """It becomes its elementwise maximum over the processes."""
+        """Replace `tensor` by its elementwise maximum over the processes."""
         if self.count > 1:
             dist.all_reduce(tensor, dist.ReduceOp.MAX)
 
     def all_views(self, tensor: Tensor, views: int) -> Tensor:
-        """The rows of all an iteration's `views`, of which `tensor` holds those of this process's share."""
+        """Gather the rows of all an iteration's `views`, of which `tensor` holds those of this process's share."""
         if self.count == 1:
             return tensor
         lengths = [len(Ranks(rank, self.count).share(views)) for rank in range(self.count)]
@@ -59,13 +59,13 @@ class Ranks:
         return torch.cat([rows[:length] for rows, length in zip(found, lengths)])
 
     def take_from_first(self, tensors: Sequence[Tensor]) -> None:
-        """Each of `tensors` becomes what it is in the first process."""
+        """Replace each of `tensors` by its value in the first process."""
         if self.count > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
     def least(self, number: int, device: torch.device) -> int:
-        """The smallest `number` of all."""
+        """Return the smallest `number` of all processes."""
         if self.count == 1:
             return number
         shared = torch.tensor(number, device=device)
@@ -73,11 +73,14 @@ class Ranks:
         return int(shared)
 
     def greatest(self, number: int, device: torch.device) -> int:
-        """The largest `number` of all."""
+        """Return the largest `number` of all processes."""
         return -self.least(-number, device)
 
     def check_same(self, tensors: Sequence[Tensor], what: str) -> None:
-        """Raise RanksDiffer, one sentence, unless `tensors` are the same in all processes, bit by bit."""
+        """Check that `tensors` are the same in all processes, bit by bit.
+
+        Raises RanksDiffer, one sentence, if they are not.
+        """
         if self.count == 1:
             return
         digest = torch.stack([digest_of(tensor) for tensor in tensors])
@@ -91,7 +94,7 @@ class Ranks:
 
 
 class RanksDiffer(RuntimeError):
-    """Processes that have to agree do not. The message is one sentence."""
+    """Disagreement of processes that have to agree. The message is one sentence."""
 
 
 ALONE = Ranks()
@@ -104,7 +107,7 @@ def digest_of(tensor: Tensor) -> Tensor:
 
 
 def launched() -> Ranks:
-    """This process's place among those that torchrun has started."""
+    """Return this process's place among those that torchrun has started."""
     if not dist.is_torchelastic_launched():
         return ALONE
     return Ranks(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
@@ -112,7 +115,7 @@ def launched() -> Ranks:
 
 @contextmanager
 def meeting(ranks: Ranks, device: torch.device) -> Iterator[None]:
-    """A context in which the processes can hear one another, each with its own `device`."""
+    """Connect the processes for the block, each with its own `device`."""
     if ranks.count == 1:
         yield
         return

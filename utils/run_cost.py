@@ -1,4 +1,4 @@
-"""What a run took, as the file that ends it: a run folder that has it is finished."""
+"""Cost of a run, as the file that ends it: a run folder that has it is finished."""
 
 from __future__ import annotations
 
@@ -12,8 +12,15 @@ from utils.files import write_text
 
 @dataclass(frozen=True)
 class RunCost:
-    """seconds: of the loop; peak_memory: the most that was held, in GB (1e9 bytes), on the accelerator or else by the
-    process; gaussians: of the asset; evaluations: of the U-Net, per view and iteration; machine: what it ran on."""
+    """Time and memory of a run.
+
+    Attributes:
+        seconds: of the loop.
+        peak_memory: the most that was held, in GB (1e9 bytes), on the accelerator or else by the process.
+        gaussians: of the asset.
+        evaluations: of the U-Net, per view and iteration.
+        machine: the hardware that it ran on.
+    """
 
     seconds: float
     peak_memory: float
@@ -26,7 +33,10 @@ class RunCost:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> RunCost:
-        """Raises OSError if there is no such file, ValueError in one sentence if it is none of `write`'s."""
+        """Read the file that `write` wrote.
+
+        Raises OSError if there is no such file, ValueError in one sentence if it is none of `write`'s.
+        """
         with open(path, encoding="utf-8") as file:
             content = file.read()
         try:

@@ -1,4 +1,4 @@
-"""Where a run's files go: the layout that users of LucidDreamer and SegmentDreamer know."""
+"""Layout of a run's files, known to users of LucidDreamer and SegmentDreamer."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class RunFolder:
 
     @property
     def cfg_args(self) -> Path:
-        """What Inria's viewer reads."""
+        """File for Inria's viewer."""
         return self.root / "cfg_args"
 
     @property
@@ -82,27 +82,27 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """The folder of the last ones."""
+        """Folder of the last checkpoints."""
         return self.root / "checkpoints"
 
     @property
     def start(self) -> Path:
-        """What training starts from."""
+        """Picture of the Gaussians that training starts from."""
         return self.root / "start.png"
 
     @property
     def asset(self) -> Path:
-        """The Gaussians in the end."""
+        """Gaussians at the end."""
         return self.root / "save" / "asset.ply"
 
     @property
     def result(self) -> Path:
-        """What the run took, written last: a run without it is not finished."""
+        """Cost of the run, written last: a run without it is not finished."""
         return self.root / "result.json"
 
     @property
     def log(self) -> Path:
-        """What a run printed that nobody watched."""
+        """Output of a run that nobody watched."""
         return self.root / "train.log"
 
     @property
@@ -111,7 +111,7 @@ class RunFolder:
 
     @property
     def page(self) -> Path:
-        """The whole run on one page."""
+        """Page about the whole run."""
         return self.root / "report.html"
 
     @property
@@ -120,7 +120,7 @@ class RunFolder:
 
     @property
     def process_frames(self) -> Path:
-        """The folder where the frames of `process_video` wait for its end."""
+        """Folder where the frames of `process_video` wait for its end."""
         return self.process_video.parent / "frames"
 
     def process_frame(self, index: int) -> Path:
@@ -130,7 +130,10 @@ class RunFolder:
         return self.root / "point_cloud" / f"iteration_{step}" / "point_cloud.ply"
 
     def newest_gaussians(self) -> Path:
-        """The asset, or of a run without one its last point cloud. Raises FileNotFoundError, one sentence, if there is none."""
+        """Return the asset, or of a run without one its last point cloud.
+
+        Raises FileNotFoundError, one sentence, if there is none.
+        """
         if self.asset.is_file():
             return self.asset
         files = self.root.glob("point_cloud/iteration_*/point_cloud.ply")
@@ -150,10 +153,10 @@ class RunFolder:
         return self.root / "test_six_views" / f"{step}_iteration" / f"view_{round(azimuth) % 360:03d}.png"
 
     def video(self, step: int, kind: str) -> Path:
-        """kind: 'rgb' or 'depth'."""
+        """Video at an iteration; kind: 'rgb' or 'depth'."""
         return self.root / "videos" / f"{step}_iteration" / f"video_{kind}_{step}.mp4"
 
 
 def slug(text: str, limit: int = 60) -> str:
-    """Lower-case words joined by '-', safe as a file name; 'run' if nothing is left."""
+    """Make lower-case words joined by '-', safe as a file name; 'run' if nothing is left."""
     return "-".join(re.findall(r"[a-z0-9_]+", text.lower()))[:limit].strip("-") or "run"

@@ -14,7 +14,7 @@ def exponential(
     delay_steps: int = 0,
     delay_mult: float = 1.0,
 ) -> float:
-    """Geometric interpolation from `initial` at step 0 to `final` at `max_steps`, and `final` from there on.
+    """Interpolate geometrically from `initial` at step 0 to `final` at `max_steps`, and `final` from there on.
 
     rate = d · initial^(1-u) · final^u, u = clip(step / max_steps, 0, 1). With `delay_steps`, d rises along a
     quarter sine from `delay_mult` to 1 over that many steps (Mip-NeRF's schedule); without, d is 1.
@@ -27,7 +27,7 @@ def exponential(
 
 
 def linear(step: float, initial: float, final: float, max_steps: float) -> float:
-    """`initial` at step 0, `final` from `max_steps` on (at once if that is 0), a straight line between."""
+    """Interpolate on a straight line from `initial` at step 0 to `final` from `max_steps` on (at once if that is 0)."""
     u = _clip(step / max_steps) if max_steps > 0 else 1.0
     return initial + (final - initial) * u
 

@@ -27,9 +27,9 @@ from utils.spherical_harmonics import dc_to_rgb
 INTERVAL = 2.0
 """Seconds between two pictures, at least."""
 SHARE = 0.005
-"""Of the time, that making them may take: with more Gaussians there are fewer."""
+"""Share of the time that making pictures may take: with more Gaussians there are fewer."""
 MOST = 200_000
-"""Gaussians that are sent: of more, every second, third, …"""
+"""Number of Gaussians that are sent, at most: of more, every second, third, …"""
 POLL = 0.2
 """Seconds in which a pause notices that the run is to stop."""
 
@@ -38,8 +38,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a browser is shown of an iteration: raw means, f_dc, opacity, scaling and rotation of n of all `count`
-    Gaussians, and the logged values."""
+    """State of an iteration for the browsers: raw means, f_dc, opacity, scaling and rotation of n of all
+    `count` Gaussians, and the logged values.
+    """
 
     step: int
     count: int
@@ -49,7 +50,7 @@ class Snapshot:
     @staticmethod
     @torch.no_grad()
     def of(step: int, gaussians: GaussianModel, logged: Mapping[str, float | Tensor]) -> Snapshot:
-        """A copy, for training changes the tensors in place. Nothing waits for the device."""
+        """A copy of the state, for training changes the tensors in place. Nothing waits for the device."""
         stride = max(1, -(-len(gaussians) // MOST))
         names = ("xyz", "f_dc", "opacity", "scaling", "rotation")
         raw = {name: gaussians.raw()[name].detach()[::stride].clone() for name in names}
@@ -58,7 +59,10 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Splats:
-    """What viser draws: centers [N, 3], covariances [N, 3, 3], rgbs and opacities [N, 3] and [N, 1] in [0, 1]."""
+    """Gaussians as viser draws them.
+
+    centers [N, 3], covariances [N, 3, 3], rgbs and opacities [N, 3] and [N, 1] in [0, 1].
+    """
 
     centers: np.ndarray
     covariances: np.ndarray
@@ -67,7 +71,7 @@ class Splats:
 
     @staticmethod
     def of(raw: Mapping[str, Tensor]) -> Splats:
-        """Of raw parameters, as in GaussianModel."""
+        """Gaussians from raw parameters, as in GaussianModel."""
         host = {name: tensor.to(HOST) for name, tensor in raw.items()}
         axes = quaternion_to_matrix(host["rotation"]) * host["scaling"].exp()[:, None, :]
         return Splats(
@@ -79,10 +83,10 @@ class Splats:
 
 
 class LiveView:
-    """What a run tells its browsers. `after_step` is the training thread's, all else that of the others."""
+    """Link from a run to its browsers. `after_step` is the training thread's, all else that of the others."""
 
     def __init__(self, show: Callable[[Snapshot], None]) -> None:
-        """show: gives a snapshot to all browsers, in a thread of its own."""
+        """Start without browsers. show: gives a snapshot to all browsers, in a thread of its own."""
         self._show, self._thread = show, lone_thread("live view")
         self._watched = self._over = False
         self._due = 0.0  # the next snapshot, by time.monotonic()
@@ -118,7 +122,9 @@ class LiveView:
             self._running.set()
 
     def watched(self, browsers: int) -> None:
-        """So many browsers look. Without any, nothing is copied, and a paused run goes on: nobody could resume it."""
+        """Note how many browsers look. Without any, nothing is copied, and a paused run goes on: nobody could
+        resume it.
+        """
         self._watched = browsers > 0
         if not browsers:
             self.pause(False)

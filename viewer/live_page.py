@@ -1,4 +1,4 @@
-"""The page of a run that is going: one panel, and the Gaussians, the same for all browsers."""
+"""Page of a run that is going: one panel, and the Gaussians, the same for all browsers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHOWN = {"guidance/t": "t", "loss/guidance": "loss", "grad_norm/f_dc": "gradient
 
 
 class LivePage:
-    """Shows snapshots of a run of so many iterations, seen from `front` at first."""
+    """Page that shows snapshots of a run of so many iterations, seen from `front` at first."""
 
     def __init__(self, server: LoopbackServer, front: Orbit, iterations: int) -> None:
         self._server, self._iterations = server, iterations
@@ -30,13 +30,13 @@ class LivePage:
         self._button = server.gui.add_button("Pause")
 
     def attach(self, view: LiveView) -> None:
-        """From now on the button pauses that run, and it hears of the browsers."""
+        """Connect the page with a run: the button pauses it from now on, and it hears of the browsers."""
 
         @self._button.on_click
         def _(_: object) -> None:
             view.pause(not view.paused)
             self._tell_button(view)
-            # Time that passed meanwhile says nothing about the speed.
+            # Time that passed meanwhile does not show the speed.
             self._before = None
 
         @self._server.on_client_connect
@@ -51,7 +51,7 @@ class LivePage:
         self._button.label = "Resume" if view.paused else "Pause"
 
     def show(self, snapshot: Snapshot) -> None:
-        """The Gaussians and the numbers of an iteration."""
+        """Show the Gaussians and the numbers of an iteration."""
         splats = vars(Splats.of(snapshot.raw))
         if self._asset is None:
             self._asset = self._server.scene.add_gaussian_splats("/asset", **splats)

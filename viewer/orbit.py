@@ -1,4 +1,4 @@
-"""Where a browser looks from, and paths through several such views."""
+"""Camera of a browser, and paths through several such views."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ CLOSEST = 1e-6
 
 @dataclass(frozen=True)
 class Orbit:
-    """A camera that looks at `target` (world units) with z up: azimuth and polar in degrees and radius in world units, as
-    in scene.cameras; fovy, the full vertical angle, in radians."""
+    """Camera that looks at `target` (world units) with z up.
+
+    azimuth and polar in degrees and radius in world units, as in scene.cameras; fovy, the full vertical
+    angle, in radians.
+    """
 
     target: tuple[float, float, float]
     azimuth: float
@@ -40,7 +43,7 @@ class Orbit:
 
     @staticmethod
     def front(config: Config) -> Orbit:
-        """Where a run's turntable begins."""
+        """The camera at which a run's turntable begins."""
         camera = config.camera
         return Orbit(
             (0.0, 0.0, 0.0),
@@ -52,7 +55,7 @@ class Orbit:
 
     @property
     def position(self) -> tuple[float, float, float]:
-        """Of the camera, in world units."""
+        """Position of the camera, in world units."""
         azimuth, polar = math.radians(self.azimuth), math.radians(self.polar)
         direction = (
             math.sin(polar) * math.cos(azimuth),
@@ -83,14 +86,15 @@ def cameras_at(orbits: Sequence[Orbit], width: int, height: int) -> Cameras:
 
 
 def around(start: Orbit, frames: int) -> list[Orbit]:
-    """Once around from `start` on."""
+    """Cameras once around from `start` on."""
     return [start.turned(360.0 * frame / frames) for frame in range(frames)]
 
 
 def path(views: Sequence[Orbit], frames: int) -> list[Orbit]:
     """A smooth way through all `views`, two or more, from the first to the last: natural cubic splines.
 
-    In angles and the logarithm of the radius, so that it goes around the target and not through it, the shorter way.
+    They are splines in angles and the logarithm of the radius, so that the way goes around the target and not
+    through it, the shorter way.
     """
     if len(views) < 2:
         raise ValueError(f"A path through {len(views)} views needs at least 2.")

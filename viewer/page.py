@@ -1,4 +1,4 @@
-"""The page of one asset, for as many browsers as open it: each has a camera and a panel of its own."""
+"""Page of one asset, for as many browsers as open it: each has a camera and a panel of its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from viewer.visitor import Visitor
 
 @contextmanager
 def showing(subject: Subject, port: int) -> Iterator[str]:
-    """Serve a subject; yields the address. Raises OSError if no port is free."""
+    """Serve a subject. Yields the address. Raises OSError if no port is free."""
     visitors: dict[int, Visitor] = {}
     lock = threading.Lock()
     with serving(port, subject.title) as server:

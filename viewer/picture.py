@@ -1,4 +1,4 @@
-"""What a browser is shown: some of the Gaussians, from one camera, as colour, depth or alpha."""
+"""Picture for a browser: some of the Gaussians, from one camera, as colour, depth or alpha."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ KINDS = ("colour", "depth", "alpha")
 
 @dataclass(frozen=True)
 class Look:
-    """kind: one of KINDS; background: RGB in [0, 1], of the colour; sh_degree: of the harmonics in use; size: factor on all
-    scales; least_opacity: fainter Gaussians are left out; largest: share of all Gaussians that stays when the largest
-    ones are left out."""
+    """Settings of a picture.
+
+    kind: one of KINDS; background: RGB in [0, 1], of the colour; sh_degree: of the harmonics in use; size:
+    factor on all scales; least_opacity: fainter Gaussians are left out; largest: share of all Gaussians that
+    stays when the largest ones are left out.
+    """
 
     kind: str = "colour"
     background: tuple[float, float, float] = (1.0, 1.0, 1.0)

@@ -1,4 +1,4 @@
-"""The server of both viewers: this machine's own browsers and nobody else."""
+"""Server of both viewers: for this machine's own browsers and nobody else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ INK = (181, 67, 42)
 
 
 class LoopbackServer(viser.ViserServer):
-    """A server that nothing outside of this machine reaches, not even by the tunnel that a browser may ask viser for."""
+    """Server that nothing outside of this machine reaches, not even by the tunnel that a browser may request
+    of viser.
+    """
 
     def request_share_url(self, verbose: bool = True) -> None:
         return None
@@ -24,7 +26,7 @@ class LoopbackServer(viser.ViserServer):
 
 @contextlib.contextmanager
 def serving(port: int, title: str) -> Iterator[LoopbackServer]:
-    """A server at `port` of this machine, or at the next one that is free; `address_of` says which."""
+    """A server at `port` of this machine, or at the next one that is free; `address_of` returns which."""
     logging.getLogger("websockets").setLevel(logging.WARNING)
     # A browser may be closed between a picture's making and its sending.
     warnings.filterwarnings("ignore", "Queued a .* on a closed connection", UserWarning)
@@ -43,5 +45,5 @@ def address_of(server: viser.ViserServer) -> str:
 
 
 def _quiet() -> contextlib.AbstractContextManager[object]:
-    """Without viser's own announcements."""
+    """Suppress viser's own announcements."""
     return contextlib.redirect_stdout(io.StringIO())

@@ -1,4 +1,4 @@
-"""What is to be viewed: a run's asset, or any file of Gaussians."""
+"""Subject of a view: a run's asset, or any file of Gaussians."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ from utils.run_folder import RunFolder
 from viewer.orbit import Orbit
 
 FOVY = 0.6
-"""Radians, for files that say nothing of cameras."""
+"""Vertical angle in radians, for files that hold no cameras."""
 CORE = 0.98
 """Share of the Gaussians by which a file's extent is judged: a few may have flown away."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """title: the prompt, or the file's name; front: the view from there; white: whether the background is, or else black."""
+    """Gaussians to be viewed.
+
+    title: the prompt, or the file's name; front: the view from there; white: whether the background is, or
+    else black.
+    """
 
     title: str
     gaussians: Activated
@@ -48,7 +52,7 @@ def open_subject(path: Path, device: torch.device) -> Subject:
 
 
 def _facing(gaussians: Activated) -> Orbit:
-    """From the front, a little above, as far off as all but a few Gaussians need to be seen."""
+    """The view from the front, a little above, as far off as all but a few Gaussians need to be seen."""
     center = gaussians.means.median(dim=0).values
     distance = (gaussians.means - center).norm(dim=1) + gaussians.scales.amax(dim=1)
     extent = float(distance.sort().values[math.ceil(CORE * len(distance)) - 1])

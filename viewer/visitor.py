@@ -1,4 +1,4 @@
-"""One browser that looks at an asset: its panel, and the pictures that follow its camera."""
+"""Browser that looks at an asset: its panel, and the pictures that follow its camera."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 import viser
 from PIL import Image
 from torch import Tensor
 
 from gaussian_renderer.activated import Activated
-from utils.media import write_video
+from utils.media import to_float, write_video
 from utils.run_folder import slug
 from viewer.orbit import Orbit, around, cameras_at, path
 from viewer.picture import KINDS, Look, filtered, picture
@@ -31,7 +30,9 @@ FPS = 30
 
 
 class Visitor:
-    """Draws what one browser asks for, in a thread of its own, until `leave`. `lock` is held while drawing, by all."""
+    """Drawer of one browser's pictures, in a thread of its own, until `leave`. `lock` is held while drawing,
+    by all.
+    """
 
     def __init__(self, client: viser.ClientHandle, subject: Subject, lock: threading.Lock) -> None:
         self._client, self._subject, self._lock = client, subject, lock
@@ -45,7 +46,7 @@ class Visitor:
         threading.Thread(target=self._draw_until_gone, name="visitor", daemon=True).start()
 
     def leave(self) -> None:
-        """The browser is closed."""
+        """End the thread: the browser is closed."""
         self._gone.set()
         self._changed.set()
 
@@ -120,7 +121,7 @@ class Visitor:
         )
 
     def _gaussians(self, look: Look) -> Activated:
-        """Those that the filters leave: the same tensors as long as the filters stay."""
+        """Gaussians that the filters leave: the same tensors as long as the filters stay."""
         key = (look.least_opacity, look.largest)
         if self._chosen is None or self._chosen[0] != key:
             self._chosen = (key, filtered(self._subject.gaussians, look))
@@ -151,7 +152,7 @@ class Visitor:
                 time.sleep(max(0.0, FRAME - (time.monotonic() - now)))
 
     def _draw(self, sharp: bool) -> None:
-        """A picture of the browser's shape; unless `sharp`, so small that it takes about FRAME."""
+        """Draw a picture of the browser's shape; unless `sharp`, so small that it takes about FRAME."""
         camera = self._client.camera
         width, height = max(1, camera.image_width), max(1, camera.image_height)
         scale = min(1.0, LARGEST / max(width, height))
@@ -212,7 +213,7 @@ class Visitor:
                 if self._gone.is_set():
                     raise OSError("the browser was closed")
                 self._progress.value = 100.0 * index / len(orbits)  # type: ignore[misc]  # It has a setter, which mypy misses.
-                yield torch.from_numpy(self._picture(orbit, look, *size)).permute(2, 0, 1) / 255
+                yield to_float(self._picture(orbit, look, *size))
 
         self._progress.visible = True
         try:

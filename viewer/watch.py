@@ -1,4 +1,4 @@
-"""`train.py --view`: the server and the page of a run that is watched as it goes."""
+"""Run the server and the page of `train.py --view`, of a run that is watched as it goes."""
 
 from __future__ import annotations
 

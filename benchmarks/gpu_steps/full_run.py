@@ -23,7 +23,7 @@ ITERATIONS, CHECKPOINT, KILLED_AFTER = 200, 50, 60
 REHEARSED = 40, 10, 20
 COMPILE = {"cuda": "dynamic", "cpu": "false"}
 SMALL = ["--init_num_pts", "300", "--image_w", "32", "--image_h", "32", "--C_batch_size", "2"]
-"""For a rehearsal."""
+"""Flags of a rehearsal."""
 
 
 def write_prior(context: Context) -> Path:
@@ -68,7 +68,7 @@ class Run:
         return [(line["step"], line["at"]) for line in self.lines() if "step" in line]
 
     def wait_for(self, step: int) -> None:
-        """Until an iteration from `step` on has ended. Raises RuntimeError if the process ends before."""
+        """Wait until an iteration from `step` on has ended. Raises RuntimeError if the process ends before."""
         while not any(done >= step for done, _ in self.steps()):
             if self.process.poll() is not None:
                 raise RuntimeError(f"train.py ended with exit code {self.process.returncode}: {self.log()}")

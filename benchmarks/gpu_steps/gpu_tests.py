@@ -23,7 +23,9 @@ def files_with_gpu_tests() -> list[Path]:
 
 
 def run_tests(files: Sequence[Path], work: Path, at_once: int) -> dict[str, Any]:
-    """How many passed, failed and were skipped, and the last lines of each failure by the test's name."""
+    """Run the tests: how many passed, failed and were skipped, and the last lines of each failure by the
+    test's name.
+    """
     report = work / "tests.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-n", str(at_once), "--dist", "worksteal"]
     command += [f"--junitxml={report}", "-p", "no:cacheprovider", *map(str, files)]

@@ -33,7 +33,7 @@ from .step import Context, main
 SCTD, CFG, PERP_NEG = "sctd", "CFG", "Perp-Neg"
 OURS, RELEASED = measure.OURS, measure.RELEASED
 KEY_ROWS = 6
-"""So many rows come before what may slow the others."""
+"""Number of rows that come before what may slow the others."""
 PLAIN = (measure.ONE_BY_ONE, measure.VIEW_BY_VIEW)
 
 
@@ -57,7 +57,7 @@ class Bench:
         return measure.changed(config, compile="false" if self.device.type == "cpu" else compile)
 
     def row(self, method: str, prompting: str, way: str, compile: str) -> dict[str, Any]:
-        """The figures of one way; raises RuntimeError with the reason where there are none."""
+        """The figures of one way. Raises RuntimeError with the reason where there are none."""
         job = measure.Job(self.arguments.blocks, self.arguments.block)
         config = self.config(method, prompting, compile)
         found = measure.measure(config, self.prior, way, job, self.work)
@@ -70,7 +70,7 @@ class Bench:
         return matrix_peak(self.device, self.prior.unet.dtype)
 
     def compile(self, compile: str) -> dict[str, Any]:
-        """Compile what SCTD asks for, and keep what is logged of it."""
+        """Compile what SCTD needs, and keep what is logged of it."""
         began = time.perf_counter()
         with said_by("guidance") as lines:
             measure.assembled(self.config(SCTD, CFG, compile), self.prior, OURS)

@@ -17,7 +17,7 @@ FIELDS = (
     *("name", "driver_version", "memory.total", "power.limit", "power.draw", "temperature.gpu", "pstate"),
     *("clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem"),
 )
-"""Of nvidia-smi, which only reads them."""
+"""Fields of nvidia-smi, which only reads them."""
 RASTERIZER = "diff_gaussian_rasterization"
 PACKAGES = {
     RASTERIZER: "diff-gaussian-rasterization",
@@ -25,7 +25,7 @@ PACKAGES = {
     "point_e": "point-e",
     "toybox": "toybox",
 }
-"""Ours, and their folders under submodules/."""
+"""Packages of ours, and their folders under submodules/."""
 
 
 def card() -> dict[str, str]:
@@ -68,7 +68,7 @@ def _version(name: str) -> str:
 
 
 def environment() -> Mapping[str, str]:
-    """The variables of the steps' processes: ours on the path, from the checkout where they are not installed."""
+    """Variables of the steps' processes: ours on the path, from the checkout where they are not installed."""
     folders = [ROOT, ROOT / "benchmarks"]
     folders += [
         ROOT / "submodules" / folder
@@ -86,8 +86,10 @@ def environment() -> Mapping[str, str]:
 
 
 def build_rasterizer() -> str | None:
-    """Build the rasterizer's CPU libraries in the checkout, where neither they nor the package are installed: results are
-    compared with them. A sentence if that fails."""
+    """Build the rasterizer's CPU libraries in the checkout where neither they nor the package are installed.
+
+    Results are compared with them. Returns a sentence if that fails.
+    """
     folder = ROOT / "submodules" / PACKAGES[RASTERIZER]
     if importlib.util.find_spec(RASTERIZER) is not None or any((folder / RASTERIZER).glob("*.so")):
         return None
@@ -100,7 +102,7 @@ def build_rasterizer() -> str | None:
 
 
 def has_gpu() -> bool:
-    """Whether torch can use one."""
+    """Return whether torch can use a GPU."""
     import torch
 
     return torch.cuda.is_available() and torch.version.cuda is not None

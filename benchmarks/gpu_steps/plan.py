@@ -15,12 +15,12 @@ INSTALLED_AS = {
     "PIL": "pillow",
     "xdist": "pytest-xdist",
 }
-"""What pip calls a module, where that is another name."""
+"""Modules that pip knows under another name, and that name."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of gpu.py, in processes of its own.
+    """Step of gpu.py, in processes of its own.
 
     Attributes:
         name: a letter and a word, for --only, files and the report.

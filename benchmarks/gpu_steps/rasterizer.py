@@ -21,13 +21,13 @@ from .step import Context, main
 SIZE, FOOTPRINT = 512, 32.0
 COUNTS, VIEWS = (50_000, 200_000, 1_000_000), (4, 1, 8)
 PROFILED = 5
-"""Runs."""
+"""Runs that the profile is of."""
 TWIN = "twin"
-"""What is left out: seconds for each line, and nobody's choice for a GPU."""
+"""Name of the peer that is left out: it takes seconds for each line, and is nobody's choice for a GPU."""
 
 
 def jobs(context: Context) -> list[Job]:
-    """From the most usual scene on."""
+    """Jobs, from the most usual scene on."""
     size, counts, views = (32, (200, 400), (2, 1)) if context.rehearsal else (SIZE, COUNTS, VIEWS)
     repeats, threads = (2 if context.rehearsal else 30), torch.get_num_threads()
     return [
@@ -41,7 +41,7 @@ def row(peer: Peer, job: Job, case: Callable[[], Case]) -> dict[str, Any]:
 
 
 def agreement(found: list[Peer], case: Callable[[], Case]) -> dict[str, float | str]:
-    """PSNR in dB of the first scene's rgb between any two peers, by both names; or why there is none."""
+    """PSNR in dB of the first scene's rgb between any two peers, by both names; or the reason why there is none."""
     shown: dict[str, Images] = {}
     pairs: dict[str, float | str] = {}
     for peer in found:

@@ -1,4 +1,6 @@
-"""What a step has found so far: a line of JSON for each measurement, on the disk the moment it is known."""
+"""Records of what a step has found so far: a line of JSON for each measurement, on the disk the moment it is
+known.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from reasons import reason
 DEVICE_LOST = 70
 """The exit code of a process that leaves the rest to another one."""
 CALL = {"call": True}
-"""The line that begins a call of gpu.py: what failed before it is tried again, what failed after it is not."""
+"""Line that begins a call of gpu.py: what failed before it is tried again, what failed after it is not."""
 
 
 class Records:
@@ -30,7 +32,7 @@ class Records:
         self.path = path
 
     def lines(self) -> list[dict[str, Any]]:
-        """All but a last one that a crash or a full disk has cut."""
+        """Lines of the file, without a last one that a crash or a full disk has cut."""
         found = []
         for line in self.path.read_text().splitlines() if self.path.exists() else []:
             try:
@@ -69,7 +71,9 @@ class Records:
         self._write({"name": name, "skipped": why})
 
     def once(self, name: str, measure: Callable[[], Any]) -> Any:
-        """The value of `name`: measured now, unless it is there already or has failed in this call. None without one."""
+        """The value of `name`: measured now, unless it is there already or has failed in this call. None
+        without one.
+        """
         values = self.values()
         if name in values:
             return values[name]
@@ -100,7 +104,9 @@ class Records:
 
 
 def device_is_lost() -> bool:
-    """Whether this process has broken its CUDA context: nothing works in it any more, but in another one it does."""
+    """Return whether this process has broken its CUDA context: nothing works in it any more, but in another
+    one it does.
+    """
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return False

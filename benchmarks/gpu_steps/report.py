@@ -1,4 +1,4 @@
-"""report.md and report.json: what all steps have found, as tables."""
+"""Write report.md and report.json: what all steps have found, as tables."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .records import Records
 from .runner import DONE, Files, Outcome
 
 Values = Mapping[str, Any]
-"""A step's measurements by name."""
+"""Measurements of a step, by name."""
 ITERATIONS = 5000
-"""Of the run whose length is told."""
+"""Iterations of the run whose length the report gives."""
 
 
 def write_report(
@@ -24,7 +24,7 @@ def write_report(
     software: Mapping[str, str],
     seconds: float,
 ) -> Path:
-    """Write both files, of the steps that have ended in any call; returns the path of report.md."""
+    """Write both files, of the steps that have ended in any call. Returns the path of report.md."""
     found = {step.name: Files(out, step).read_outcome() for step in steps}
     outcomes = {name: outcome for name, outcome in found.items() if outcome is not None}
     steps = [step for step in steps if step.name in outcomes]

@@ -1,4 +1,4 @@
-"""Runs steps in processes of their own, each within its time, and keeps what they leave."""
+"""Run steps in processes of their own, each within its time, and keep what they leave."""
 
 from __future__ import annotations
 
@@ -20,13 +20,17 @@ from .step import GO, READY, last_lines
 POLL = 0.1
 """Seconds between two looks at a process."""
 RESTARTS = 3
-"""Of a step that dies in one measurement after the other."""
+"""Starts that a step gets again, if it dies in one measurement after the other."""
 DONE = "done"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """state: DONE, "failed", "out of time" or "not run"; why: a line; log: the end of what it printed, unless it is done."""
+    """Outcome of a step.
+
+    state: DONE, "failed", "out of time" or "not run"; why: a line; log: the end of what it printed, unless it
+    is done.
+    """
 
     state: str
     seconds: float = 0.0
@@ -35,7 +39,7 @@ class Outcome:
 
 
 class Files:
-    """The places of a step's files: its records, its outcome and its log under `out`/steps, large ones in `out`/work."""
+    """Places of a step's files: its records, its outcome and its log under `out`/steps, large ones in `out`/work."""
 
     def __init__(self, out: Path, step: Step) -> None:
         self.records = out / "steps" / f"{step.name}.jsonl"
@@ -45,12 +49,12 @@ class Files:
         self.work = out / "work" / step.name
 
     def read_outcome(self) -> Outcome | None:
-        """That of the last call, None before the first one."""
+        """The outcome of the last call, None before the first one."""
         return Outcome(**json.loads(self.outcome.read_text())) if self.outcome.exists() else None
 
 
 class Process:
-    """A step at work. It is started again as often as it dies in a measurement and has others left."""
+    """Step at work. It is started again as often as it dies in a measurement and has others left."""
 
     def __init__(self, step: Step, out: Path, device: str, environment: Mapping[str, str]) -> None:
         self.step, self.files = step, Files(out, step)
@@ -76,7 +80,7 @@ class Process:
         )
 
     def prepared(self) -> bool:
-        """Whether it waits at its barrier, or has ended."""
+        """Return whether the step waits at its barrier, or has ended."""
         return self.files.ready.exists() or self._process.poll() is not None
 
     def finish(self, seconds: float) -> Outcome:

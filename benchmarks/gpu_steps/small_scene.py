@@ -1,4 +1,4 @@
-"""Renders scenes forward and backward, for tools that watch a program: python -m gpu_steps.small_scene DEVICE large|small"""
+"""Render scenes forward and backward, for tools that watch: python -m gpu_steps.small_scene DEVICE large|small"""
 
 from __future__ import annotations
 

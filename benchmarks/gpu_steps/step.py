@@ -1,4 +1,4 @@
-"""What a step's process is given, and how it waits for its turn."""
+"""Context of a step's process, and how it waits for its turn."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ READY, GO = ".ready", ".go"
 
 @dataclass(frozen=True)
 class Context:
-    """records: what was found; work: a folder for large files, which goes when the step is done; device: "cuda", or in
-    a rehearsal "cpu"."""
+    """Surroundings of a step.
+
+    records: what was found; work: a folder for large files, which goes when the step is done; device: "cuda",
+    or in a rehearsal "cpu".
+    """
 
     records: Records
     work: Path
@@ -32,14 +35,14 @@ class Context:
         return self.device == "cpu"
 
     def wait_for_turn(self) -> None:
-        """Return when the machine is quiet."""
+        """Wait until the machine is quiet."""
         self.records.path.with_suffix(READY).touch()
         while not self.records.path.with_suffix(GO).exists():
             time.sleep(0.05)
 
 
 def main(run: Callable[[Context], None], argv: Sequence[str] | None = None) -> None:
-    """The program of a step: exits with 1 if a measurement has failed."""
+    """Run the program of a step: exits with 1 if a measurement has failed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("records", type=Path)
     parser.add_argument("work", type=Path)
@@ -53,7 +56,7 @@ def main(run: Callable[[Context], None], argv: Sequence[str] | None = None) -> N
 
 @dataclass(frozen=True)
 class Finished:
-    """A program's exit code, what it printed, and the seconds it took."""
+    """Exit code of a program, what it printed, and the seconds it took."""
 
     code: int
     output: str

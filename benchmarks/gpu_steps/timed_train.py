@@ -1,4 +1,4 @@
-"""train.py, which writes down when its parts begin and end: python -m gpu_steps.timed_train FILE FLAGS ...
+"""Run train.py and write down when its parts begin and end: python -m gpu_steps.timed_train FILE FLAGS ...
 
 FILE gets a line of JSON for each part of the start, and one at iteration 1 and at every tenth, when the loop has waited for
 the device anyway: seconds since the process was started, which the parent gives in the environment.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 STARTED = "GPU_STEPS_STARTED"
-"""Seconds since the epoch."""
+"""Environment variable with the seconds since the epoch at which the process was started."""
 
 
 class Diary:

@@ -25,9 +25,9 @@ METRICS = {
 BUSY = 60.0
 """Percent of a unit's peak from which on it is what a kernel waits for (Nsight Compute's own rule)."""
 LAUNCHES = 60
-"""Of our kernels, at most: two iterations of either backward."""
+"""Launches of our kernels, at most: two iterations of either backward."""
 NO_CACHE = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-"""Every tensor is an allocation of its own, so that no read beyond one goes unnoticed."""
+"""Environment in which every tensor is an allocation of its own, so that no read beyond one goes unnoticed."""
 CHECKS = ("memcheck", "racecheck")
 
 

@@ -33,11 +33,11 @@ SMALL = [
     "--C_batch_size",
     "1",
 ]
-"""For a rehearsal."""
+"""Flags of a rehearsal."""
 
 
 def flags_of(context: Context, name: str) -> list[str]:
-    """In a rehearsal few, and nothing is compiled."""
+    """Flags of a run; in a rehearsal few, and nothing is compiled."""
     flags = ["--device", context.device, "--quiet", "--save_video", "false", "--save_process", "false"]
     flags += RUNS[name]
     return [*flags, *SMALL, "--compile", "false"] if context.rehearsal else flags

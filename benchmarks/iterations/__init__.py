@@ -1,1 +1,1 @@
-"""The parts of the iteration's benchmark, and of the memory table."""
+"""Parts of the iteration's benchmark, and of the memory table."""

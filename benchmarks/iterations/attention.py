@@ -1,4 +1,4 @@
-"""Which of torch's kernels computes the attention of a prior's U-Net."""
+"""Find which of torch's kernels computes the attention of a prior's U-Net."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.nn.attention import SDPBackend
 
 from guidance.prior import StableDiffusionPrior
@@ -14,7 +15,7 @@ from guidance.prior.shadow import META, shadow
 
 
 def attention_backends(prior: StableDiffusionPrior, latents: int = 8, tokens: int = 77) -> dict[str, str]:
-    """The shapes of a call with so many latents -> what torch takes for them on the prior's device, in its precision."""
+    """Name what torch takes on the prior's device, in its precision, by the shapes of a call with so many latents."""
     shapes = dict.fromkeys(attention_shapes(prior, latents, tokens))
     return {_said(query, key): _backend(prior, query, key) for query, key in shapes}
 
@@ -25,7 +26,7 @@ def attention_shapes(
     """List the shapes of query and key, [B, heads, L, D] and [B, heads, S, D], in the order in which the U-Net comes to them."""
     found: list[tuple[torch.Size, torch.Size]] = []
 
-    def noted(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **settings: Any) -> torch.Tensor:
+    def noted(query: Tensor, key: Tensor, value: Tensor, **settings: Any) -> Tensor:
         found.append((query.shape, key.shape))
         return torch.empty_like(query)
 
@@ -45,7 +46,7 @@ def _said(query: torch.Size, key: torch.Size) -> str:
 def _backend(prior: StableDiffusionPrior, query: torch.Size, key: torch.Size) -> str:
     dtype = next(prior.unet.parameters()).dtype
 
-    def like(shape: torch.Size) -> torch.Tensor:
+    def like(shape: torch.Size) -> Tensor:
         # Heads lie within tokens, as the projections leave them.
         rows, heads, length, width = shape
         return torch.empty(rows, length, heads, width, dtype=dtype, device=prior.device).transpose(1, 2)

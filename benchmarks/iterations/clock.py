@@ -1,4 +1,4 @@
-"""When the parts of an iteration begin and end, noted without holding up the device."""
+"""Time the parts of an iteration without holding up the device."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from utils import moments
 from utils.moments import Moment
 
 Rows = Callable[..., int]
-"""From the arguments of a call, how many views or latents it is for."""
+"""Function from the arguments of a call to the number of views or latents it is for."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """Something that was done, for `rows` views or latents."""
+    """Part that was done, for `rows` views or latents."""
 
     name: str
     start: Moment
@@ -27,12 +27,14 @@ class Span:
 
     @property
     def ms(self) -> float:
-        """To be asked for after `Clock.wait` only."""
+        """Milliseconds that it took. To be read after `Clock.wait` only."""
         return self.start.elapsed_time(self.end)
 
 
 class Clock:
-    """Collects spans. On an accelerator their ends are events on its stream, so that the host may run ahead as in training."""
+    """Collector of spans. On an accelerator their ends are events on its stream, so that the host may run
+    ahead as in training.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.spans: list[Span] = []
@@ -42,7 +44,7 @@ class Clock:
         return moments.now(self._device)
 
     def wait(self) -> None:
-        """Until all that was noted has happened."""
+        """Wait until all that was noted has happened."""
         moments.wait(self._device)
 
     def timed(self, name: str, function: Callable[..., Any], rows: Rows | None = None) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""The training step, unchanged, with a counter that learns which of its parts is at work."""
+"""Run the training step, unchanged, with a counter that learns which of its parts is at work."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NETWORKS = (ENCODER, UNET, DECODER, BACKWARD_ENCODER)
 
 @contextmanager
 def watched(state: Training, launches: Launches) -> Iterator[None]:
-    """Inside, what `training.step.training_step` does with `state` is counted for OUTSIDE and NETWORKS."""
+    """Count, inside, what `training.step.training_step` does with `state`, for OUTSIDE and NETWORKS."""
     step, vae = training.step, state.prior.vae
 
     def of(part: str, function: Callable[..., Any]) -> Callable[..., Any]:

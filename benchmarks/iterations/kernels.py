@@ -1,4 +1,4 @@
-"""What a device runs during a call, kernel by kernel, and what the host calls meanwhile."""
+"""Profile what a device runs during a call, kernel by kernel, and what the host calls meanwhile."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch.profiler import ProfilerActivity, profile
 
 HEAVIEST = 40
 COPIES = ("Memcpy", "Memset")
-"""How the profiler calls what is no kernel."""
+"""Names that the profiler gives to what is no kernel."""
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """calls: per run; ms: of all of them, per run; share: of all kernels' time."""
+    """Figures of a kernel. calls: per run; ms: of all of them, per run; share: of all kernels' time."""
 
     name: str
     calls: float
@@ -27,8 +27,10 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Profile:
-    """Per run: the heaviest kernels and copies first, how many kernels were launched, how many copies made and how long all
-    took, and the host's calls by name.
+    """Figures per run.
+
+    The heaviest kernels and copies come first. Then: how many kernels were launched, how many copies were
+    made, how long all took, and the host's calls by name.
 
     On the host torch's operations stand for kernels, and no calls are known.
     """
@@ -41,7 +43,7 @@ class Profile:
 
 
 def profiled(run: Callable[[], object], device: torch.device, repeats: int = 1) -> Profile:
-    """A profile of `repeats` runs, after one that nobody looks at."""
+    """A profile of `repeats` runs, after one that is not looked at."""
     run()
     on_host = device.type == "cpu"
     wanted = [ProfilerActivity.CPU] if on_host else [ProfilerActivity.CPU, ProfilerActivity.CUDA]

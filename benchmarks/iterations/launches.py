@@ -1,4 +1,4 @@
-"""What the host asks of a device, counted: operations that start kernels there, fresh memory, and copies to it."""
+"""Count what the host issues to a device: operations that start kernels there, fresh memory, and copies to it."""
 
 from __future__ import annotations
 
@@ -33,9 +33,12 @@ COPIES = {aten._to_copy, aten.copy_, aten.copy}
 
 @dataclass
 class Counts:
-    """launches: operations that start a kernel on the device, one each (some start more), by name; allocations: fresh storages
-    there; copies: between host and device; on_host: operations of torch on the host alone; calls: of the device's driver, past
-    torch; ns: of processor time."""
+    """Counts of what the host issues to a device.
+
+    launches: operations that start a kernel on the device, one each (some start more), by name; allocations:
+    fresh storages there; copies: between host and device; on_host: operations of torch on the host alone;
+    calls: of the device's driver, past torch; ns: of processor time.
+    """
 
     launches: Counter[str] = field(default_factory=Counter)
     allocations: int = 0
@@ -46,7 +49,7 @@ class Counts:
 
 
 class Launches(TorchDispatchMode):
-    """Counts what runs inside it, forward and backward, in parts.
+    """Counter of what runs inside it, forward and backward, in parts.
 
     device: the one that counts as such; counts: what was found, by part. It notes processor time always, and operations
     only while it is entered, for counting them takes time.
@@ -58,7 +61,7 @@ class Launches(TorchDispatchMode):
         self._device, self._part, self._since = device, "", time.thread_time_ns()
 
     def turn_to(self, part: str) -> str:
-        """Count what comes for `part`; returns which one it was before."""
+        """Count what comes for `part`. Returns the part that it counted for before."""
         now, before = time.thread_time_ns(), self._part
         self.counts[before].ns += now - self._since
         self._part, self._since = part, now
@@ -66,7 +69,7 @@ class Launches(TorchDispatchMode):
 
     @contextmanager
     def of(self, part: str) -> Iterator[None]:
-        """Inside, all is of `part`, unless someone turns to another one."""
+        """Count all inside for `part`, unless someone turns to another one."""
         before = self.turn_to(part)
         try:
             yield

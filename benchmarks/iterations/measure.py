@@ -1,4 +1,4 @@
-"""Times one configuration in one way: block by block, spread over a whole run."""
+"""Time one configuration in one way: block by block, spread over a whole run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from torch import Tensor
 
 import guidance
 import training.step
@@ -31,15 +32,18 @@ OURS, ONE_BY_ONE, VIEW_BY_VIEW, RELEASED = WAYS = (
     "plain, view by view",
     "as released",
 )
-"""ours: as train.py does it. Plain: the same networks in the same precision, but neither compiled nor fitted to the memory;
-with a rasterizer call for every view and the guidance of all views at once, as in the originals' loops, or with the whole
-iteration view by view, as theirs is with one view in a batch. As released: SegmentDreamer's loop in shape, rendered one by
-one with a wait for each view's count, its code's 5 evaluations per view, cuDNN's deterministic algorithms, and a look at
-the loss in every iteration."""
+"""Ways to run an iteration.
+
+ours: as train.py does it. Plain: the same networks in the same precision, but neither compiled nor fitted to
+the memory. "Rendered one by one" makes a rasterizer call for every view and the guidance of all views at
+once, as in the originals' loops. "View by view" does the whole iteration so, as theirs is with one view in a
+batch. As released: SegmentDreamer's loop in shape, rendered one by one with a wait for each view's count, its
+code's 5 evaluations per view, cuDNN's deterministic algorithms, and a look at the loss in every iteration.
+"""
 
 
 WAIT = "called a synchronizing CUDA operation"
-"""Of torch's warning about each wait; the first one of a process only explains the mode."""
+"""Words of torch's warning about each wait; the first one of a process only explains the mode."""
 
 
 def ways_of(method: str) -> tuple[str, ...]:
@@ -51,10 +55,11 @@ def ways_of(method: str) -> tuple[str, ...]:
 class Row:
     """Figures of the median block, per iteration.
 
-    ms: of the whole; parts: of each of watch.PARTS, which add up to it; calls: of the U-Net, latents: that went through it
-    in all, per view as the run's log says: evaluations. TFLOP/s of the U-Net, the encoder and its way back (the penalties
-    count as part of that); memory: GB of tensors at most, weights included; reserved: GB that torch has taken of the device, with what recorded graphs keep, None on the host; waits: of the host for the device, None on the host.
-    why: the reason where there are no figures.
+    ms: of the whole; parts: of each of watch.PARTS, which add up to it; calls: of the U-Net, latents: that
+    went through it in all, per view as in the run's log: evaluations. TFLOP/s of the U-Net, the encoder and
+    its way back (the penalties count as part of that); memory: GB of tensors at most, weights included;
+    reserved: GB that torch has taken of the device, with what recorded graphs keep, None on the host; waits:
+    of the host for the device, None on the host. why: the reason where there are no figures.
     """
 
     guidance: str
@@ -76,19 +81,21 @@ class Row:
     why: str | None = None
 
     def hours(self, iterations: int) -> float | None:
-        """Of a run of so many."""
+        """Hours of a run of so many iterations."""
         return None if self.ms is None else self.ms * iterations / 3.6e6
 
 
 @dataclass(frozen=True)
 class Job:
-    """How to time: so many blocks (an odd number) of so many iterations, spread evenly over the run."""
+    """Plan of the timing: so many blocks (an odd number) of so many iterations, spread evenly over the run."""
 
     blocks: int
     iterations: int
 
     def steps(self, last: int) -> list[list[int]]:
-        """Of each block. Schedules that change over the run's `last` iterations weigh the same in all of them."""
+        """Steps of each block. Schedules that change over the run's `last` iterations weigh the same in all
+        of them.
+        """
         total = self.blocks * self.iterations
         spread = [1 + round((k + 0.5) * (last - 1) / total) for k in range(total)]
         return [spread[block :: self.blocks] for block in range(self.blocks)]
@@ -107,7 +114,7 @@ def measure(config: Config, prior: StableDiffusionPrior, way: str, job: Job, wor
 
 
 def figures(config: Config, prior: StableDiffusionPrior, way: str, job: Job, work: Work) -> dict[str, object]:
-    """What Row holds of the measurement, by name."""
+    """Figures of the measurement, by their names in Row."""
     state = assembled(config, prior, way)
     clock = Clock(prior.device)
     found = []
@@ -150,7 +157,7 @@ def figures(config: Config, prior: StableDiffusionPrior, way: str, job: Job, wor
 
 
 def warm_up(state: Training) -> None:
-    """Two iterations, after the U-Net has seen every batch size that the run asks for: each has algorithms to be found."""
+    """Run two iterations, after the U-Net has seen every batch size of the run: each has algorithms to be found."""
     mine = range(state.config.guidance.C_batch_size)
     at_once = state.counts.views_at_once or len(mine)
     unet = state.prior.unet.config
@@ -169,7 +176,7 @@ def assembled(config: Config, prior: StableDiffusionPrior, way: str) -> Training
         variant = "released" if way == RELEASED else config.guidance.sctd_variant
         prior, config = prior.uncompiled(), changed(config, compile="false", sctd_variant=variant)
     with (
-        patch.object(guidance, "load_prior", lambda config, device: prior),
+        patch.object(guidance.prior, "load_prior", lambda config, device: prior),
         patch.object(prior, "free_text_encoder"),
     ):
         state = assemble(config)
@@ -185,7 +192,7 @@ def changed(config: Config, **keys: Any) -> Config:
 
 @contextmanager
 def way_of(way: str) -> Iterator[None]:
-    """How the views are rendered, and which algorithms cuDNN may take."""
+    """Set how the views are rendered, and which algorithms cuDNN may take."""
     with ExitStack() as stack:
         if way in (ONE_BY_ONE, RELEASED):
             stack.enter_context(views_rendered_one_by_one(waiting=way == RELEASED))
@@ -194,9 +201,11 @@ def way_of(way: str) -> Iterator[None]:
         yield
 
 
-def iterate(state: Training, step: int, *, look: bool = False) -> dict[str, float | torch.Tensor]:
-    """An iteration's numbers, before the look at what it found that the loop takes every few of them. look: wait for the
-    loss, as a progress bar that shows it does."""
+def iterate(state: Training, step: int, *, look: bool = False) -> dict[str, float | Tensor]:
+    """The numbers of an iteration, before the look at what it found that the loop takes every few of them.
+
+    look: wait for the loss, as a progress bar that shows it does.
+    """
     numbers = training.step.training_step(state, step).numbers
     if look:
         float(numbers["loss/guidance"])
@@ -209,7 +218,7 @@ def reserved_memory(device: torch.device) -> float | None:
 
 
 def host_waits(run: Callable[[], object], device: torch.device) -> int | None:
-    """How often a call makes the host wait for a CUDA device; None elsewhere, where nothing tells."""
+    """Count how often a call makes the host wait for a CUDA device; None elsewhere, where nothing reports it."""
     if device.type != "cuda":
         return None
     with warnings.catch_warnings(record=True) as said, _told_of_waits():

@@ -1,4 +1,6 @@
-"""A device without numbers: torch's meta tensors, on which a run's iterations issue all their work and compute nothing of it."""
+"""Device without numbers: torch's meta tensors, on which a run's iterations issue all their work and compute
+nothing of it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from scene.statistics import DensificationStats
 from training.state import Training
 
 NULL = torch.device("meta")
-"""Stands for the accelerator."""
+"""Device that stands for the accelerator."""
 
 
 class _Driver:
@@ -36,7 +38,9 @@ class _Driver:
 
 
 class _Room:
-    """Where the device writes how many instances there were: room for a usual scene, for nobody can read it here."""
+    """Room for as many instances as a usual scene has: the device would write their number, and nobody can
+    read it here.
+    """
 
     def __init__(self) -> None:
         self.status = torch.empty(cuda.STATUS_WORDS, dtype=torch.int64, device=NULL)
@@ -51,7 +55,9 @@ class _Engine(cuda.Engine):
 
 
 def move_to_null_device(state: Training) -> None:
-    """A run's Gaussians, moments, statistics, embeddings, and networks, these in half precision as on an accelerator."""
+    """Move a run's Gaussians, moments, statistics, embeddings and networks, these in half precision as on an
+    accelerator.
+    """
     prior, prompts = state.prior, state.prompts
     for network in (prior.vae, prior.unet):
         nn.Module.to(network, device=NULL, dtype=torch.float16)  # diffusers' own warns of the precision
@@ -81,8 +87,11 @@ def _like(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def null_device(note: Callable[[str], None] = lambda function: None) -> Iterator[None]:
-    """Inside, NULL renders with the CUDA backend, attends with a fused kernel and steps with the fused Adam, as an accelerator
-    does. note: hears of the rasterizer's calls of the driver."""
+    """Make NULL work as an accelerator inside.
+
+    It renders with the CUDA backend, attends with a fused kernel and steps with the fused Adam. note: hears
+    of the rasterizer's calls of the driver.
+    """
     plain = F.scaled_dot_product_attention
 
     def attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **settings: Any) -> Tensor:

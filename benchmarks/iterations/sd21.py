@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import nn
+from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from guidance.prior import StableDiffusionPrior
@@ -21,7 +21,7 @@ META = torch.device("meta")
 
 
 def make_unet(**changes: Any) -> UNet2DConditionModel:
-    """With `changes`, that of another Stable Diffusion."""
+    """The U-Net; with `changes`, that of another Stable Diffusion."""
     settings = {
         "sample_size": 64,
         "block_out_channels": (320, 640, 1280, 1280),
@@ -49,7 +49,7 @@ def make_vae() -> AutoencoderKL:
 
 
 def make_text_encoder(**changes: Any) -> CLIPTextModel:
-    """With `changes`, that of another Stable Diffusion."""
+    """The text encoder; with `changes`, that of another Stable Diffusion."""
     settings = {
         "vocab_size": 49408,
         "hidden_size": 1024,
@@ -64,8 +64,10 @@ def make_text_encoder(**changes: Any) -> CLIPTextModel:
 
 
 class RandomPrior(StableDiffusionPrior):
-    """Stable Diffusion 2.1-base with random weights, made where they are needed. Its text encoder has no weights: what
-    prompts say is random too, and it would be freed before the first iteration anyway."""
+    """Stable Diffusion 2.1-base with random weights, made where they are needed. Its text encoder has no
+    weights: the embeddings of prompts are random too, and it would be freed before the first iteration
+    anyway.
+    """
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         networks: dict[str, Any] = {}
@@ -80,8 +82,8 @@ class RandomPrior(StableDiffusionPrior):
             prediction_type="epsilon",
         )
 
-    def embed(self, prompts: Sequence[str]) -> torch.Tensor:
-        """[P, 77, 1024] float32, as large as CLIP's."""
+    def embed(self, prompts: Sequence[str]) -> Tensor:
+        """Random embeddings [P, 77, 1024] float32, as large as CLIP's."""
         rng = torch.Generator().manual_seed(0)
         return torch.randn(len(prompts), 77, 1024, generator=rng).to(self.device)
 

@@ -1,4 +1,4 @@
-"""The training step, unchanged, with a clock on its parts and with other ways of doing the same."""
+"""Run the training step, unchanged, with a clock on its parts and with other ways of doing the same."""
 
 from __future__ import annotations
 
@@ -33,14 +33,18 @@ PARTS = (
     "density control",
     "rest",
 )
-"""What an iteration is made of. The penalties are part of the backward pass, whose first half ends when the gradient of the
-images is known; "decode" is of pixel terms; "rest" is cameras, prompts and whatever nobody watches."""
+"""Parts of an iteration.
+
+The penalties are part of the backward pass, whose first half ends when the gradient of the images is known;
+"decode" is of pixel terms; "rest" is cameras, prompts and whatever nobody watches.
+"""
 
 
 @contextmanager
 def watched(state: Training, clock: Clock) -> Iterator[None]:
-    """Calls of `training.step.training_step` with `state` leave spans: WHOLE, GUIDE, and those of PARTS that are not what
-    others leave over."""
+    """Note spans of the calls of `training.step.training_step` with `state`: WHOLE, GUIDE, and those of PARTS
+    that are not what others leave over.
+    """
     step = training.step
     middle: list[Moment] = []
 
@@ -85,7 +89,7 @@ def watched(state: Training, clock: Clock) -> Iterator[None]:
 
 
 def milliseconds(spans: list[Span]) -> dict[str, float]:
-    """By name of PARTS, and WHOLE, which they add up to: the sums of all spans."""
+    """Sums of all spans, by name of PARTS, and WHOLE, which they add up to."""
     found = dict.fromkeys((*PARTS, GUIDE, WHOLE), 0.0)
     for span in spans:
         found[span.name] += span.ms
@@ -96,8 +100,9 @@ def milliseconds(spans: list[Span]) -> dict[str, float]:
 
 @contextmanager
 def views_rendered_one_by_one(*, waiting: bool = False) -> Iterator[None]:
-    """A rasterizer call for every view, as the originals' loops make. waiting: the host waits for a number of each view, as
-    it does for a rasterizer that asks how much room its lists need."""
+    """Make a rasterizer call for every view, as the originals' loops do. waiting: the host waits for a number
+    of each view, as it does for a rasterizer that has to know how much room its lists need.
+    """
     batched = gaussian_renderer.rasterize
     by_view = ("viewmats", "focals", "principals", "background")
 

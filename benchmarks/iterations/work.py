@@ -1,4 +1,4 @@
-"""Floating-point operations: of a prior's networks, and how many a device does in matrix products at best."""
+"""Count floating-point operations: of a prior's networks, and how many a device does in matrix products at best."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from guidance.prior import StableDiffusionPrior
@@ -20,8 +21,9 @@ REPEATS = 20
 
 @dataclass(frozen=True)
 class Work:
-    """Operations of matrix products and convolutions, a multiplication and an addition being two: of one latent in the
-    U-Net, and of one image in the encoder, there and back."""
+    """Operations of matrix products and convolutions, a multiplication and an addition being two: of one
+    latent in the U-Net, and of one image in the encoder, there and back.
+    """
 
     unet: int
     encode: int
@@ -29,17 +31,17 @@ class Work:
 
 
 def operations(function: Callable[[], Any]) -> int:
-    """Of a call."""
+    """Operations of a call."""
     with FlopCounterMode(display=False) as counter:
         function()
     return int(counter.get_total_flops())
 
 
 def work_of(prior: StableDiffusionPrior) -> Work:
-    """Counted on the meta device."""
+    """Operations of a prior's networks, counted on the meta device."""
     twin = shadow(prior)
     images = torch.zeros(1, 3, prior.image_size, prior.image_size, device=META, requires_grad=True)
-    latents: list[torch.Tensor] = []
+    latents: list[Tensor] = []
     encode = operations(lambda: latents.append(twin.encode(images)))
     [z] = latents
     cond = torch.zeros(1, 77, int(prior.unet.config.cross_attention_dim), device=META)

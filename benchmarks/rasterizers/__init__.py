@@ -1,4 +1,4 @@
-"""The rasterizers of the benchmark, one module for each kind."""
+"""Rasterizers of the benchmark, one module for each kind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GSPLAT_BYTES = 210.0
 
 
 def peers(device: str, inria_folders: list[str]) -> list[Peer]:
-    """All that there is for "cpu" or "cuda", ours first: what is not installed says so when it is to run."""
+    """Peers for "cpu" or "cuda", ours first; one that is not installed reports that when it is to run."""
     twin = Peer("our twin in torch", OWN, partial(ours.prepare, backend="reference"), TWIN_BYTES)
     if device == "cpu":
         return [

@@ -1,15 +1,16 @@
-"""gsplat's own implementation in torch (gsplat/cuda/_torch_impl.py), made to run on the CPU.
+"""Run gsplat's own implementation in torch (gsplat/cuda/_torch_impl.py) on the CPU.
 
-Its projection, compositing and everything that autograd differentiates run as they are. Three things it calls exist
-in CUDA alone, and are supplied here in plain torch, from what they return:
+Its projection, compositing and everything that autograd differentiates run as they are. Three things it calls
+exist in CUDA alone, and are supplied here in plain torch, from what they return:
 
 - gsplat.rasterize_to_indices_in_range, which lists the pairs of a Gaussian and a pixel (find_pairs). gsplat's tile
   lists, which its kernel starts from, are left out: in torch they are a Python loop, 40 us for every Gaussian of a view;
 - nerfacc.pack_info, which counts each pixel's pairs;
 - nerfacc's exclusive product along each pixel, and its gradient.
 
-Nobody needs to trust that these are fast: pairs that are `given` are found outside the time that is taken, and what is
-done for nerfacc takes 0.7 of the 3.2 seconds that 4 views of 512 x 512 with 100,000 Gaussians then take on 2 cores.
+Nobody needs to trust that these are fast: pairs that are `given` are found outside the time that is taken,
+and what is done for nerfacc takes 0.7 of the 3.2 seconds that 4 views of 512 x 512 with 100,000 Gaussians
+then take on 2 cores.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ Pairs = tuple[Tensor, Tensor, Tensor]
 
 
 def prepare(scene: Scene, given: bool) -> Render:
-    """given: the pairs are found now, once, instead of in every forward."""
+    """The forward by gsplat's torch code. given: the pairs are found now, once, instead of in every forward."""
     import gsplat.cuda._torch_impl as impl
     import gsplat.cuda._wrapper as wrapper
 
@@ -74,7 +75,7 @@ def prepare(scene: Scene, given: bool) -> Render:
 def find_pairs(
     means: Tensor, conics: Tensor, opacities: Tensor, depths: Tensor, width: int, height: int, near: float
 ) -> Pairs:
-    """What gsplat composites: alpha >= 1/255, until a pixel's transmittance would fall to 1e-4.
+    """Pairs that gsplat composites: alpha >= 1/255, until a pixel's transmittance would fall to 1e-4.
 
     means [V, N, 2], conics [V, N, 3], opacities and depths [V, N].
     """
@@ -122,13 +123,13 @@ def view_pairs(
 
 
 def pack(indices: Tensor, number: int) -> tuple[Tensor, Tensor]:
-    """Where the run of each of 0 .. number - 1 starts in sorted indices [M], and how long it is."""
+    """Start of the run of each of 0 .. number - 1 in sorted indices [M], and its length."""
     counts = torch.bincount(indices, minlength=number)
     return counts.cumsum(0) - counts, counts
 
 
 def exclusive_product(starts: Tensor, counts: Tensor, factors: Tensor) -> Tensor:
-    """[M]: for each factor, the product of those before it in its run. Factors are positive."""
+    """Product [M], for each factor, of those before it in its run. Factors are positive."""
     logs = factors.double().log()
     before = logs.cumsum(0) - logs
     first = torch.repeat_interleave(starts, counts)
@@ -138,14 +139,16 @@ def exclusive_product(starts: Tensor, counts: Tensor, factors: Tensor) -> Tensor
 def exclusive_product_backward(
     starts: Tensor, counts: Tensor, factors: Tensor, products: Tensor, upstream: Tensor
 ) -> Tensor:
-    """d(sum of products times upstream) / d(factors): for each factor, over those after it in its run."""
+    """Gradient of the factors, d(sum of products times upstream) / d(factors): for each, over those after it
+    in its run.
+    """
     sums = (products * upstream).double().cumsum(0)
     last = torch.repeat_interleave(starts + counts - 1, counts)
     return ((sums[last] - sums) / factors).to(factors)
 
 
 def supply_nerfacc() -> None:
-    """Puts the two functions above where nerfacc looks for its CUDA ones."""
+    """Put the two functions above where nerfacc looks for its CUDA ones."""
     import nerfacc.cuda
     import nerfacc.volrend
 

@@ -1,4 +1,4 @@
-"""gsplat's CUDA rasterizer, by its public function."""
+"""Run gsplat's CUDA rasterizer, by its public function."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .scene import Scene
 
 
 def intrinsics(scene: Scene) -> Tensor:
-    """[V, 3, 3]: gsplat's first pixel has its centre at 0.5, ours at 0."""
+    """Intrinsics [V, 3, 3]: gsplat's first pixel has its centre at 0.5, ours at 0."""
     cameras = scene.cameras
     matrices = torch.eye(3).repeat(len(cameras["viewmats"]), 1, 1).to(cameras["viewmats"])
     matrices[:, [0, 1], [0, 1]] = cameras["focals"]
@@ -19,7 +19,7 @@ def intrinsics(scene: Scene) -> Tensor:
 
 
 def prepare(scene: Scene, packed: bool) -> Render:
-    """`packed` as gsplat's rasterization takes it: less memory, or less work."""
+    """The forward by gsplat. `packed` as its rasterization takes it: less memory, or less work."""
     from gsplat import rasterization
     from gsplat.cuda._backend import _C
 
@@ -43,7 +43,7 @@ def prepare(scene: Scene, packed: bool) -> Render:
             backgrounds=cameras["background"],
             render_mode="RGB+D",
         )
-        info["means2d"].retain_grad()  # densification asks for it, and ours always gives it
+        info["means2d"].retain_grad()  # densification needs it, and ours always gives it
         image = image.movedim(-1, 1)
         return image[:, :3], image[:, 3:], alpha.movedim(-1, 1)
 

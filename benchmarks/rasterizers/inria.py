@@ -1,8 +1,9 @@
-"""Inria's rasterizer, whose package has the same name as ours.
+"""Run Inria's rasterizer, whose package has the same name as ours.
 
-It is told apart by its compiled part, `_C`, which ours does not have, and imported under another name: from the
-folders that are given, or else from every folder on Python's path that holds one. Its branches and forks differ in
-what they take and return; what is asked of them here is what all have: precomputed colors, scales and rotations.
+It is told apart by its compiled part, `_C`, which ours does not have, and imported under another name: from
+the folders that are given, or else from every folder on Python's path that holds one. Its branches and forks
+differ in what they take and return; what is used of them here is what all have: precomputed colors, scales
+and rotations.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def load(package: Path) -> ModuleType:
 
 
 def version(package: Path) -> str:
-    """That of the distribution beside it, "" without one."""
+    """Version of the distribution beside the package, "" without one."""
     for distribution in metadata.distributions(path=[str(package.parent)]):
         if distribution.metadata["Name"].replace("-", "_") == PACKAGE:
             return distribution.version
@@ -65,7 +66,7 @@ def version(package: Path) -> str:
 
 
 def prepare(scene: Scene, package: Path) -> Render:
-    """One call per view, for it takes no more; colors, and depth and alpha if it returns both."""
+    """The forward, one call per view, for it takes no more; colors, and depth and alpha if it returns both."""
     module = load(package)
     g = scene.gaussians
     rasterizers = [module.GaussianRasterizer(each) for each in settings(scene, module)]
@@ -89,7 +90,9 @@ def prepare(scene: Scene, package: Path) -> Render:
 
 
 def images(returned: tuple[Tensor, ...]) -> Images:
-    """(color, radii), (color, radii, inverse depth) or (color, radii, depth_alpha) to color, or color, depth, alpha."""
+    """Turn (color, radii), (color, radii, inverse depth) or (color, radii, depth_alpha) into color, or color,
+    depth, alpha.
+    """
     color, others = returned[0], returned[2:]
     if len(others) == 1 and others[0].shape[0] == 2:
         depth, transmittance = others[0].split(1)
@@ -98,7 +101,7 @@ def images(returned: tuple[Tensor, ...]) -> Images:
 
 
 def settings(scene: Scene, module: ModuleType) -> Iterator[Any]:
-    """One per view; matrices are transposed there."""
+    """Settings of each view; matrices are transposed there."""
     cameras = scene.cameras
     width, height = cameras["width"], cameras["height"]
     fields = module.GaussianRasterizationSettings._fields

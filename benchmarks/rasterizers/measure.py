@@ -1,4 +1,4 @@
-"""Times peers on scenes, each in a process of its own or all in this one."""
+"""Time peers on scenes, each in a process of its own or all in this one."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ MIB = 2**20
 Times = tuple[float | None, float | None, float | None, float | None]
 """Milliseconds of forward, backward, both, and of the host until it had launched both; what is not known is None."""
 Reading = Callable[[], Times]
-"""The times of a step, which on a GPU are known later."""
+"""Function that returns the times of a step, which on a GPU are known later."""
 Step = Callable[[], tuple[Reading, Images]]
-"""One forward and backward; the gradients are in the scene's leaves."""
+"""Function that runs one forward and backward; the gradients are in the scene's leaves."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A scene, and how to time it."""
+    """Scene, and how to time it."""
 
     views: int
     size: int
@@ -56,11 +56,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Row:
-    """One peer on one scene: medians in milliseconds, and what tells that it computed the same.
+    """Figures of one peer on one scene: medians in milliseconds, and numbers that show that it computed the
+    same.
 
-    host: until the host had launched forward and backward, on an accelerator. memory: peak above the inputs, in MiB. psnr: of rgb, in dB, against our portable CPU build. gradients: the largest
-    difference from its gradients, among the parameters, as norm over norm. images: how many of rgb, depth and alpha
-    it returned and was sent gradients of. why: the reason where there are no figures.
+    host: until the host had launched forward and backward, on an accelerator. memory: peak above the inputs,
+    in MiB. psnr: of rgb, in dB, against our portable CPU build. gradients: the largest difference from its
+    gradients, among the parameters, as norm over norm. images: how many of rgb, depth and alpha it returned
+    and was sent gradients of. why: the reason where there are no figures.
     """
 
     name: str
@@ -80,7 +82,7 @@ class Row:
 
 
 def too_large(peer: Peer, job: Job) -> str | None:
-    """Why this peer cannot be given this job, if so."""
+    """Return why this peer cannot be given this job, if so."""
     needed = peer.bytes_per_pixel * job.footprint * job.count * job.views
     if needed > 0.9 * (available := available_memory(job.device)):
         return f"needs about {needed / 2**30:.0f} GiB, {available / 2**30:.0f} are free"
@@ -107,7 +109,7 @@ def measure(peer: Peer, job: Job) -> Row:
 
 
 def _report(sender: Connection, peer: Peer, job: Job) -> None:
-    """Sends the figures, or the reason why there are none."""
+    """Send the figures, or the reason why there are none."""
     try:
         sender.send(figures(peer, job))
     except Exception as error:
@@ -126,7 +128,7 @@ def measure_here(peer: Peer, job: Job, case: Case) -> Row:
 
 
 class Case:
-    """The scenes of a job, and what our portable CPU build makes of them, computed once for all peers."""
+    """Scenes of a job, and what our portable CPU build makes of them, computed once for all peers."""
 
     def __init__(self, scenes: list[Scene]) -> None:
         self.scenes = scenes
@@ -150,7 +152,7 @@ class Case:
 
 
 def figures(peer: Peer, job: Job, case: Case | None = None) -> dict[str, Any]:
-    """What Row holds of the measurement, by name. case: the job's, if others share it."""
+    """Figures of the measurement, by their names in Row. case: the job's, if others share it."""
     torch.set_num_threads(job.threads)
     case = case or Case.of(job)
     scenes = case.scenes
@@ -175,9 +177,10 @@ def figures(peer: Peer, job: Job, case: Case | None = None) -> dict[str, Any]:
 
 
 def medians(steps: list[Step], repeats: int) -> tuple[Times, int, Images]:
-    """Of `repeats` steps, in turns, after as many as warm up; fewer if they are slow, one if it takes TOO_LONG.
+    """Medians of `repeats` steps, in turns, after as many as warm up.
 
-    Also which step was the last, and its images.
+    They are fewer if they are slow, one if it takes TOO_LONG. Also returns which step was the last, and its
+    images.
     """
     start = time.perf_counter()
     reading, images = steps[0]()
@@ -205,20 +208,20 @@ def timed(steps: list[Step], repeats: int) -> tuple[list[Reading], int, Images]:
 
 
 def forget(scene: Scene) -> None:
-    """Drops the gradients, as an optimizer does between steps."""
+    """Drop the gradients, as an optimizer does between steps."""
     for leaf in scene.leaves:
         leaf.grad = None
 
 
 def back(scene: Scene, render: Render) -> Images:
-    """Forward and backward."""
+    """Run forward and backward."""
     images = render()
     torch.autograd.backward(images, scene.upstream[: len(images)])
     return images
 
 
 def step_cpu(scene: Scene, render: Render) -> tuple[Reading, Images]:
-    """Forward and backward by the clock."""
+    """Run forward and backward by the clock."""
     middle = 0.0
 
     def timed() -> Images:
@@ -235,7 +238,7 @@ def step_cpu(scene: Scene, render: Render) -> tuple[Reading, Images]:
 
 
 def step_cuda(scene: Scene, render: Render) -> tuple[Reading, Images]:
-    """Forward and backward by events on the stream; the host is free to run ahead, as in training."""
+    """Run forward and backward by events on the stream; the host is free to run ahead, as in training."""
     start, middle, end = (torch.cuda.Event(enable_timing=True) for _ in range(3))
 
     def timed() -> Images:
@@ -258,7 +261,7 @@ def step_cuda(scene: Scene, render: Render) -> tuple[Reading, Images]:
 
 
 def capture(scene: Scene, render: Render) -> Step:
-    """Captures forward and backward in a CUDA graph; a step replays it."""
+    """Capture forward and backward in a CUDA graph; a step replays it."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -291,7 +294,9 @@ def capture(scene: Scene, render: Render) -> Step:
 def agreement(
     scene: Scene, images: Images, expected: Images, gradients: list[Tensor]
 ) -> dict[str, float | int]:
-    """What Row holds of it: rgb and gradients against those of our portable build, for the same gradients of images."""
+    """Agreement by the names in Row: rgb and gradients against our portable build's, for the same gradients
+    of images.
+    """
     differences = []
     for leaf, other in zip(scene.leaves, gradients, strict=True):
         assert leaf.grad is not None
@@ -304,7 +309,7 @@ def agreement(
 
 
 def psnr(images: Tensor, others: Tensor) -> float:
-    """Of images in [0, 1], in dB; 200 where they are equal."""
+    """PSNR of images in [0, 1], in dB; 200 where they are equal."""
     error = (images.detach().cpu() - others.detach().cpu()).square().mean()
     return -10 * error.clamp(min=1e-20).log10().item()
 
@@ -327,7 +332,7 @@ class PeakMemory:
         self.before = self._resident_peak()
 
     def peak(self) -> float | None:
-        """In MiB, None where the system does not tell."""
+        """Peak in MiB, None where the system does not report it."""
         if self.before is None:
             return None
         now = torch.cuda.max_memory_allocated() if self.device == "cuda" else self._resident_peak()

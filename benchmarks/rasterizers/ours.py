@@ -1,4 +1,4 @@
-"""This project's backends, and its twin in torch."""
+"""Run this project's backends, and its twin in torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .scene import Scene
 
 
 def prepare(scene: Scene, backend: str) -> Render:
-    """`backend` as rasterize takes it."""
+    """The forward by `backend`, as rasterize takes it."""
 
     def render() -> Images:
         out = rasterize(**scene.gaussians, **scene.cameras, backend=backend)
@@ -21,7 +21,7 @@ def prepare(scene: Scene, backend: str) -> Render:
 
 
 def prepare_level(scene: Scene, level: str) -> Render:
-    """The CPU backend as compiled for `level`, which this process names from each call on."""
+    """The forward by the CPU backend as compiled for `level`, which this process names from each call on."""
     render = prepare(scene, "cpu")
 
     def at_level() -> Images:

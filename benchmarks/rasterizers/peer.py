@@ -1,4 +1,4 @@
-"""What the benchmark asks of a rasterizer."""
+"""Interface between the benchmark and a rasterizer."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from torch import Tensor
 from .scene import Scene
 
 Images = tuple[Tensor, ...]
-"""rgb [V, 3, H, W], and depth and alpha [V, 1, H, W] of those that give them."""
+"""Images rgb [V, 3, H, W], and depth and alpha [V, 1, H, W] of those that give them."""
 
 Render = Callable[[], Images]
 
 
 @dataclass(frozen=True)
 class Peer:
-    """One line of the table.
+    """Rasterizer that gets a line of the table.
 
-    prepare does what is not timed and returns what is timed as the forward; it raises where the peer cannot run.
-    bytes_per_pixel: memory that it needs for every pixel that a Gaussian covers, 0 where that does not matter. replayed: forward and backward are captured in a CUDA graph, and its replay is timed.
+    prepare does what is not timed and returns what is timed as the forward; it raises where the peer cannot
+    run. bytes_per_pixel: memory that it needs for every pixel that a Gaussian covers, 0 where that does not
+    matter. replayed: forward and backward are captured in a CUDA graph, and its replay is timed.
     """
 
     name: str

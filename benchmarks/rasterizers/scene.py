@@ -1,4 +1,4 @@
-"""The scenes of the benchmark: the same numbers for the same arguments, on any device."""
+"""Scenes of the benchmark: the same numbers for the same arguments, on any device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from diff_gaussian_rasterization.scene import Gaussians, Views
 
 NEAR = 0.2
 SAMPLE = 20_000
-"""So many Gaussians are enough to choose the scale by."""
+"""Number of Gaussians that are enough to choose the scale by."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Scene:
 
     @property
     def leaves(self) -> list[Tensor]:
-        """What the gradients are asked for."""
+        """Tensors whose gradients are computed."""
         return list(self.gaussians.values())
 
     def views(self) -> Views:
@@ -75,7 +75,7 @@ def make_scene(count: int, views: int, size: int, footprint: float, device: str,
 
 
 def to_device(scene: Scene, device: str) -> Scene:
-    """A copy there, whose Gaussians are leaves that want gradients."""
+    """A copy on the device, whose Gaussians are leaves that want gradients."""
     return Scene(
         {name: t.detach().to(device, copy=True).requires_grad_() for name, t in scene.gaussians.items()},
         {name: t.to(device) if isinstance(t, Tensor) else t for name, t in scene.cameras.items()},

@@ -1,4 +1,4 @@
-"""Scorers by name: what each says of an asset's views, and which of them can be loaded here."""
+"""Scorers by name: how each judges an asset's views, and which of them can be loaded here."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def load(
     config: Config,
     device: torch.device,
 ) -> tuple[list[Scorer], dict[str, str]]:
-    """The scorers that `names` asks for, and why the others cannot be had: name -> one sentence.
+    """The scorers of `names`, and why the others cannot be had: name -> one sentence.
 
     prompts: the pool of R-Precision, and what the prior's images show; config: whose prior that is.
     Raises ValueError for a name that is none of SCORERS.

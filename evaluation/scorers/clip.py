@@ -45,7 +45,7 @@ class ClipScorer:
     def load(
         cls, options: ScorerOptions, prompts: Sequence[str], config: Config, device: torch.device
     ) -> ClipScorer:
-        """Raises ScorerError, one sentence."""
+        """Load the scorer. Raises ScorerError, one sentence."""
         from transformers import CLIPModel, CLIPTokenizer
 
         try:
@@ -80,7 +80,7 @@ class ClipScorer:
         return F.normalize(torch.cat(found), dim=-1).cpu()
 
     def score(self, asset: Asset, views: Tensor) -> Scores:
-        """Raises ValueError if the asset's prompt is not among `prompts`."""
+        """Score an asset's views. Raises ValueError if its prompt is not among `prompts`."""
         own = self.prompts.index(asset.prompt)
         cosines = self.embed_images(views) @ self.captions.T
         numbers = {"clip_score": max(0.0, 100 * float(cosines[:, own].double().mean()))}

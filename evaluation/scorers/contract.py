@@ -1,4 +1,4 @@
-"""What a scorer is, what it may be asked for, and the heads of its columns."""
+"""Contract of a scorer: its options, and the heads of its columns."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from evaluation.assets import Asset, ScoredAsset, Scores
 
 
 class ScorerError(Exception):
-    """A scorer cannot be loaded; the message is one sentence for the user."""
+    """Error of a scorer that cannot be loaded; the message is one sentence for the user."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """key: its name in JSON; heading: in tables; form: a format specification (".2f", ".0%"); better: 1 if higher is
-    better, -1 if lower is, 0 if neither."""
+    """Head of a column.
+
+    key: its name in JSON; heading: in tables; form: a format specification (".2f", ".0%"); better: 1 if
+    higher is better, -1 if lower is, 0 if neither.
+    """
 
     key: str
     heading: str
@@ -49,10 +52,10 @@ class ScorerOptions:
 
 
 class Scorer(Protocol):
-    """Looks at one asset at a time, and then perhaps at what it saw of a set of them.
+    """Scorer that looks at one asset at a time, and then perhaps at what it saw of a set of them.
 
     Attributes:
-        name: what the command line calls it.
+        name: its name on the command line.
         columns: the numbers of one asset.
         set_columns: the numbers of a set of assets; () for most.
         identity: all that its scores depend on besides the asset: weights, options, prompt pool.
@@ -67,10 +70,12 @@ class Scorer(Protocol):
     def load(
         cls, options: ScorerOptions, prompts: Sequence[str], config: Config, device: torch.device
     ) -> Scorer:
-        """As `scorers.load`. Raises ScorerError, one sentence, if it cannot be had."""
+        """Load the scorer, with the arguments of `scorers.load`. Raises ScorerError, one sentence, if it
+        cannot be had.
+        """
 
     def score(self, asset: Asset, views: Tensor) -> Scores:
-        """Of views [V, 3, H, W] in [0, 1] on white, on the host."""
+        """Score an asset by views [V, 3, H, W] in [0, 1] on white, on the host."""
 
     def score_set(self, assets: Sequence[ScoredAsset]) -> Mapping[str, float]:
-        """By the keys of `set_columns`; {} for a scorer without."""
+        """Score a set, by the keys of `set_columns`; {} for a scorer without."""

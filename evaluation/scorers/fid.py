@@ -27,7 +27,7 @@ from utils.media import read_image
 
 INCEPTION_FILE = "pt_inception-2015-12-05-6726825d.pth"
 GUIDANCE_SCALE = 7.5
-"""Stable Diffusion's own default; SegmentDreamer does not say at which scale its 50,000 images were made."""
+"""Guidance scale that is Stable Diffusion's default; SegmentDreamer does not give the one of its 50,000 images."""
 AT_ONCE = 32
 
 
@@ -50,7 +50,7 @@ class FidScorer:
     def load(
         cls, options: ScorerOptions, prompts: Sequence[str], config: Config, device: torch.device
     ) -> FidScorer:
-        """Raises ScorerError, one sentence."""
+        """Load the scorer. Raises ScorerError, one sentence."""
         path = find_file("inception", options.inception, INCEPTION_FILE)
         try:
             network, images = load_inception(path), prior_images(config, prompts, device)
@@ -68,23 +68,23 @@ class FidScorer:
 
     @torch.no_grad()
     def features(self, batches: Iterable[Tensor]) -> Features:
-        """[N, 2048] float32, of images [B, 3, H, W] in [0, 1] that come in batches."""
+        """Features [N, 2048] float32, of images [B, 3, H, W] in [0, 1] that come in batches."""
         return np.concatenate([self._network(some.to(self._device)).numpy(force=True) for some in batches])
 
     @cached_property
     def reference(self) -> Moments:
-        """Of the prior's images; kept beside them."""
+        """Moments of the prior's images; kept beside them."""
         files = self._images()
         kept = files[0].parent / f"moments-{len(files)}-{self._network_id}.npz"
         return Moments.kept(kept, lambda: Moments.of(self.features(_read(files))))
 
 
 def prior_images(config: Config, prompts: Sequence[str], device: torch.device) -> PriorImages:
-    """Of the prior that a configuration names, in turn of each prompt. Raises PriorError if it is nowhere."""
+    """Images of the prior that a configuration names, in turn of each prompt. Raises PriorError if it is nowhere."""
     key = config.guidance.hf_key or config.guidance.model_key
     folder = find_model(key, half=config.guidance.fp16 and is_accelerator(device))
     with (folder.path / folder.weights["unet"].path).open("rb") as file:
-        # The head names every weight and has the first of their numbers: enough to tell trainings apart.
+        # The head names every weight and has the first of their numbers: enough to distinguish trainings.
         weights = hashlib.sha256(file.read(2**20)).hexdigest()[:12]
     return PriorImages(key, weights, tuple(dict.fromkeys(prompts)), GUIDANCE_SCALE)
 

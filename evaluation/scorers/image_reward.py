@@ -39,8 +39,10 @@ class ImageRewardScorer:
     def load(
         cls, options: ScorerOptions, prompts: Sequence[str], config: Config, device: torch.device
     ) -> ImageRewardScorer:
-        """The words are those of BERT base, from beside the weights or else from the hub. Raises ScorerError, one
-        sentence."""
+        """Load the scorer. Raises ScorerError, one sentence.
+
+        The words are those of BERT base, from beside the weights or else from the hub.
+        """
         path = find_file("image_reward", options.image_reward, "ImageReward.pt")
         try:
             return cls(load_reward_network(path), _tokenizer(path.parent), device)
@@ -49,7 +51,7 @@ class ImageRewardScorer:
 
     @torch.no_grad()
     def rewards(self, images: Tensor, prompt: str) -> Tensor:
-        """[V] on the host, of images [V, 3, H, W] in [0, 1]."""
+        """Rewards [V] on the host, of images [V, 3, H, W] in [0, 1]."""
         words = self.tokenizer(
             prompt, padding="max_length", truncation=True, max_length=TEXT_LENGTH, return_tensors="pt"
         ).to(self.device)

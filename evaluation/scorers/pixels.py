@@ -13,8 +13,8 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 def clip_pixels(images: Tensor, size: int) -> Tensor:
     """Images [B, 3, H, W] in [0, 1] → [B, 3, size, size], normalised as CLIP's and BLIP's training had them.
 
-    As their Pillow pipeline on 8-bit images: bicubic to `size` along the shorter side, rounded to 8 bits, the middle cut
-    out.
+    Their Pillow pipeline on 8-bit images is repeated: bicubic to `size` along the shorter side, rounded to 8
+    bits, the middle cut out.
     """
     height, width = images.shape[-2:]
     scaled = [size * side // min(height, width) for side in (height, width)]

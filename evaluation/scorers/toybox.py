@@ -1,4 +1,4 @@
-"""What toybox's judge and the truth say of an asset."""
+"""Scores of an asset by toybox's judge and by the truth."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 
 class ToyboxScorer:
-    """`toybox.lab.assess`, and the Fréchet distance in the judge's features.
+    """Scorer by `toybox.lab.assess`, and by the Fréchet distance in the judge's features.
 
-    That once to the views of the same prompts' true toys, and once, as FID has it, to at least `fid_images` renders of all
-    toys, whose moments are kept.
+    That is taken once to the views of the same prompts' true toys, and once, as FID has it, to at least
+    `fid_images` renders of all toys, whose moments are kept.
     """
 
     name = "toybox"
@@ -56,7 +56,7 @@ class ToyboxScorer:
     def load(
         cls, options: ScorerOptions, prompts: Sequence[str], config: Config, device: torch.device
     ) -> ToyboxScorer:
-        """Raises ScorerError, one sentence."""
+        """Load the scorer. Raises ScorerError, one sentence."""
         try:
             from toybox.captions import parse
             from toybox.judge import load_judge
@@ -113,12 +113,12 @@ class ToyboxScorer:
         return self._moments.setdefault(seen_by, kept)
 
     def _around(self, toy: Name, config: Config, count: int) -> Features:
-        """[count, D]: the judge's features of a true toy's views."""
+        """The judge's features [count, D] of a true toy's views."""
         from toybox.splats import canonical
 
         return self.judge.features(views_of(canonical(toy), config, count)).numpy()
 
 
 def _seen_by(config: Config) -> tuple[GenerateCamParams, PipelineParams]:
-    """All that a toy's views depend on."""
+    """Parameters that a toy's views depend on."""
     return config.camera, config.pipeline

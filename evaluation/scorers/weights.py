@@ -1,4 +1,4 @@
-"""Where a scorer's weights are: here, in the hub's cache, or on the hub."""
+"""Find a scorer's weights: here, in the hub's cache, or on the hub."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from evaluation.scorers.contract import ScorerError
 
 
 def find_file(option: str, where: str, name: str) -> Path:
-    """The file `name` of what the option asks for: a file, a folder that has it, a hub id, or an address (https).
+    """The file `name` at the option's value: a file, a folder that has it, a hub id, or an address (https).
 
     Downloads what is in no cache, unless HF_HUB_OFFLINE forbids it. Raises ScorerError, one sentence.
     """
@@ -64,7 +64,9 @@ def reason(error: BaseException) -> str:
 
 
 def fingerprint(network: nn.Module) -> str:
-    """Of the names of all weights and the first few numbers of each: another network, or other training, has another."""
+    """Fingerprint of the names of all weights and the first few numbers of each: another network, or other
+    training, has another.
+    """
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():
         digest.update(name.encode())

@@ -1,4 +1,4 @@
-"""A texture painted from renders of the Gaussians."""
+"""Paint a texture from renders of the Gaussians."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from scene.cameras import Cameras
 
 VIEW = 512
 DEPTH_VIEW = 256
-"""Pixels of the views: of the Gaussians, and of the mesh, which tells what is hidden."""
+"""Pixels of the views: of the Gaussians, and of the mesh, which shows what is hidden."""
 SHARPNESS = 4
 """Power of the cosine between a view and the surface: the views that look straight at it count most."""
 GRAZING = 0.1
-"""Cosine below which a view says nothing."""
+"""Cosine below which a view does not count."""
 
 
 @torch.no_grad()

@@ -1,15 +1,15 @@
-"""From Gaussians to a mesh with a texture."""
+"""Build a mesh with a texture from Gaussians."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import trimesh
 
 from exporting.mesh.bake import bake
 from exporting.mesh.fusion import fuse, outline_level, surface
+from exporting.mesh.options import MeshOptions
 from exporting.mesh.simplify import open_edges, simplified
 from exporting.mesh.textured import TexturedMesh
 from exporting.mesh.unwrap import unwrap
@@ -17,26 +17,11 @@ from exporting.mesh.views import box_of
 from gaussian_renderer import Gaussians
 
 
-@dataclass(frozen=True)
-class MeshOptions:
-    """faces: at most so many; texture: texels along a side; resolution: steps of the grid along the asset's longest side;
-    views: cameras all around, for the shape and again for the texture."""
-
-    faces: int = 10_000
-    texture: int = 1024
-    resolution: int = 128
-    views: int = 64
-
-    @property
-    def steps(self) -> int:
-        """How often `build_mesh` tells of progress."""
-        return 2 * self.views + 1
-
-
 def build_mesh(
     gaussians: Gaussians, options: MeshOptions, on_step: Callable[[str], None] = lambda doing: None
 ) -> TexturedMesh:
-    """A mesh that looks like the Gaussians. `on_step` is told what was done after each of the options' steps.
+    """A mesh that looks like the Gaussians. `on_step` is given what was done after each of the options'
+    steps.
 
     Raises ValueError, one sentence, for Gaussians without a surface.
     """

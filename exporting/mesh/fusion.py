@@ -1,7 +1,8 @@
-"""Many depth images as one signed distance on a grid: a truncated one (Curless and Levoy, 1996), without holes.
+"""Fuse many depth images into one signed distance on a grid: a truncated one (Curless and Levoy, 1996),
+without holes.
 
-Inside is negative. What no camera sees is inside, what one sees through is not, and the border of the grid is outside:
-every surface of the field is closed.
+Inside is negative. What no camera sees is inside, what one sees through is not, and the border of the grid is
+outside: every surface of the field is closed.
 """
 
 from __future__ import annotations
@@ -22,34 +23,34 @@ from gaussian_renderer import Gaussians, render
 from scene.cameras import Cameras
 
 TRUNCATION = 4.0
-"""Grains (see `Box`): the distance from the surface at which the field is 1 or -1."""
+"""Distance from the surface at which the field is 1 or -1, in grains (see `Box`)."""
 HIDDEN = 0.05
 """Weight of a camera from which a point is hidden. A few that see through a gap must not carve into the asset, and yet
 it takes but a few to see into a cup."""
 SMOOTHING = 1.0
-"""Grains: the standard deviation of the field's blur."""
+"""Standard deviation of the field's blur, in grains."""
 MAX_VIEW = 512
-"""Pixels: finer depth images would cost more and say no more."""
+"""Pixels of a view, at most: finer depth images would cost more and show no more."""
 POINTS_AT_ONCE = 1 << 20
 LEVELS = (-0.2, 0.0, 0.2, 0.4, 0.6)
-"""What the surface's level is chosen from, and then from those half-way to its neighbours."""
+"""Levels that the surface's is chosen from, and then from those half-way to its neighbours."""
 LEVEL_VIEWS = 6
 SMALL = 0.01
-"""Parts of less than this share of the largest one's volume are litter."""
+"""Share of the largest part's volume below which a part is litter."""
 
 Values = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Field:
-    """values [X, Y, Z] in [-1, 1] at origin + spacing · (i, j, k), world units."""
+    """Field of values [X, Y, Z] in [-1, 1] at origin + spacing · (i, j, k), world units."""
 
     values: Values
     origin: NDArray[np.float64]
     spacing: float
 
     def points(self) -> Tensor:
-        """Where the values are, [X Y Z, 3] float32, in their order."""
+        """Points where the values are, [X Y Z, 3] float32, in their order."""
         axes = [
             torch.from_numpy(start + self.spacing * np.arange(steps)).float()
             for start, steps in zip(self.origin, self.values.shape)
@@ -116,7 +117,7 @@ def outline_level(field: Field, gaussians: Gaussians, box: Box) -> float:
 
 
 def outline(camera: Cameras, vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Which pixels [S, S] of the one camera a mesh covers."""
+    """Pixels [S, S] of the one camera that a mesh covers."""
     seen = project(camera, torch.from_numpy(vertices).float().to(camera.viewmats.device))
     x, y = (values.double().numpy(force=True) for values in (seen.x, seen.y))
     covered = cover(np.stack([x, y], axis=-1)[faces], camera.height, camera.width)

@@ -1,4 +1,6 @@
-"""Which pixels triangles cover: of a texture, where nothing is hidden, or of a view, where the nearest is seen."""
+"""Find which pixels triangles cover: of a texture, where nothing is hidden, or of a view, where the nearest
+is seen.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,9 @@ PAIRS_AT_ONCE = 4_000_000
 
 
 class Covered(NamedTuple):
-    """P pairs of a pixel whose centre lies in a face, and that face: rows, columns and faces [P], weights [P, 3] of the
-    face's corners in the plane."""
+    """Pairs of a pixel whose centre lies in a face, and that face: rows, columns and faces [P], weights [P,
+    3] of the face's corners in the plane.
+    """
 
     rows: NDArray[np.intp]
     columns: NDArray[np.intp]
@@ -22,8 +25,9 @@ class Covered(NamedTuple):
 
 
 def cover(corners: NDArray[np.floating], height: int, width: int) -> Covered:
-    """All pixels in faces with corners [F, 3, 2] (x, y), in pixels, whole numbers at pixel centres; an edge belongs to
-    both of its faces."""
+    """Pixels in faces with corners [F, 3, 2] (x, y), in pixels, whole numbers at pixel centres; an edge
+    belongs to both of its faces.
+    """
     corners = corners.astype(np.float64)
     low = np.clip(np.ceil(corners.min(axis=1)), 0, [width, height]).astype(np.intp)
     high = np.clip(np.floor(corners.max(axis=1)) + 1, 0, [width, height]).astype(np.intp)

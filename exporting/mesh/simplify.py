@@ -1,4 +1,4 @@
-"""Fewer faces, and every edge between exactly two of them."""
+"""Reduce the faces, and keep every edge between exactly two of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ SWAPS = 4
 
 
 def simplified(vertices: Vertices, faces: Faces, count: int) -> tuple[Vertices, Faces]:
-    """At most `count` faces, or a few more, by edge collapses with the least quadric error (Garland and Heckbert, 1997)."""
+    """A surface of at most `count` faces, or a few more, by edge collapses with the least quadric error
+    (Garland and Heckbert, 1997).
+    """
     if len(faces) > count:
         fewer = fast_simplification.simplify(vertices, faces.astype(np.int32), target_count=count)
         vertices, faces = fewer[0].astype(np.float64), fewer[1].astype(np.int64)
@@ -22,7 +24,7 @@ def simplified(vertices: Vertices, faces: Faces, count: int) -> tuple[Vertices, 
 
 
 def unpinched(vertices: Vertices, faces: Faces) -> tuple[Vertices, Faces]:
-    """The same closed surface with vertices doubled where it touches itself, so that edges have two faces each.
+    """A closed surface with vertices doubled where it touches itself, so that edges have two faces each.
 
     A collapse may bring two sheets together in an edge of four faces. Corners of faces are one vertex if one comes from
     the other by walking around it, from face to face across edges; at such an edge there are two ways to walk, of which
@@ -38,7 +40,7 @@ def unpinched(vertices: Vertices, faces: Faces) -> tuple[Vertices, Faces]:
     if len(forth) != len(back) or not (
         np.array_equal(a[forth], b[back]) and np.array_equal(b[forth], a[back])
     ):
-        return vertices, faces  # not closed: told by `open_edges`
+        return vertices, faces  # not closed: found by `open_edges`
     for _ in range(SWAPS):
         pairs = np.concatenate(
             [np.stack([tails[forth], heads[back]]), np.stack([heads[forth], tails[back]])], axis=1

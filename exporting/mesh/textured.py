@@ -1,4 +1,4 @@
-"""A mesh with a texture: what files are written from."""
+"""Mesh with a texture: what files are written from."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from exporting.axes import turn
 
 @dataclass(frozen=True)
 class TexturedMesh:
-    """vertices [V, 3] in world units, their unit normals [V, 3], places in the texture [V, 2] in [0, 1] from its top left;
-    faces [F, 3], counter-clockwise from outside; texture [S, S, 3] uint8, sRGB.
+    """Mesh with a texture.
 
-    Vertices are doubled along seams of the texture; open_edges tells where the surface is not closed without them, as
-    middles of edges [E, 3].
+    vertices [V, 3] in world units, their unit normals [V, 3], places in the texture [V, 2] in [0, 1] from its
+    top left; faces [F, 3], counter-clockwise from outside; texture [S, S, 3] uint8, sRGB.
+
+    Vertices are doubled along seams of the texture; open_edges holds where the surface is not closed without
+    them, as middles of edges [E, 3].
     """
 
     vertices: NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""What is seen of an asset from all around: what its mesh and its texture are made from."""
+"""Views of an asset from all around: its mesh and its texture are made from them."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from gaussian_renderer.activated import Activated
 from scene.cameras import Cameras, orbit
 
 FIELD_OF_VIEW = math.radians(25.0)
-"""Narrow, so that pixels are of one size on the whole asset."""
+"""Vertical angle of a view: narrow, so that pixels are of one size on the whole asset."""
 VISIBLE = 0.1
 """Opacity from which on a Gaussian counts for where the asset is."""
 STRAYS = 0.001
 """Share of the Gaussians, at each end of each axis, that may lie outside the box."""
 MARGIN = 3.0
-"""Grains around the box of the means."""
+"""Margin around the box of the means, in grains."""
 FRONT_PASSES = 2
 
 
 @dataclass(frozen=True)
 class Box:
-    """What is looked at: its corners low and high [3], on the host, and the grain, all in world units.
+    """Box to be looked at: its corners low and high [3], on the host, and the grain, all in world units.
 
-    The grain is the size of a middling Gaussian along its longest axis, one standard deviation: what is finer than
-    that is no shape, but gaps between Gaussians.
+    The grain is the size of a middling Gaussian along its longest axis, one standard deviation: what is finer
+    than that is no shape, but gaps between Gaussians.
     """
 
     low: Tensor
@@ -38,7 +38,7 @@ class Box:
 
     @property
     def middle(self) -> Tensor:
-        """[3]"""
+        """Middle [3] of the box."""
         return (self.low + self.high) / 2
 
     @property
@@ -48,7 +48,7 @@ class Box:
 
     @property
     def radius(self) -> float:
-        """Of the ball around it."""
+        """Radius of the ball around the box."""
         return float((self.high - self.low).norm()) / 2
 
 
@@ -80,7 +80,9 @@ def size_for(box: Box, pixel: float, most: int) -> int:
 
 
 class Projected(NamedTuple):
-    """Points as one camera sees them: x, y [N] in pixels, whole numbers at pixel centres, and z [N] in world units."""
+    """Projection of points by one camera: x, y [N] in pixels, whole numbers at pixel centres, and z [N] in
+    world units.
+    """
 
     x: Tensor
     y: Tensor

@@ -45,6 +45,6 @@ def encode(splats: Splats) -> bytes:
 
 
 def linear(colors: Floats) -> Floats:
-    """sRGB colours, clamped to [0, 1], as light (IEC 61966-2-1): what COLOR_0 holds."""
+    """Light (IEC 61966-2-1) of sRGB colours, clamped to [0, 1]: what COLOR_0 holds."""
     c = np.clip(colors, 0, 1)
     return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from exporting.splats.table import Floats, Splats, morton_order, smallest_three, to_bytes
 
@@ -24,7 +25,7 @@ MAX_PALETTE = 65_536
 """Entries that a label of two bytes can name: with so many Gaussians or fewer, each has its own."""
 CLUSTERED_PALETTE = 8_192
 PALETTE_ROUNDS, CODE_ROUNDS = 4, 8
-"""Of k-means."""
+"""Rounds of k-means."""
 
 
 def encode(splats: Splats) -> bytes:
@@ -104,7 +105,7 @@ def _rotations(rotations: Floats) -> Bytes:
 
 
 def _coded(values: Floats) -> tuple[Bytes, list[float]]:
-    """For every value the number of the nearest of 256 codes, and the codes, ascending: k-means in one dimension."""
+    """Number of the nearest of 256 codes for every value, and the codes, ascending: k-means in one dimension."""
     flat = np.sort(values, axis=None).astype(np.float64)
     # At first, one code for each equal share of the values and one for each equal piece of their range: none is far from all.
     shares = flat[np.linspace(0, len(flat) - 1, CODES // 2).round().astype(int)]
@@ -135,7 +136,7 @@ def _palette(rest: Floats) -> tuple[Floats, NDArray[np.intp]]:
     return centers.reshape(-1, *rest.shape[1:]).numpy(), _nearest(points, centers).numpy()
 
 
-def _nearest(points: torch.Tensor, centers: torch.Tensor) -> torch.Tensor:
+def _nearest(points: Tensor, centers: Tensor) -> Tensor:
     """The number of the nearest of centers [P, D] for each of points [N, D]: [N]."""
     half = (centers * centers).sum(dim=1) / 2
     return torch.cat([(half - some @ centers.T).argmin(dim=1) for some in points.split(2048)])

@@ -13,13 +13,15 @@ from exporting.splats.table import Splats, smallest_three, to_bytes
 MAGIC = 0x5053474E
 VERSION = 3
 FRACTION_BITS = 12
-"""As Niantic's own writer has it: a quarter of a thousandth of a unit."""
+"""Bits after the point as Niantic's own writer has them: a quarter of a thousandth of a unit."""
 SIGNIFICANT_BITS = 16
-"""Of the coordinates of assets too small for that."""
+"""Significant bits of the coordinates of assets too small for that."""
 MAX_REACH = 2.0**22
-"""World units: what coordinates of 24 bits with one bit for the fraction can hold."""
+"""Largest coordinate that 24 bits with one bit for the fraction can hold, in world units."""
 COLOR_SCALE = 0.15
-"""Of the constant harmonic, in place of its 0.28: room for colours that other harmonics bring back into range."""
+"""Factor of the constant harmonic, in place of its 0.28: room for colours that other harmonics bring back
+into range.
+"""
 
 
 def encode(splats: Splats) -> bytes:
@@ -51,8 +53,11 @@ def fraction_bits(reach: float) -> int:
 
 
 def _rotations(splats: Splats) -> np.ndarray:
-    """[N] 32 bits: 2 for the place of the largest of (x, y, z, w), then for each of the others its sign and 9 bits of its
-    magnitude in units of √½."""
+    """Rotations as 32 bits [N].
+
+    2 bits are for the place of the largest of (x, y, z, w), then come for each of the others its sign and 9
+    bits of its magnitude in units of √½.
+    """
     largest, others = smallest_three(splats.rotations[:, [1, 2, 3, 0]])
     packed = largest.astype(np.uint32)
     for value in others.T:

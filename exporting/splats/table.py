@@ -1,4 +1,4 @@
-"""What all formats are written from: N Gaussians as NumPy arrays, in the axes of the file."""
+"""Table that all formats are written from: N Gaussians as NumPy arrays, in the axes of the file."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Splats:
-    """means, log_scales [N, 3]; rotations [N, 4], unit quaternions (w, x, y, z); opacities [N] in [0, 1];
-    harmonics [N, K, 3], the first one constant; all float32."""
+    """Values of N Gaussians.
+
+    means, log_scales [N, 3]; rotations [N, 4], unit quaternions (w, x, y, z); opacities [N] in [0, 1];
+    harmonics [N, K, 3], the first one constant; all float32.
+    """
 
     means: Floats
     log_scales: Floats

@@ -17,7 +17,7 @@ __all__ = ["Adaptations", "PriorError", "StableDiffusionPrior", "compile_network
 
 
 def load_prior(config: Config, device: torch.device) -> StableDiffusionPrior:
-    """The diffusion model that `hf_key` or else `model_key` names.
+    """Load the diffusion model that `hf_key` or else `model_key` names.
 
     Raises: PriorError.
     """
@@ -46,13 +46,13 @@ def compile_networks(
     shares: Callable[[], Mapping[int, float]],
     needed: Callable[[], int],
 ) -> None:
-    """Compile the prior for `views` at a time as `compile` has it.
+    """Compile the prior for `views` at a time, in the way that `compile` names.
 
-    Where it leaves the choice, nothing is compiled on the host, nor for a run that is to be `deterministic`: torch may
-    take other kernels each time.
+    "auto" compiles nothing on the host, nor for a run that is to be `deterministic`: torch may take other
+    kernels each time.
 
     Args:
-        shares: counts how often the U-Net is asked for a batch of each size.
+        shares: counts how often the U-Net gets a batch of each size.
         needed: counts the bytes that the rest of an iteration takes.
     """
     how = config.guidance.compile

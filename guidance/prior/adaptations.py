@@ -1,4 +1,4 @@
-"""What others have taught a Stable Diffusion: LoRA weights, and the words of a textual inversion."""
+"""Adaptations of a Stable Diffusion: LoRA weights, and the words of a textual inversion."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from guidance.prior.libraries import in_short, quiet_libraries
 from guidance.prior.model_files import PriorError
@@ -22,13 +23,20 @@ if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
 SUFFIXES = (".safetensors", ".bin", ".pt")
-"""The last two are pickles, of which diffusers reads nothing but tensors (`weights_only`)."""
+"""Suffixes of weight files. The last two are pickles, from which diffusers reads nothing but tensors
+(`weights_only`)."""
 
 
 @dataclass(frozen=True)
 class Adaptations:
-    """lora: a file in the layout of diffusers, PEFT or kohya, whose change of the weights counts `lora_scale` times; words: a
-    textual inversion's file; clip_skip: layers of the text encoder that are left out at its end."""
+    """Files and settings that change a model.
+
+    Attributes:
+        lora: a file in the layout of diffusers, PEFT or kohya.
+        lora_scale: factor of its change of the weights.
+        words: a textual inversion's file.
+        clip_skip: layers of the text encoder that are left out at its end.
+    """
 
     lora: str | None = None
     lora_scale: float = 1.0
@@ -36,12 +44,15 @@ class Adaptations:
     clip_skip: int = 0
 
     def files(self) -> dict[str, Path]:
-        """Those that there are, by their keys in the configuration."""
+        """Return the files that are given, by their keys in the configuration."""
         given = {"LoRA_path": self.lora, "textual_inversion_path": self.words}
         return {key: Path(path).expanduser() for key, path in given.items() if path is not None}
 
     def check(self) -> None:
-        """Raises PriorError, one sentence, for what can be told before anything is loaded."""
+        """Check what can be known before anything is loaded.
+
+        Raises: PriorError, one sentence.
+        """
         for key, path in self.files().items():
             if not path.is_file():
                 raise PriorError(f"{key} is '{path}', but there is no such file.")
@@ -50,14 +61,17 @@ class Adaptations:
                     f"{key} is '{path}', but it must be a file of weights: {', '.join(SUFFIXES)}."
                 )
         if self.lora is not None and importlib.util.find_spec("peft") is None:
-            raise PriorError("LoRA_path needs PEFT, which is not installed here: pip install peft.")
+            raise PriorError(
+                'LoRA_path needs PEFT, which is not installed here: python -m pip install -e ".[lora]".'
+            )
 
 
 def adapt(pipeline: StableDiffusionPipeline, adaptations: Adaptations) -> Callable[[str], str]:
-    """Put them into a pipeline's networks, for good, and return how prompts are to be spelt.
+    """Put the adaptations into a pipeline's networks, for good, and return the spelling of prompts.
 
-    A word of several vectors is spelt as several tokens. Raises: PriorError, one sentence, for a file that cannot be read or
-    does not fit these networks.
+    A word of several vectors is spelt as several tokens.
+
+    Raises: PriorError, one sentence, for a file that cannot be read or does not fit these networks.
     """
     files = adaptations.files()
     if words := files.get("textual_inversion_path"):
@@ -69,7 +83,7 @@ def adapt(pipeline: StableDiffusionPipeline, adaptations: Adaptations) -> Callab
 
 
 def _word_of(path: Path) -> str | None:
-    """The word that a textual inversion without one is known by, its file's name, as where it comes from; else None.
+    """Word for a textual inversion that names none: its file's name, as where it comes from; else None.
 
     AUTOMATIC1111 writes the vectors of a .safetensors file as "emb_params", which nobody means as a word.
     """
@@ -87,12 +101,12 @@ def _merge_lora(pipeline: StableDiffusionPipeline, path: Path, scale: float) -> 
         raise PriorError(f"LoRA_path '{path}' changes no weight of this model: it is of another one.")
 
 
-def _lora_of(path: Path) -> str | dict[str, torch.Tensor]:
-    """What diffusers is to load: the file, or for one in kohya's layout its tensors with their strength in them.
+def _lora_of(path: Path) -> str | dict[str, Tensor]:
+    """Return diffusers' input: the file, or for one in kohya's layout its tensors with their strength in them.
 
-    There each module has an alpha, and counts alpha/rank times. Where alphas differ, as in files whose modules were cut to
-    ranks of their own, diffusers gives them names that no module has, and all count by the commonest one. Either factor
-    takes the root, so that neither leaves the range of float16.
+    There each module has an alpha, and counts alpha/rank times. Alphas differ in files whose modules were cut
+    to ranks of their own. Diffusers gives these names that no module has, and all count by the commonest one.
+    Either factor takes the root, so that neither leaves the range of float16.
     """
     tensors = _tensors_in(path)
     alphas = [name for name in tensors if name.endswith(".alpha")]
@@ -105,7 +119,7 @@ def _lora_of(path: Path) -> str | dict[str, torch.Tensor]:
 
 
 def _tensors_in(path: Path) -> dict[str, Any]:
-    """A file of weights; of a pickle nothing but tensors and what holds them."""
+    """Read a file of weights; from a pickle nothing but tensors and their containers."""
     if path.suffix == ".safetensors":
         return load_file(path)
     try:
@@ -120,7 +134,7 @@ def _sums(network: torch.nn.Module) -> list[float]:
 
 @contextmanager
 def _one_sentence(key: str, path: Path) -> Iterator[None]:
-    """The libraries below raise what their parsing runs into, and say in their logs what we say ourselves."""
+    """Turn whatever the libraries raise inside into a PriorError of one sentence, and silence their logs."""
     try:
         with quiet_libraries():
             yield
@@ -129,7 +143,7 @@ def _one_sentence(key: str, path: Path) -> Iterator[None]:
 
 
 def pipeline_of(**parts: Any) -> StableDiffusionPipeline:
-    """Diffusers' pipeline, which nothing here runs: its loaders know what files of other programs look like."""
+    """Make diffusers' pipeline. Nothing here runs it, but its loaders know the files of other programs."""
     with quiet_libraries():
         from diffusers import StableDiffusionPipeline
 

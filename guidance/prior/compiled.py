@@ -1,4 +1,4 @@
-"""The prior's networks through torch.compile, with the networks as they are wherever that fails."""
+"""The prior's networks through torch.compile, with the plain networks wherever that fails."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from guidance.prior.graph_sizes import next_size
 
@@ -22,31 +23,32 @@ logger = logging.getLogger(__name__)
 class Compiled:
     """A function of tensors, compiled at its first call; from the first failure to compile it on, the plain one.
 
-    Every input is brought to dense strides first (channels last, if it is an image), for strides are part of what a
-    graph is made for.
+    Every input is brought to dense strides first (channels last, if it is an image), for a graph is made for
+    given strides.
 
     Args:
-        name: what people call it.
+        name: its name in messages.
         plain: the function.
-        batched: one graph for every number of rows, which all inputs share, so that calls may be of any size; a single
-            row is doubled, for torch would make a graph of its own for it. Otherwise a graph for each number.
+        batched: one graph for every number of rows, which all inputs share, so that calls may be of any size; a
+            single row is doubled, for torch would make a graph of its own for it. Otherwise a graph for each
+            number.
         mode: torch.compile's.
     """
 
     def __init__(
-        self, name: str, plain: Callable[..., torch.Tensor], *, batched: bool, mode: str | None = None
+        self, name: str, plain: Callable[..., Tensor], *, batched: bool, mode: str | None = None
     ) -> None:
         self.name, self.plain, self.batched = name, plain, batched
-        self._compiled: Callable[..., torch.Tensor] | None = torch.compile(
+        self._compiled: Callable[..., Tensor] | None = torch.compile(
             plain, fullgraph=True, dynamic=None if batched else False, mode=mode
         )
 
     @property
     def works(self) -> bool:
-        """Whether nothing has failed to compile."""
+        """True if nothing has failed to compile."""
         return self._compiled is not None
 
-    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+    def __call__(self, *inputs: Tensor) -> Tensor:
         if self._compiled is None:
             return self.plain(*inputs)
         if self.batched and len(inputs[0]) == 1:
@@ -62,9 +64,9 @@ class Compiled:
             return self.plain(*inputs)
 
     def warm_up(self, run: Callable[[], object]) -> bool:
-        """Have `run` call this, and compile it thereby; whatever goes wrong in it, the plain function is there still.
+        """Compile this by a call of `run`, which calls it; after any failure the plain function takes over.
 
-        Returns: whether nothing went wrong.
+        Returns: true if nothing went wrong.
         """
         try:
             with warnings.catch_warnings():
@@ -81,7 +83,7 @@ class Compiled:
         return False
 
     def give_up(self, error: Exception) -> None:
-        """Take the plain function from here on, and say why."""
+        """Take the plain function from here on, and log the cause."""
         if self._compiled is not None:
             logger.warning(
                 "%s runs uncompiled, for torch cannot compile it here: %s.", self.name, _cause(error)
@@ -90,29 +92,28 @@ class Compiled:
 
 
 class Sized:
-    """A function of tensors, compiled for a few numbers of rows and, where the device has them, replayed as CUDA graphs.
+    """A function of tensors, compiled for a few numbers of rows and, where the device has them, replayed as
+    CUDA graphs.
 
-    Inputs with fewer rows are filled up to the next of these numbers; those with more go through the plain function. What
-    it returns is a copy, for the next replay writes over a graph's own result.
+    Inputs with fewer rows are filled up to the next of these numbers; those with more go through the plain
+    function. The result is a copy, for the next replay writes over a graph's own result.
 
     Args:
-        name, plain, mode: as of `Compiled`.
+        name, plain, mode: as for `Compiled`.
         sizes: the numbers of rows, increasing.
     """
 
-    def __init__(
-        self, name: str, plain: Callable[..., torch.Tensor], sizes: Sequence[int], mode: str
-    ) -> None:
+    def __init__(self, name: str, plain: Callable[..., Tensor], sizes: Sequence[int], mode: str) -> None:
         self.name, self.plain, self.sizes, self.mode = name, plain, sizes, mode
         self._compiled = self._fresh()
         self._dtype: torch.dtype | None = None
 
     @property
     def works(self) -> bool:
-        """Whether nothing has failed to compile."""
+        """True if nothing has failed to compile."""
         return self._compiled.works
 
-    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+    def __call__(self, *inputs: Tensor) -> Tensor:
         rows, dtype = len(inputs[0]), inputs[0].dtype
         size = next_size(rows, self.sizes)
         if size is None or not self.works:
@@ -125,36 +126,39 @@ class Sized:
         return self._compiled(*(_filled(tensor, size) for tensor in inputs))[:rows].clone()
 
     def warm_up(self, run: Callable[[], object]) -> bool:
-        """As that of `Compiled`."""
+        """Compile all sizes that `run` calls; see `Compiled.warm_up`."""
         return self._compiled.warm_up(run)
 
     def _fresh(self) -> Compiled:
         return Compiled(self.name, _with_code_of_its_own(self.plain), batched=False, mode=self.mode)
 
 
-def _filled(tensor: torch.Tensor, size: int) -> torch.Tensor:
-    """`tensor` [B, ...] with copies of its first row up to `size` rows."""
+def _filled(tensor: Tensor, size: int) -> Tensor:
+    """Fill `tensor` [B, ...] up to `size` rows with copies of its first one."""
     missing = size - len(tensor)
     return torch.cat([tensor, tensor[:1].expand(missing, *tensor.shape[1:])]) if missing else tensor
 
 
-def _with_code_of_its_own(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """The same function. What torch compiles for it goes when it goes, and counts towards nobody else's limit: torch keeps
-    both with the code object, which methods and closures share."""
+def _with_code_of_its_own(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Wrap the function in a code object of its own.
 
-    def same(*inputs: torch.Tensor) -> torch.Tensor:
+    torch keeps compiled code, and the count towards its limit, with the code object, which methods and closures
+    share. With its own, both go when the function goes.
+    """
+
+    def same(*inputs: Tensor) -> Tensor:
         return function(*inputs)
 
     return types.FunctionType(same.__code__.replace(), same.__globals__, "same", None, same.__closure__)
 
 
-def _dense(tensor: torch.Tensor) -> torch.Tensor:
+def _dense(tensor: Tensor) -> Tensor:
     image = tensor.dim() == 4
     return tensor.contiguous(memory_format=torch.channels_last if image else torch.contiguous_format)
 
 
 def _cause(error: Exception) -> str:
-    """The first line of what went wrong at the bottom, for torch wraps it in advice to its developers."""
+    """First line of the innermost cause, for torch wraps it in advice to its developers."""
     inner: Any = error
     while (cause := getattr(inner, "inner_exception", None) or inner.__cause__) is not None:
         inner = cause
@@ -163,7 +167,7 @@ def _cause(error: Exception) -> str:
 
 
 def lasting_cache() -> str:
-    """The folder in which torch keeps what it has compiled for later processes, the user's if one is set.
+    """Return the folder where torch keeps compiled code for later processes, the user's if one is set.
 
     torch's own default lies among the temporary files, which many machines lose when they start.
     """

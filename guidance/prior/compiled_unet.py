@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from guidance.prior.compiled import Compiled, Sized
 from guidance.prior.graph_sizes import graph_sizes, padding
@@ -16,9 +17,9 @@ from utils.moments import milliseconds
 
 NAME = "The U-Net"
 MODES = {"static": "reduce-overhead", "max": "max-autotune"}
-"""Ways with a graph for each of a few batch sizes -> what torch.compile calls them."""
+"""Ways with a graph for each of a few batch sizes -> torch.compile's names for them."""
 CALLS_TO_RECORD = 3
-"""A CUDA graph is recorded by the second call of its size, and replayed from the third on."""
+"""Calls of a size until its CUDA graph is replayed: the second records it, the third replays it."""
 
 logger = logging.getLogger(__name__)
 
@@ -27,21 +28,22 @@ Unet = Compiled | Sized
 
 @torch.no_grad()
 def compiled_unet(
-    plain: Callable[..., torch.Tensor],
-    inputs: Callable[[int], tuple[torch.Tensor, ...]],
+    plain: Callable[..., Tensor],
+    inputs: Callable[[int], tuple[Tensor, ...]],
     how: str,
     shares: Mapping[int, float],
     device: torch.device,
     needed: int = 0,
 ) -> Unet:
-    """`plain` compiled before its first call in earnest, and what was chosen said.
+    """Compile `plain` before its first call in earnest, and log the choice.
 
     Args:
         plain: noise [B, C, h, w] of latents, times and texts, without a gradient.
         inputs: makes such inputs for a number of rows.
-        how: "dynamic", one graph for batches of any size; "static", one for each of a few sizes, replayed without the host
-            where the device can; "max", the same with kernels that torch tries out; "auto", the faster of the first two.
-        shares: how often each batch size is asked for.
+        how: "dynamic", one graph for batches of any size; "static", one for each of a few sizes, replayed
+            without the host where the device can; "max", the same with kernels that torch tries out; "auto",
+            the faster of the first two.
+        shares: frequency of each batch size.
         needed: bytes that "auto" has to leave of the device's memory.
     """
     ways = ("dynamic", "static") if how == "auto" else (how,)
@@ -68,14 +70,14 @@ def compiled_unet(
     return unet
 
 
-def _made(plain: Callable[..., torch.Tensor], way: str, shares: Mapping[int, float]) -> Unet:
+def _made(plain: Callable[..., Tensor], way: str, shares: Mapping[int, float]) -> Unet:
     if way in MODES:
         return Sized(NAME, plain, graph_sizes(shares), MODES[way])
     return Compiled(NAME, plain, batched=True)
 
 
-def _warm(unet: Unet, inputs: Callable[[int], tuple[torch.Tensor, ...]], shares: Mapping[int, float]) -> bool:
-    """Compile it; returns whether that went well."""
+def _warm(unet: Unet, inputs: Callable[[int], tuple[Tensor, ...]], shares: Mapping[int, float]) -> bool:
+    """Compile it; return whether that went well."""
 
     def run() -> None:
         # The largest first: what it takes of the memory is enough for the others. One graph for all sizes is compiled by
@@ -90,11 +92,11 @@ def _warm(unet: Unet, inputs: Callable[[int], tuple[torch.Tensor, ...]], shares:
 
 def _mean_milliseconds(
     unet: Unet,
-    inputs: Callable[[int], tuple[torch.Tensor, ...]],
+    inputs: Callable[[int], tuple[Tensor, ...]],
     shares: Mapping[int, float],
     device: torch.device,
 ) -> float:
-    """Of a call, on the device."""
+    """Mean time of a call on the device."""
     return sum(share * milliseconds(partial(unet, *inputs(size)), device) for size, share in shares.items())
 
 

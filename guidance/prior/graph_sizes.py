@@ -1,4 +1,4 @@
-"""Which batch sizes a compiled function gets a graph for, where other batches are filled up to the next of them."""
+"""Batch sizes for which a compiled function gets a graph; other batches are filled up to the next of them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from itertools import accumulate
 
 MOST_GRAPHS = 4
 WORTH = 0.05
-"""Of all rows, what a graph has to save in padding: each takes its time to compile when a run begins."""
+"""Share of all rows that a graph has to save in padding: each takes its time to compile when a run begins."""
 
 
 def graph_sizes(shares: Mapping[int, float], most: int = MOST_GRAPHS) -> tuple[int, ...]:
-    """At most so many of the batch sizes that are asked for, the largest among them: those that need the least padding,
-    without any that is not WORTH its graph.
+    """Choose at most `most` batch sizes that need the least padding.
+
+    The largest is among them, and none that is not WORTH its graph.
 
     Args:
-        shares: how often each size is asked for, at least one of them.
+        shares: frequency of each size, at least one of them.
     """
     asked = sorted(shares)
     calls = [0.0, *accumulate(shares[size] for size in asked)]
@@ -25,7 +26,7 @@ def graph_sizes(shares: Mapping[int, float], most: int = MOST_GRAPHS) -> tuple[i
 
     @cache
     def best(count: int, graphs: int) -> tuple[float, tuple[int, ...]]:
-        """The cost, in rows, and the sizes for the smallest `count` of those asked for, the last of which has a graph."""
+        """Cost, in rows, and sizes for the smallest `count` batch sizes, the last of which has a graph."""
         if count == 0 or graphs == 0:
             return (0.0 if count == 0 else math.inf), ()
         top = asked[count - 1]
@@ -40,11 +41,11 @@ def graph_sizes(shares: Mapping[int, float], most: int = MOST_GRAPHS) -> tuple[i
 
 
 def next_size(rows: int, sizes: Sequence[int]) -> int | None:
-    """The first of the increasing `sizes` that so many rows fit into; None where none is large enough."""
+    """First of the increasing `sizes` that so many rows fit into; None where none is large enough."""
     return next((size for size in sizes if size >= rows), None)
 
 
 def padding(shares: Mapping[int, float], sizes: Sequence[int]) -> float:
-    """Rows that are added, as a share of those that are asked for, none of which is beyond the largest of `sizes`."""
+    """Added rows as a share of those in the calls, none of which is beyond the largest of `sizes`."""
     filled = sum(share * (next_size(rows, sizes) or rows) for rows, share in shares.items())
     return filled / sum(rows * share for rows, share in shares.items()) - 1

@@ -1,4 +1,4 @@
-"""What diffusers and transformers print and raise, kept to what helps a user."""
+"""Output and errors of diffusers and transformers, kept to what helps a user."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from contextlib import contextmanager
 
 
 def in_short(error: Exception) -> str:
-    """What a library says, without line breaks, as part of a sentence."""
+    """Message of a library's error, without line breaks, as part of a sentence."""
     return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
 
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """diffusers and transformers warn of what is meant here, such as a pipeline without a safety checker."""
+    """Silence diffusers and transformers, which warn of what is meant here, such as a pipeline without a safety
+    checker."""
     loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
     levels = [logger.level for logger in loggers]
     try:
@@ -28,7 +29,7 @@ def quiet_libraries() -> Iterator[None]:
 
 @contextmanager
 def without_progress_bars() -> Iterator[None]:
-    """transformers draws a bar for every file it reads from disk, diffusers for the parts of a pipeline."""
+    """Hide progress bars: transformers draws one for every file it reads, diffusers for the parts of a pipeline."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 

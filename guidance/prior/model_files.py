@@ -1,4 +1,4 @@
-"""From a model key to the files of a diffusers folder on this disk, downloading them if need be."""
+"""Files of a diffusers folder on this disk, found by a model key and downloaded if need be."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ MODEL_INDEX = "model_index.json"
 
 
 class PriorError(Exception):
-    """A prior cannot be loaded; the message is one sentence for the user."""
+    """Failure to load a prior; the message is one sentence for the user."""
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """One component's weights: path inside the folder, diffusers' name for the variant, and the format."""
+    """Weights of a component: path inside the folder, diffusers' name for the variant, and the format."""
 
     path: str
     variant: str | None
@@ -49,21 +49,23 @@ class ModelFolder:
     weights: dict[str, WeightFile]
 
     def files(self) -> dict[str, Path]:
-        """All that a run depends on, by what it is."""
+        """Return all files that a run depends on, by what they are."""
         paths = {weights.path: self.path / weights.path for weights in self.weights.values()}
         return paths | settings_of(self.path)
 
 
 @dataclass(frozen=True)
 class SingleFile:
-    """All networks in one .safetensors file, and the folder of the model that it was made from, for what no weights are:
-    the networks' configuration, tokenizer and scheduler."""
+    """A .safetensors file with all networks, and the folder of the model that it was made from.
+
+    The folder gives the networks' configuration, tokenizer and scheduler.
+    """
 
     path: Path
     base: Path
 
     def files(self) -> dict[str, Path]:
-        """All that a run depends on, by what it is."""
+        """Return all files that a run depends on, by what they are."""
         return {"single file": self.path} | settings_of(self.base)
 
 
@@ -77,7 +79,7 @@ def settings_of(folder: Path) -> dict[str, Path]:
 
 
 def find_single_file(model_key: str, base_model_key: str | None) -> SingleFile | None:
-    """The file that a model key is, None if it is none.
+    """Return the file that a model key is, None if it is none.
 
     Raises: PriorError if it is no .safetensors file, or if its base is nowhere or incomplete.
     """
@@ -97,7 +99,7 @@ def find_single_file(model_key: str, base_model_key: str | None) -> SingleFile |
 
 
 def find_model(model_key: str, *, half: bool) -> ModelFolder:
-    """The folder that a model key stands for.
+    """Find the folder that a model key stands for.
 
     Args:
         model_key: 'toybox', a local folder in diffusers layout, or a hub id.
@@ -111,12 +113,16 @@ def find_model(model_key: str, *, half: bool) -> ModelFolder:
 
 
 def _configuration(base_model_key: str) -> Path:
-    """The folder of a model's configuration and tokenizer, with or without its weights."""
+    """Find the folder of a model's configuration and tokenizer, with or without its weights."""
     return _find("base_model_key", base_model_key, lambda files: _settings(files, [MODEL_INDEX]))
 
 
 def _find(name: str, value: str, parts: Callable[[set[str]], Parts]) -> Path:
-    """The folder on this disk, with all its parts, of the toybox, folder or hub id that the configuration's key `name` has."""
+    """Find the folder on this disk, with all its parts, of a toybox, folder or hub id.
+
+    Args:
+        name: the configuration's key that has this `value`.
+    """
     if value == TOYBOX:
         return _complete(_toybox_folder(), name, value, parts)
     local = Path(value).expanduser()
@@ -132,7 +138,7 @@ def _find(name: str, value: str, parts: Callable[[set[str]], Parts]) -> Path:
 
 
 def current_id(model_key: str) -> str:
-    """Where Stability AI's withdrawn Stable Diffusion 2 repositories live on; any other key unchanged."""
+    """Present home of Stability AI's withdrawn Stable Diffusion 2 repositories; any other key unchanged."""
     if not model_key.startswith("stabilityai/stable-diffusion-2"):
         return model_key
     moved = model_key.replace("stabilityai/", "sd2-community/", 1)
@@ -157,7 +163,7 @@ def _files(folder: Path) -> set[str]:
 
 
 def _choose_weights(files: set[str], component: str, half: bool) -> WeightFile | None:
-    """The component's weights among `files`: safetensors before pickles, then the wanted precision."""
+    """Choose the component's weights among `files`: safetensors before pickles, then the wanted precision."""
     variants = ["fp16", None] if half else [None, "fp16"]
     for extension, stem in WEIGHT_STEMS[component].items():
         for variant in variants:
@@ -169,7 +175,7 @@ def _choose_weights(files: set[str], component: str, half: bool) -> WeightFile |
 
 @dataclass(frozen=True)
 class Parts:
-    """What is wanted among a folder's files, and what is missing there."""
+    """Files that are wanted in a folder, and those of them that are missing."""
 
     wanted: list[str]
     missing: list[str]
@@ -185,7 +191,7 @@ def _settings(files: set[str], more: Sequence[str] = ()) -> Parts:
 
 
 def _parts(files: set[str], half: bool) -> Parts:
-    """All that a model in diffusers layout consists of."""
+    """Files of a whole model in diffusers layout."""
     settings = _settings(files)
     chosen = {component: _choose_weights(files, component, half) for component in WEIGHT_STEMS}
     return Parts(
@@ -240,7 +246,7 @@ def _download(name: str, repo: str, parts: Callable[[set[str]], Parts]) -> Path:
 
 
 def fingerprint(files: Mapping[str, Path]) -> str:
-    """SHA-256 over what the files are and what is in them."""
+    """SHA-256 over the names and contents of files."""
     found = hashlib.sha256()
     for name in sorted(files):
         found.update(f"{name} {_digest(files[name])}\n".encode())
@@ -248,6 +254,6 @@ def fingerprint(files: Mapping[str, Path]) -> str:
 
 
 def _digest(path: Path) -> str:
-    """SHA-256 of a file, by which the hub's cache calls large ones already."""
+    """SHA-256 of a file; the hub's cache names large ones by it already."""
     name = path.resolve().name
     return name if re.fullmatch(r"[0-9a-f]{64}", name) else digest_of_file(path)

@@ -1,4 +1,4 @@
-"""From a prior's files to its networks, complete or not at all."""
+"""Networks of a prior from its files, complete or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from guidance.prior.single_file import missing_weights
 
 
 def read_networks(files: ModelFolder | SingleFile, model_key: str, dtype: torch.dtype) -> dict[str, Any]:
-    """The networks "vae", "unet" and "text_encoder" on the host.
+    """Read the networks "vae", "unet" and "text_encoder" to the host.
 
     Raises: PriorError, in one sentence that names `model_key`, if one cannot be read or lacks weights.
     """
@@ -65,7 +65,7 @@ def _read_single_file(file: SingleFile, model_key: str, dtype: torch.dtype) -> d
 def _load_network(
     network: Any, folder: ModelFolder, name: str, model_key: str, dtype: torch.dtype, extra: dict[str, Any]
 ) -> Any:
-    """One component from local files, complete: a weight that is not in the file must not stay random."""
+    """Load a component from local files, complete: a weight that is not in the file must not stay random."""
     weights = folder.weights[name]
     try:
         loaded, info = network.from_pretrained(

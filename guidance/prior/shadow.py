@@ -1,4 +1,4 @@
-"""A prior on the meta device: everything that it would compute has its shape and precision, and no numbers."""
+"""A prior on the meta device: its results have shape and precision, and no numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ META = torch.device("meta")
 
 
 def shadow(prior: StableDiffusionPrior) -> StableDiffusionPrior:
-    """A prior that takes meta tensors through networks like `prior`'s, which it leaves as they are.
+    """Make a prior that takes meta tensors through networks like `prior`'s, which it leaves as they are.
 
     float16 becomes bfloat16, which takes as many bytes and whose range nobody has to watch.
     """
@@ -40,8 +40,11 @@ def _shape_of(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def fused_attention() -> Iterator[None]:
-    """Meta tensors go through attention as accelerators compute it, whose matrix [L, S] is never there; torch would
-    make it. (A mode of torch would not do: activations that are computed again on the way back are hidden from it.)"""
+    """Take meta tensors through attention as accelerators compute it, without its matrix [L, S].
+
+    torch would make the matrix. A mode of torch would not do: activations that are computed again on the way
+    back are hidden from it.
+    """
     plain = F.scaled_dot_product_attention
 
     def attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **settings: Any) -> Tensor:
@@ -61,7 +64,8 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """[B, heads, L, D_value] of query [B, heads, L, D], key [B, heads, S, D] and value [B, heads, S, D_value]."""
+        """Result [B, heads, L, D_value] of query [B, heads, L, D], key [B, heads, S, D], value
+        [B, heads, S, D_value]."""
         result = query.new_empty(*query.shape[:-1], value.shape[-1])
         ctx.save_for_backward(
             query, key, value, result, query.new_empty(query.shape[:-1], dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""The names in a single file: which of a Stable Diffusion's weights are there."""
+"""Weight names in a single file, compared with those that a Stable Diffusion needs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
+from torch import Tensor
 
 from guidance.prior.model_files import SingleFile
 
@@ -13,8 +14,8 @@ from guidance.prior.model_files import SingleFile
 def missing_weights(file: SingleFile) -> list[str]:
     """Names, "network.weight", of the weights that the base's networks have and the file has not.
 
-    Diffusers, which reads the file, would leave them random. Only names and shapes are looked at: the file is read by
-    nothing but its header, and the networks are made without memory.
+    Diffusers, which reads the file, would leave them random. Only names and shapes are looked at: from the file
+    only its header is read, and the networks are made without memory.
     """
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from diffusers.loaders import single_file_utils as ldm
@@ -43,8 +44,8 @@ def missing_weights(file: SingleFile) -> list[str]:
     ]
 
 
-def _shapes(path: Path) -> dict[str, torch.Tensor]:
-    """A file's tensors, without what is in them."""
+def _shapes(path: Path) -> dict[str, Tensor]:
+    """Tensors of a file, without their contents."""
     with safe_open(path, framework="pt") as tensors:
         names = tensors.keys()
         return {name: torch.empty(tensors.get_slice(name).get_shape(), device="meta") for name in names}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from guidance.prior.adaptations import Adaptations, adapt, pipeline_of
@@ -36,21 +37,22 @@ PLAIN = Adaptations()
 class StableDiffusionPrior:
     """A latent diffusion model in diffusers layout: Stable Diffusion 1 and 2, toybox, and their fine-tunes.
 
-    Whether the network predicts the noise or v is known only in here. Parameters are frozen; the networks run
-    in their own precision and everything handed out is float32. None of `encode`, `decode` and `eps` waits for the device.
+    Only this class knows whether the network predicts the noise or v. Parameters are frozen; the networks run
+    in their own precision and everything handed out is float32. None of `encode`, `decode` and `eps` waits for
+    the device.
 
     Args:
         vae, unet: diffusers' AutoencoderKL and UNet2DConditionModel (which type checkers cannot see into).
-        files: where they come from, by what they are.
-        adaptations: what is put into them.
+        files: the files they come from, by what they are.
+        adaptations: LoRA, textual inversion, layers left out.
 
     Attributes:
         alphas_cumprod: [T] abar_t.
         image_size: pixels; images of another size are resized before they are encoded.
-        device: where the networks run.
+        device: the networks' device.
         text_encoder: None once it is freed.
-        encode_singly: the autoencoder sees one view at a time, and computes its activations again on the way back: no more
-            than one view's are ever held, at the cost of one more pass forward.
+        encode_singly: the autoencoder sees one view at a time, and computes its activations again on the way
+            back: no more than one view's are ever held, at the cost of one more pass forward.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class StableDiffusionPrior:
         unet: Any,
         text_encoder: CLIPTextModel,
         tokenizer: CLIPTokenizer,
-        alphas_cumprod: torch.Tensor,
+        alphas_cumprod: Tensor,
         prediction_type: str,
         files: Mapping[str, Path] | None = None,
         adaptations: Adaptations = PLAIN,
@@ -90,8 +92,8 @@ class StableDiffusionPrior:
         # again on the way back, block by block, for a chain of U-Nets would not fit otherwise.
         unet.enable_gradient_checkpointing()
         self.encode_singly = False
-        self._posterior_mean: Callable[..., torch.Tensor] = self._plain_posterior_mean
-        self._denoise: Callable[..., torch.Tensor] = self._plain_denoise
+        self._posterior_mean: Callable[..., Tensor] = self._plain_posterior_mean
+        self._denoise: Callable[..., Tensor] = self._plain_denoise
         self._watch = OverflowWatch()
         self.alphas_cumprod = alphas_cumprod
         self.device = unet.device
@@ -114,7 +116,7 @@ class StableDiffusionPrior:
 
         Args:
             fp16: run in half precision where `device` is an accelerator; elsewhere it is always float32.
-            base_model_key: what a single file was made from, for its configuration and tokenizer.
+            base_model_key: the model that a single file was made from, for its configuration and tokenizer.
             adaptations: LoRA, textual inversion, layers left out.
         Raises: PriorError, in one sentence, if it is nowhere to be had or incomplete.
         """
@@ -143,13 +145,14 @@ class StableDiffusionPrior:
 
     @cached_property
     def fingerprint(self) -> str:
-        """What its files are known by: another fingerprint, other weights. Blank for networks that come from none."""
+        """Digest of its files: another fingerprint, other weights. Blank for networks that come from none."""
         return fingerprint(self._files) if self._files else ""
 
     @torch.no_grad()
-    def embed(self, prompts: Sequence[str]) -> torch.Tensor:
-        """The text encoder's last hidden states [P, L, D] float32 for P prompts, cut at L tokens; with clip_skip those of
-        an earlier layer, normalised like the last ones.
+    def embed(self, prompts: Sequence[str]) -> Tensor:
+        """Return the text encoder's last hidden states [P, L, D] float32 for P prompts, cut at L tokens.
+
+        With clip_skip they are those of an earlier layer, normalised like the last ones.
 
         Raises: RuntimeError if the text encoder has been freed.
         """
@@ -171,32 +174,33 @@ class StableDiffusionPrior:
         return encoder.final_layer_norm(said.hidden_states[-1 - self._clip_skip]).float()
 
     def free_text_encoder(self) -> None:
-        """Let go of the text encoder (0.7 GB of Stable Diffusion 2.1 in half precision), when all prompts are embedded."""
+        """Let go of the text encoder, 0.7 GB of Stable Diffusion 2.1 in half precision, when all prompts are
+        embedded."""
         # How prompts are spelt is known to a pipeline that holds all networks.
         self.text_encoder, self._spell = None, str
 
-    def encode(self, images: torch.Tensor) -> torch.Tensor:
-        """Scaled latents z_0 [V, C, h, w] float32 of images [V, 3, H, W] in [0, 1], differentiable.
+    def encode(self, images: Tensor) -> Tensor:
+        """Encode images [V, 3, H, W] in [0, 1] as scaled latents z_0 [V, C, h, w] float32, differentiable.
 
-        The posterior's mean, not a sample: the posterior of a trained VAE is narrow, so that sampling adds
-        little but one more noise to every gradient and one more generator to keep.
+        The result is the posterior's mean, not a sample. The posterior of a trained VAE is narrow, so sampling
+        would add little but one more noise to every gradient and one more generator to keep.
         """
         size = (self.image_size, self.image_size)
         if images.shape[-2:] != size:
             images = F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
         return self._by_autoencoder(self._posterior_mean, 2 * images - 1) * self.vae.config.scaling_factor
 
-    def decode(self, z: torch.Tensor) -> torch.Tensor:
+    def decode(self, z: Tensor) -> Tensor:
         """Images [V, 3, H, W] float32 in [0, 1] of scaled latents z [V, C, h, w]."""
         decoded = self._by_autoencoder(
             lambda latents: self.vae.decode(latents).sample, z / self.vae.config.scaling_factor
         )
         return (0.5 * decoded + 0.5).clamp(0, 1)
 
-    def eps(self, z: torch.Tensor, t: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
+    def eps(self, z: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         """Predicted noise [B, C, h, w] float32 for latents z at timesteps t [B] (host) given cond [B, L, D].
 
-        What a v-prediction model says is converted.
+        The output of a v-prediction model is converted.
         """
         inputs = self._inputs(z, t, cond)
         if torch.is_grad_enabled() and z.requires_grad:
@@ -208,15 +212,13 @@ class StableDiffusionPrior:
         output = self._watched("unet", output)
         return eps_of_v(z, output, t, self._schedule) if self._predicts_v else output
 
-    def _inputs(self, z: torch.Tensor, t: torch.Tensor, cond: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The three as the U-Net takes them."""
+    def _inputs(self, z: Tensor, t: Tensor, cond: Tensor) -> tuple[Tensor, ...]:
+        """Convert the three to the U-Net's device and precision."""
         dtype = _precision(self.unet)
         return z.to(dtype), t.to(self.device, non_blocking=True), cond.to(dtype)
 
-    def _by_autoencoder(
-        self, function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
-    ) -> torch.Tensor:
-        """function(x), float32, of the autoencoder's half that takes x [V, ...]."""
+    def _by_autoencoder(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """Return function(x), float32; the function is the autoencoder's half that takes x [V, ...]."""
         x = x.to(_precision(self.vae))
         if self.encode_singly:
             views = [
@@ -226,29 +228,31 @@ class StableDiffusionPrior:
             return self._watched("vae", torch.cat(views))
         return self._watched("vae", function(x))
 
-    def _plain_posterior_mean(self, images: torch.Tensor) -> torch.Tensor:
+    def _plain_posterior_mean(self, images: Tensor) -> Tensor:
         return self.vae.encode(images).latent_dist.mean
 
-    def _plain_denoise(self, z: torch.Tensor, t: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
+    def _plain_denoise(self, z: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         return self.unet(z, t, cond).sample
 
-    def _watched(self, name: str, output: torch.Tensor) -> torch.Tensor:
-        """A network's output in float32."""
+    def _watched(self, name: str, output: Tensor) -> Tensor:
+        """Return a network's output in float32, noted by the watch if it ran in float16."""
         output = output.float()
         if _precision(getattr(self, name)) == torch.float16:
             self._watch.look(name, output)
         return output
 
     def widen_overflowed(self) -> bool:
-        """Take the networks out of float16 whose answers have left its range since the last call; returns whether there
-        are any. Waits for the device: to be called when a gradient turns out not to be finite, and now and then."""
+        """Widen the networks whose answers have left float16 since the last call; return whether there are any.
+
+        Waits for the device: to be called when a gradient turns out not to be finite, and now and then.
+        """
         overflowed = self._watch.take()
         for name in overflowed:
             self.widen(name)
         return bool(overflowed)
 
     def widen(self, name: str) -> bool:
-        """Take a network, "vae" or "unet", that runs in float16 out of it, for good, and say so; returns whether it did."""
+        """Take a network, "vae" or "unet", out of float16 for good and warn; return whether it ran in float16."""
         network = getattr(self, name)
         if _precision(network) != torch.float16:
             return False
@@ -261,7 +265,7 @@ class StableDiffusionPrior:
         return True
 
     def uncompiled(self) -> StableDiffusionPrior:
-        """Another prior with the same networks, as they are."""
+        """Make another prior with the same networks, uncompiled."""
         plain = copy.copy(self)
         plain._posterior_mean, plain._denoise = plain._plain_posterior_mean, plain._plain_denoise
         return plain
@@ -269,11 +273,12 @@ class StableDiffusionPrior:
     def compile(self, how: str, views: int, shares: Mapping[int, float], needed: int = 0) -> None:
         """Have torch compile the encoder, for `views` images at a time, and the U-Net.
 
-        What cannot be compiled here runs as it is, after one sentence. Takes minutes where torch has nothing kept.
+        Networks that cannot be compiled here run as they are, after one sentence. Takes minutes where torch has
+        nothing kept.
 
         Args:
             how, needed: see `compiled_unet`.
-            shares: how often the U-Net is asked for a batch of each size.
+            shares: frequency of each of the U-Net's batch sizes.
         """
         began = time.monotonic()
         logger.info(
@@ -290,8 +295,8 @@ class StableDiffusionPrior:
         encoder.warm_up(encode_and_back)
         logger.info("That took %.0f s.", time.monotonic() - began)
 
-    def _blank(self, rows: int) -> tuple[torch.Tensor, ...]:
-        """Latents, times and texts without a meaning, as the U-Net takes them."""
+    def _blank(self, rows: int) -> tuple[Tensor, ...]:
+        """Make latents, times and texts without a meaning, as the U-Net takes them."""
         side, config = int(self.unet.config.sample_size), self.unet.config
         z = torch.zeros(rows, int(config.in_channels), side, side, device=self.device)
         cond = torch.zeros(rows, self._text_length, int(config.cross_attention_dim), device=self.device)
@@ -299,5 +304,5 @@ class StableDiffusionPrior:
 
 
 def _precision(network: Any) -> torch.dtype:
-    """All its parameters have one; diffusers' own attribute goes through every module for it."""
+    """Precision of all a network's parameters; diffusers' own attribute goes through every module for it."""
     return next(network.parameters()).dtype

@@ -1,4 +1,4 @@
-"""Builds one plain shared library per instruction set: all it needs is a C++17 compiler."""
+"""Build one plain shared library per instruction set: all it needs is a C++17 compiler."""
 
 from __future__ import annotations
 
@@ -39,20 +39,22 @@ def compiler() -> list[str]:
 
 
 def is_for_cuda_only() -> bool:
-    """Whether there is an NVIDIA driver and no compiler: the CUDA backend, which needs no build, then comes alone."""
+    """Return whether there is an NVIDIA driver and no compiler: the CUDA backend, which needs no build, then
+    comes alone.
+    """
     try:
         compiler()
     except CompileError:
         try:
             ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
         except OSError:
-            return False  # building says what is missing
+            return False  # building reports what is missing
         return True
     return False
 
 
 class BuildLibraries(build_ext):
-    """Each extension is a library for ctypes: no Python symbol inside, and no ABI in its name."""
+    """Builder of extensions that are libraries for ctypes: no Python symbol inside, and no ABI in the name."""
 
     def get_ext_filename(self, fullname: str) -> str:
         return str(Path(*fullname.split("."))) + ".so"

@@ -58,6 +58,25 @@ def write_tools(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_short_rehearsal_ends_in_a_report(tmp_path: Path) -> None:
+    """One of the steps runs on the processor, beside one that crashes and one that hangs."""
+    crash = "found.once('one', lambda: 1); found.once('two', os.abort); found.once('three', lambda: 3)"
+    broken = (
+        step("x-crash", crash),
+        step("y-hang", "found.once('long', lambda: time.sleep(600))", seconds=2),
+    )
+    [rasterizer] = [each for each in STEPS if each.name == "c-rasterizer"]
+    flags = ["--rehearse", "--minutes", "30", "--out", str(tmp_path)]
+    assert script.main(flags, [rasterizer, *broken]) == 1
+    found = json.loads((tmp_path / "rehearsal" / "report.json").read_text())["steps"]
+    assert found["c-rasterizer"]["state"] == "done"
+    assert found["x-crash"]["state"] == "failed"
+    assert found["x-crash"]["values"] == {"one": 1, "three": 3}
+    assert found["y-hang"]["state"] == "out of time"
+    assert "PSNR between rasterizers" in (tmp_path / "rehearsal" / "report.md").read_text()
+
+
+@pytest.mark.thorough
 def test_the_rehearsal_ends_in_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps run on the processor, with one that crashes and one that hangs; a second call does what is left."""
     write_tools(tmp_path / "tools")

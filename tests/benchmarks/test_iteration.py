@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 import guidance
 import iteration as script
@@ -98,7 +98,7 @@ def test_a_real_iteration_leaves_spans_of_every_part(
 def test_views_one_by_one_give_the_same_gradients(quiet: Config, prior: StableDiffusionPrior) -> None:
     """Gradients of the projected means, which density control reads, are compared too."""
 
-    def gradients() -> list[torch.Tensor]:
+    def gradients() -> list[Tensor]:
         state = measure.assembled(changed(quiet, lambda_alpha=2.0), prior, measure.ONE_BY_ONE)
         cameras = sample(quiet.camera, ViewRange.initial(quiet.camera), 3, state.draws.at("cameras", 1))
         part = training.step.backward(state, cameras, range(3), 1)
@@ -161,7 +161,7 @@ def test_operations_of_layers_counted_by_hand(device: torch.device) -> None:
         convolution, linear = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.Linear(5, 7, bias=False)
         image, rows = torch.zeros(2, 3, 10, 12, requires_grad=True), torch.zeros(4, 5)
     convolution.requires_grad_(False)
-    made: list[torch.Tensor] = []
+    made: list[Tensor] = []
     expected = 2 * (2 * 10 * 12) * 8 * (3 * 9)
     assert operations(lambda: made.append(convolution(image))) == expected
     assert operations(made[0].sum().backward) == expected, "of the gradient of the input only"
@@ -173,15 +173,13 @@ def test_work_of_stable_diffusion(monkeypatch: pytest.MonkeyPatch) -> None:
     prior, found = RandomPrior(torch.device("meta"), torch.float16), [0]
     plain = F.scaled_dot_product_attention
 
-    def attention(
-        query: torch.Tensor, key: torch.Tensor, *rest: torch.Tensor, **settings: object
-    ) -> torch.Tensor:
+    def attention(query: Tensor, key: Tensor, *rest: Tensor, **settings: object) -> Tensor:
         # [L, D] times [D, S], and [L, S] times [S, D].
         found[0] += 2 * 2 * query.numel() * key.shape[-2]
         return plain(query, key, *rest, **settings)
 
-    def count(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        assert isinstance(layer.weight, torch.Tensor)
+    def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        assert isinstance(layer.weight, Tensor)
         found[0] += 2 * output.numel() * layer.weight[0].numel()
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", attention)

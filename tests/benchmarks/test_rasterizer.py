@@ -251,12 +251,12 @@ class GaussianRasterizationSettings(NamedTuple):
     image_width: int
     tanfovx: float
     tanfovy: float
-    bg: torch.Tensor
+    bg: Tensor
     scale_modifier: float
-    viewmatrix: torch.Tensor
-    projmatrix: torch.Tensor
+    viewmatrix: Tensor
+    projmatrix: Tensor
     sh_degree: int
-    campos: torch.Tensor
+    campos: Tensor
     prefiltered: bool
     debug: bool
 

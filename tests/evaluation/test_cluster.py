@@ -31,7 +31,7 @@ def test_a_run_that_came_back_from_elsewhere_is_finished_here(tmp_path: Path) ->
 
 def test_ray_is_asked_for_only_if_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ValueError, match=r"python -m pip install ray[.]$"):
+    with pytest.raises(ValueError, match=r'python -m pip install -e "[.]\[ray\]"[.]$'):
         RayTasks("local")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from scene.gaussian_model import GaussianModel
 from utils.spherical_harmonics import num_coefficients, rgb_to_dc
@@ -24,9 +25,7 @@ def random_gaussians(count: int, degree: int, seed: int = 0) -> GaussianModel:
     )
 
 
-def on_surface(
-    points: torch.Tensor, normals: torch.Tensor, colors: torch.Tensor, size: float
-) -> GaussianModel:
+def on_surface(points: Tensor, normals: Tensor, colors: Tensor, size: float) -> GaussianModel:
     """Flat opaque Gaussians of one size on a surface: points, unit normals (not -z) and colours in [0, 1], all [N, 3]."""
     count = len(points)
     x, y, z = normals.unbind(-1)
@@ -44,7 +43,7 @@ def on_surface(
     )
 
 
-def spiral(count: int) -> torch.Tensor:
+def spiral(count: int) -> Tensor:
     """Directions [count, 3] evenly all around."""
     index = torch.arange(count, dtype=torch.float64)
     z = 1 - (2 * index + 1) / count

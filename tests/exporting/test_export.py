@@ -108,7 +108,7 @@ def test_a_missing_library_is_told_before_anything_is_written(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "xatlas" else found(name))
     files = [str(tmp_path / "x.spz"), str(tmp_path / "x.glb")]
     assert export.main([str(ball), "-o", *files]) == 1
-    assert capsys.readouterr().err == "export.py: a mesh needs xatlas: python -m pip install xatlas.\n"
+    assert capsys.readouterr().err == 'export.py: a mesh needs xatlas: python -m pip install -e ".[mesh]".\n'
     assert not (tmp_path / "x.spz").exists()
 
 

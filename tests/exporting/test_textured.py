@@ -10,11 +10,13 @@ import pytest
 import torch
 import trimesh
 from exported import compare, draw_glb, read_glb
+from torch import Tensor
 
 from exporting.axes import OURS, Y_UP, turn
 from exporting.formats import write_mesh
 from exporting.mesh.bake import bake
-from exporting.mesh.build import MeshOptions, build_mesh
+from exporting.mesh.build import build_mesh
+from exporting.mesh.options import MeshOptions
 from exporting.mesh.raster import cover
 from exporting.mesh.textured import TexturedMesh
 from exporting.mesh.unwrap import unwrap
@@ -26,7 +28,7 @@ from tests.exporting.assets import on_surface, spiral
 OPTIONS = MeshOptions(faces=800, texture=128, resolution=40, views=16)
 
 
-def painted(count: int = 3000, opacity: float = 4.0, color: torch.Tensor | None = None) -> GaussianModel:
+def painted(count: int = 3000, opacity: float = 4.0, color: Tensor | None = None) -> GaussianModel:
     """A ball around (0.1, 0, 0.2), each place of its own colour, unless it is all of one; opacity is a logit."""
     normals = spiral(count)
     colors = 0.5 + 0.4 * normals if color is None else color.expand(count, 3)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 from config.schema import ModelParams
 from gaussian_renderer import RenderOutput
@@ -17,7 +18,7 @@ def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def backgrounds(**params: object) -> torch.Tensor:
+def backgrounds(**params: object) -> Tensor:
     return sample_background(ModelParams(**params), rngs(4000))  # type: ignore[arg-type]
 
 
@@ -78,7 +79,7 @@ def test_perturbation_can_be_off() -> None:
     assert active.sh_degree == 0
 
 
-def picture(depth: torch.Tensor, alpha: torch.Tensor) -> tuple[RenderOutput, Cameras]:
+def picture(depth: Tensor, alpha: Tensor) -> tuple[RenderOutput, Cameras]:
     views, _, height, width = depth.shape
     cameras = orbit(torch.zeros(views), 90.0, 3.0, 0.6, width, height)
     empty = torch.zeros(views, 0)

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from config import Config
 from gaussian_renderer import RenderOutput
@@ -68,7 +69,7 @@ def test_the_disparity_is_not_shown_where_the_geometry_is_kept(asked: dict[str, 
 
 
 def test_gradients_come_back_through_a_flip() -> None:
-    def gradient(ratio: float) -> torch.Tensor:
+    def gradient(ratio: float) -> Tensor:
         views = seen(flip_aug_ratio=ratio)
         weights = torch.rand(views.images.shape, generator=torch.Generator().manual_seed(3))
         (views.images * (weights.flip(-1) if views.mirrored else weights)).sum().backward()
@@ -104,7 +105,7 @@ def test_supersampled_renders_are_averaged() -> None:
     torch.testing.assert_close(views.images, F.avg_pool2d(views.out.rgb, 2))
 
 
-def pictured(mirrored: bool, geometry: bool = False) -> tuple[torch.Tensor, TrainingViews]:
+def pictured(mirrored: bool, geometry: bool = False) -> tuple[Tensor, TrainingViews]:
     """The picture of three views that the prior predicts as they are, and whose gradient is the green channel."""
     generator = torch.Generator().manual_seed(4)
     size, views = 32, orbit([0.0, 90.0, 180.0], 90.0, 3.0, 0.6, 32, 32)
@@ -119,9 +120,7 @@ def pictured(mirrored: bool, geometry: bool = False) -> tuple[torch.Tensor, Trai
     return training_picture(shown, {"as seen": lambda: images}, gradient, decode=lambda z: z).sheet(), shown
 
 
-def rows_of(
-    sheet: torch.Tensor, labelled: tuple[bool, ...], size: int = 32, gap: int = 4
-) -> list[torch.Tensor]:
+def rows_of(sheet: Tensor, labelled: tuple[bool, ...], size: int = 32, gap: int = 4) -> list[Tensor]:
     """The first tile of each row of a sheet."""
     found, top = [], 0
     for labels in labelled:
@@ -139,10 +138,10 @@ def test_rows_of_the_picture_agree_with_one_another(mirrored: bool, geometry: bo
     rows = rows_of(sheet, (True, False, False, False, True))
     render, disparity, alpha, predicted, gradient = rows
 
-    def close(tile: torch.Tensor, expected: torch.Tensor) -> None:
+    def close(tile: Tensor, expected: Tensor) -> None:
         torch.testing.assert_close(tile, expected.expand(3, -1, -1), rtol=0, atol=0.6 / 255)
 
-    def as_seen(image: torch.Tensor) -> torch.Tensor:
+    def as_seen(image: Tensor) -> Tensor:
         return image.flip(-1) if mirrored else image
 
     close(render, as_seen(views.out.rgb[0]))

@@ -11,6 +11,7 @@ where r_k is the posterior probability of mode k. A condition is a mixture's wei
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from guidance.prompts import Conditioning, PerpNegative
 from guidance.schedule import Schedule
@@ -19,7 +20,7 @@ from guidance.solver import per_view
 MODES_PER_CLASS = 2
 
 
-def stable_diffusion_alphas() -> torch.Tensor:
+def stable_diffusion_alphas() -> Tensor:
     """Return abar_t [1000] of Stable Diffusion's `scaled_linear` betas from 0.00085 to 0.012."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     return torch.cumprod(1 - betas, 0)
@@ -34,16 +35,16 @@ class AnalyticPrior:
         self.modes = torch.randn(2 * MODES_PER_CLASS, 64, generator=rng)
         self.spread = spread
         self.evaluations = 0
-        self.calls: list[tuple[int, torch.Tensor]] = []
+        self.calls: list[tuple[int, Tensor]] = []
         self._schedule = Schedule(self.alphas_cumprod)
 
-    def encode(self, images: torch.Tensor) -> torch.Tensor:
+    def encode(self, images: Tensor) -> Tensor:
         return images
 
-    def decode(self, z: torch.Tensor) -> torch.Tensor:
+    def decode(self, z: Tensor) -> Tensor:
         return z
 
-    def eps(self, z: torch.Tensor, t: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
+    def eps(self, z: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         self.evaluations += len(z)
         self.calls.append((len(z), t))
         flat = z.flatten(1)
@@ -54,7 +55,7 @@ class AnalyticPrior:
         mean_offset = (logits.softmax(-1)[..., None] * offsets).sum(1)
         return (sigma * mean_offset / variance).reshape(z.shape)
 
-    def posterior(self, z0: torch.Tensor, wanted: int) -> torch.Tensor:
+    def posterior(self, z0: Tensor, wanted: int) -> Tensor:
         """Return p(class | z_0) [B] of the class `wanted`, with both classes equally likely beforehand."""
         distance = (z0.flatten(1)[:, None] - self.modes.to(z0)).square().sum(-1)
         probability = (-distance / (2 * self.spread**2)).softmax(-1)
@@ -100,8 +101,8 @@ class PixelPrior(AnalyticPrior):
         super().__init__(spread=1.0)
         self.modes *= 0.3
 
-    def encode(self, images: torch.Tensor) -> torch.Tensor:
+    def encode(self, images: Tensor) -> Tensor:
         return torch.logit(images) / 2
 
-    def decode(self, z: torch.Tensor) -> torch.Tensor:
+    def decode(self, z: Tensor) -> Tensor:
         return torch.sigmoid(2 * z)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 import guidance
 from config.schema import Config
@@ -54,6 +55,6 @@ def conditionings(prior: AnalyticPrior, count: int) -> dict[str, Conditioning]:
 CONDITIONINGS = tuple(conditionings(AnalyticPrior(), 1))
 
 
-def latents(count: int, seed: int = 0) -> torch.Tensor:
+def latents(count: int, seed: int = 0) -> Tensor:
     """Latents [count, 4, 4, 4] float64."""
     return torch.randn(count, 4, 4, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-import torch
+from torch import Tensor
 
 from guidance import Guidance
 from guidance.prompts import Conditioning
@@ -20,7 +20,7 @@ class WatchedPrior(PixelPrior):
         self.rows: list[list[tuple[bytes, int, bytes]]] = []
         self.disturbed: int | None = None
 
-    def eps(self, z: torch.Tensor, t: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
+    def eps(self, z: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         eps = super().eps(z, t, cond)
         first = sum(map(len, self.rows))
         if self.disturbed is not None and first <= self.disturbed < first + len(z):
@@ -34,7 +34,7 @@ class WatchedPrior(PixelPrior):
 
 def evaluate(
     guide: Guidance, conditioning: Conditioning, step: int, disturbed: int | None = None
-) -> tuple[torch.Tensor, int]:
+) -> tuple[Tensor, int]:
     """Watch a call; return the gradient with respect to the images, and the reported number of evaluations."""
     prior = guide.denoiser.prior
     assert isinstance(prior, WatchedPrior)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from guidance import solver
 from tests.draws import rngs
@@ -59,14 +60,12 @@ def test_inversion_renews_noise_after_each_of_its_strides(monkeypatch: pytest.Mo
     prior, images = AnalyticPrior(), latents(VIEWS)
     seen: list[tuple[list[int], list[int], float]] = []
 
-    def no_churn(
-        z: torch.Tensor, eps: torch.Tensor, t: torch.Tensor, u: torch.Tensor, *_: object, **settings: Any
-    ) -> torch.Tensor:
+    def no_churn(z: Tensor, eps: Tensor, t: Tensor, u: Tensor, *_: object, **settings: Any) -> Tensor:
         seen.append((t.tolist(), u.tolist(), settings["eta"]))
         assert settings["noise"].shape == z.shape
         return z
 
-    def gradient(eta: float) -> torch.Tensor:
+    def gradient(eta: float) -> Tensor:
         guide = build("ism", prior, xs_eta=eta, fix_noise=True, t_range=[0.53, 0.5301], delta_t=80)
         return guide(images, prior.conditioning(0, VIEWS), 399, rngs(VIEWS)).gradient
 

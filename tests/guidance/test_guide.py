@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from torch import Tensor
 
 from config.guidance_params import GuidanceParams
 from config.schema import Config
@@ -28,7 +29,7 @@ class Fixed:
         self.gradient = gradient
 
     def __call__(
-        self, z0: torch.Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
+        self, z0: Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
     ) -> Gradient:
         assert not z0.requires_grad
         assert not torch.is_grad_enabled()
@@ -39,7 +40,7 @@ def guide(gradient: Gradient, prior: AnalyticPrior, **params: object) -> Guidanc
     return Guidance(Denoiser(prior), Fixed(gradient), GuidanceParams.model_validate(params))
 
 
-def derivative(guidance: Guidance, images: torch.Tensor) -> torch.Tensor:
+def derivative(guidance: Guidance, images: Tensor) -> Tensor:
     images = images.detach().requires_grad_()
     prior = guidance.denoiser.prior
     assert isinstance(prior, AnalyticPrior)
@@ -49,14 +50,14 @@ def derivative(guidance: Guidance, images: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.fixture
-def pair() -> tuple[torch.Tensor, torch.Tensor]:
+def pair() -> tuple[Tensor, Tensor]:
     """Latents far larger than the gradient, where z - (z - g) would round g away."""
     rng = torch.Generator().manual_seed(0)
     z0 = (1e4 * torch.randn(2, 4, 8, 8, generator=rng)).requires_grad_()
     return z0, 1e-3 * torch.randn(2, 4, 8, 8, generator=rng)
 
 
-def test_derivative_of_the_loss_is_exactly_the_gradient(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_derivative_of_the_loss_is_exactly_the_gradient(pair: tuple[Tensor, Tensor]) -> None:
     z0, gradient = pair
     loss = surrogate_loss(z0, gradient)
     assert torch.equal(torch.autograd.grad(loss, z0)[0], gradient)
@@ -120,7 +121,7 @@ def test_weights() -> None:
         weight("two", t, schedule)
 
 
-def drawn(noise: Noise, seed: int = 0) -> torch.Tensor:
+def drawn(noise: Noise, seed: int = 0) -> Tensor:
     """The noise of two iterations of two views [2, 2, 4, 4, 4]."""
     views, z0 = rngs(2, seed), torch.zeros(2, 4, 4, 4)
     return torch.stack([torch.broadcast_to(noise(z0, views), z0.shape) for _ in range(2)])
@@ -171,7 +172,7 @@ def test_same_seed_same_gradient(variant: str) -> None:
     assert not torch.equal(gradients[0], gradients[2])
 
 
-def derivative_of_seed(variant: str, seed: int) -> torch.Tensor:
+def derivative_of_seed(variant: str, seed: int) -> Tensor:
     prior, images = PixelPrior(), torch.full((VIEWS, 4, 4, 4), 0.4, requires_grad=True)
     build(variant, prior)(images, prior.conditioning(0, VIEWS), 3, rngs(VIEWS, seed)).loss.backward()
     assert images.grad is not None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor
 
 import guidance
 from guidance import PerpNeg, PromptEmbeddings, solver
@@ -38,7 +39,7 @@ def prior(tmp_path_factory: pytest.TempPathFactory) -> StableDiffusionPrior:
 class Encoder:
     """Stand-in for the text encoder: prompts are embedded once, before the first iteration."""
 
-    def embed(self, prompts: Sequence[str]) -> torch.Tensor:
+    def embed(self, prompts: Sequence[str]) -> Tensor:
         return torch.zeros(len(prompts), 16, 12, device=DEVICE)
 
 
@@ -93,17 +94,15 @@ def test_waits_in_a_step_are_seen(prior: StableDiffusionPrior, monkeypatch: pyte
     """The tests of this file find each of these faults."""
     encode, eps, per_view = prior.encode, Denoiser.eps, solver.per_view
 
-    def looks(images: torch.Tensor) -> torch.Tensor:
+    def looks(images: Tensor) -> Tensor:
         z0 = encode(images)
         return z0 if bool(torch.isfinite(z0).all()) else torch.zeros_like(z0)
 
-    def looks_at_predictions(
-        self: Denoiser, z: torch.Tensor, t: torch.Tensor, cond: torch.Tensor
-    ) -> torch.Tensor:
+    def looks_at_predictions(self: Denoiser, z: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         predicted = eps(self, z, t, cond)
         return predicted / max(1.0, predicted.norm().item())
 
-    def copies(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    def copies(values: Tensor, like: Tensor) -> Tensor:
         return (
             per_view(values, like).to(like)
             if values.device == like.device

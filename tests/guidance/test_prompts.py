@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from guidance.prompts import VIEW_WORDS, PerpNeg, PromptEmbeddings, view_weights
 
@@ -21,7 +22,7 @@ class Encoder:
     def __init__(self) -> None:
         self.seen: list[list[str]] = []
 
-    def embed(self, prompts: Sequence[str]) -> torch.Tensor:
+    def embed(self, prompts: Sequence[str]) -> Tensor:
         self.seen.append(list(prompts))
         return torch.randn(len(prompts), 5, 3, generator=torch.Generator().manual_seed(0))
 
@@ -30,7 +31,7 @@ class Encoder:
     ("azimuth", "expected"),
     [(0, FRONT), (90, SIDE), (-90, SIDE), (180, BACK), (-180, BACK), (360, FRONT), (270, SIDE), (540, BACK)],
 )
-def test_the_four_sides_are_exact(azimuth: float, expected: torch.Tensor) -> None:
+def test_the_four_sides_are_exact(azimuth: float, expected: Tensor) -> None:
     assert torch.equal(view_weights(torch.tensor([float(azimuth)]))[0], expected)
 
 

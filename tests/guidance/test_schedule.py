@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from config import Config
 from config.guidance_params import GuidanceParams
@@ -52,7 +53,7 @@ def test_alpha_and_sigma() -> None:
 
 
 @pytest.mark.parametrize("bad", [torch.tensor([0.9, 1.5]), torch.ones(2, 2) / 2])
-def test_refuses_what_is_no_schedule(bad: torch.Tensor) -> None:
+def test_refuses_what_is_no_schedule(bad: Tensor) -> None:
     with pytest.raises(ValueError, match="alphas_cumprod"):
         Schedule(bad)
 
@@ -289,7 +290,7 @@ def test_released_draws_lie_in_order_and_keep_their_distance(
         assert bool(((t < ends) | (ends == segments.edges[-1])).all())
 
 
-def cds_times(stage: str, step: int, count: int = 500) -> tuple[torch.Tensor, torch.Tensor]:
+def cds_times(stage: str, step: int, count: int = 500) -> tuple[Tensor, Tensor]:
     method = build("cds", AnalyticPrior(), cds_stage=stage, iterations=1000).method
     return method.times(step, rngs(count))  # type: ignore[attr-defined]
 

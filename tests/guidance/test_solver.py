@@ -14,6 +14,7 @@ from diffusers import (
     DPMSolverMultistepInverseScheduler,
     DPMSolverMultistepScheduler,
 )
+from torch import Tensor
 
 from guidance import solver
 from guidance.schedule import CLEAN, Schedule
@@ -31,7 +32,7 @@ def schedule() -> Schedule:
 
 
 @pytest.fixture
-def state() -> tuple[torch.Tensor, torch.Tensor]:
+def state() -> tuple[Tensor, Tensor]:
     """A sample and a prediction [1, 4, 4, 4] float64."""
     return latents(1, seed=1), latents(1, seed=2)
 
@@ -55,9 +56,7 @@ def in_float64(scheduler: Any) -> Any:
     return scheduler
 
 
-def take(
-    z: torch.Tensor, prediction: torch.Tensor, t: int, u: int, schedule: Schedule, kind: str = "epsilon"
-) -> torch.Tensor:
+def take(z: Tensor, prediction: Tensor, t: int, u: int, schedule: Schedule, kind: str = "epsilon") -> Tensor:
     """Take one step, of a noise prediction or of a v-prediction that is converted first, as a prior does."""
     start, end = torch.tensor([t]), torch.tensor([u])
     if kind == "v_prediction":
@@ -67,7 +66,7 @@ def take(
 
 @pytest.mark.parametrize("kind", PREDICTIONS)
 @pytest.mark.parametrize("t", [980, 500, 20, 0])
-def test_equals_ddim(t: int, kind: str, schedule: Schedule, state: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_equals_ddim(t: int, kind: str, schedule: Schedule, state: tuple[Tensor, Tensor]) -> None:
     ddim = in_float64(DDIMScheduler(**BETAS, prediction_type=kind, clip_sample=False))
     z, prediction = state
     expected = ddim.step(prediction, t, z, eta=0.0).prev_sample
@@ -77,9 +76,7 @@ def test_equals_ddim(t: int, kind: str, schedule: Schedule, state: tuple[torch.T
 
 @pytest.mark.parametrize("kind", PREDICTIONS)
 @pytest.mark.parametrize("t", [960, 480, 0])
-def test_equals_ddim_inversion(
-    t: int, kind: str, schedule: Schedule, state: tuple[torch.Tensor, torch.Tensor]
-) -> None:
+def test_equals_ddim_inversion(t: int, kind: str, schedule: Schedule, state: tuple[Tensor, Tensor]) -> None:
     ddim = in_float64(DDIMInverseScheduler(**BETAS, prediction_type=kind, clip_sample=False))
     z, prediction = state
     expected = ddim.step(prediction, torch.tensor(t + 20), z).prev_sample
@@ -90,7 +87,7 @@ def test_equals_ddim_inversion(
 @pytest.mark.parametrize("algorithm", ["dpmsolver", "dpmsolver++"])
 @pytest.mark.parametrize("inverse", [False, True])
 def test_equals_first_order_dpm_solver(
-    inverse: bool, algorithm: str, kind: str, schedule: Schedule, state: tuple[torch.Tensor, torch.Tensor]
+    inverse: bool, algorithm: str, kind: str, schedule: Schedule, state: tuple[Tensor, Tensor]
 ) -> None:
     solver_class = DPMSolverMultistepInverseScheduler if inverse else DPMSolverMultistepScheduler
     settings = {} if inverse else {"final_sigmas_type": "sigma_min"}
@@ -116,7 +113,7 @@ def test_equals_first_order_dpm_solver(
 @pytest.mark.parametrize(("t", "u"), [(500, 480), (980, 960), (100, 80)])
 @pytest.mark.parametrize("eta", [0.3, 1.0])
 def test_churn_equals_stochastic_ddim(
-    eta: float, t: int, u: int, schedule: Schedule, state: tuple[torch.Tensor, torch.Tensor]
+    eta: float, t: int, u: int, schedule: Schedule, state: tuple[Tensor, Tensor]
 ) -> None:
     """The eta of diffusers is a factor on the standard deviation, this one (LucidDreamer's) on the variance."""
     ddim = in_float64(DDIMScheduler(**BETAS, clip_sample=False))
@@ -144,16 +141,14 @@ def test_churn_keeps_the_noise_level(t: int, u: int, schedule: Schedule) -> None
     assert (fresh > 0) == (t != u)
 
 
-def test_is_undone_by_the_step_back(schedule: Schedule, state: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_is_undone_by_the_step_back(schedule: Schedule, state: tuple[Tensor, Tensor]) -> None:
     z, eps = state
     for t, u in [(20, 900), (900, 20), (500, 500)]:
         there = take(z, eps, t, u, schedule)
         torch.testing.assert_close(take(there, eps, u, t, schedule), z, rtol=1e-12, atol=1e-12)
 
 
-def test_splits_into_two_steps_with_the_same_noise(
-    schedule: Schedule, state: tuple[torch.Tensor, torch.Tensor]
-) -> None:
+def test_splits_into_two_steps_with_the_same_noise(schedule: Schedule, state: tuple[Tensor, Tensor]) -> None:
     z, eps = state
     via = take(take(z, eps, 700, 300, schedule), eps, 300, CLEAN, schedule)
     torch.testing.assert_close(via, take(z, eps, 700, CLEAN, schedule), rtol=1e-12, atol=1e-12)
@@ -168,9 +163,7 @@ def test_every_view_has_its_own_times(schedule: Schedule) -> None:
         assert torch.equal(together[view : view + 1], alone)
 
 
-def test_noise_added_is_noise_the_step_removes(
-    schedule: Schedule, state: tuple[torch.Tensor, torch.Tensor]
-) -> None:
+def test_noise_added_is_noise_the_step_removes(schedule: Schedule, state: tuple[Tensor, Tensor]) -> None:
     z0, noise = state
     z_t = solver.add_noise(z0, noise, torch.tensor([640]), schedule)
     torch.testing.assert_close(take(z_t, noise, 640, CLEAN, schedule), z0, rtol=1e-12, atol=1e-12)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from config.guidance_params import GuidanceParams
 from guidance import Guidance
@@ -20,7 +21,7 @@ from tests.draws import rngs
 from tests.guidance.analytic_prior import AnalyticPrior
 from tests.guidance.cases import VIEWS, latents
 
-Tensor = torch.Tensor
+Tensor = Tensor
 Times = dict[str, int]
 
 
@@ -259,7 +260,7 @@ def written_gradient(
 
 def both_gradients(
     variant: str, guide: Guidance, conditioning: Conditioning, step: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Return the images' gradients of the guidance and of the written loss, at the times that the guidance draws."""
     prior = guide.denoiser.prior
     images = prior.decode(latents(VIEWS)).requires_grad_()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from config.schema import OptimizationParams
 from gaussian_renderer import render
@@ -19,7 +20,7 @@ PARAMS = OptimizationParams(
 COLOURS = ("f_dc", "f_rest")
 
 
-def covered(rgb: torch.Tensor) -> torch.Tensor:
+def covered(rgb: Tensor) -> Tensor:
     """Alpha of views that the asset fills."""
     return torch.ones_like(rgb[:, :1])
 
@@ -100,7 +101,7 @@ def test_lifted_colours_look_the_same_and_can_be_taught() -> None:
     model = GaussianModel.from_points(points, torch.tensor([0.7, -0.05, -0.2]).expand(50, 3), 0)
     camera = orbit([30.0], 75.0, 4.0, 0.5, 24, 24)
 
-    def taught() -> tuple[torch.Tensor, list[bool]]:
+    def taught() -> tuple[Tensor, list[bool]]:
         """The picture, and the channels that a brighter one would reach."""
         model._features_dc.grad = None
         rgb = render(model, camera, torch.zeros(3)).rgb

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from config.schema import GenerateCamParams, OptimizationParams
 from scene.cameras import (
@@ -23,7 +24,7 @@ from scene.cameras import (
 )
 
 
-def project(cameras: Cameras, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def project(cameras: Cameras, points: Tensor) -> tuple[Tensor, Tensor]:
     """Pixel coordinates [V, P, 2] and depths [V, P] by the class's own conventions."""
     camera = points @ cameras.viewmats[:, :3, :3].transpose(1, 2) + cameras.viewmats[:, None, :3, 3]
     pixels = cameras.focals[:, None] * camera[..., :2] / camera[..., 2:] + cameras.principals[:, None]
@@ -122,7 +123,7 @@ def test_slicing_and_moving_keep_views_together() -> None:
     moved = cameras.to(torch.device("meta"))
     assert moved.fovy.device.type == moved.viewmats.device.type == "meta"
     assert moved.viewmats.shape == cameras.viewmats.shape
-    tensors = {name: value for name, value in vars(cameras).items() if isinstance(value, torch.Tensor)}
+    tensors = {name: value for name, value in vars(cameras).items() if isinstance(value, Tensor)}
     copied = in_one_copy(tensors, "cpu")
     assert copied.keys() == tensors.keys()
     assert all(torch.equal(copied[name], tensor) for name, tensor in tensors.items())

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from config.schema import Config
 from scene.gaussian_model import GaussianModel
@@ -63,7 +64,7 @@ def test_every_shape_is_grey_faint_finite_and_seeded(shape: str) -> None:
     assert not torch.equal(model.means, other.means)
 
 
-def random_cloud(count: int = 50) -> tuple[torch.Tensor, torch.Tensor]:
+def random_cloud(count: int = 50) -> tuple[Tensor, Tensor]:
     points, colors = torch.rand(2, count, 3, generator=torch.Generator().manual_seed(0))
     return points - 0.5, colors
 

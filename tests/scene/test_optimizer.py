@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from config.schema import OptimizationParams
 from scene.gaussian_model import ATTRIBUTES, COLOR, GEOMETRY, GaussianModel
@@ -16,12 +17,12 @@ def build(count: int = 12, degree: int = 1, params: OptimizationParams = PARAMS)
     return GaussianOptimizer(GaussianModel.from_points(points, colors, degree), params, extent=2.0)
 
 
-def targets(model: GaussianModel) -> dict[str, torch.Tensor]:
+def targets(model: GaussianModel) -> dict[str, Tensor]:
     rng = torch.Generator().manual_seed(9)
     return {name: torch.randn(p.shape, generator=rng) for name, p in model.raw().items()}
 
 
-def train(optimizer: GaussianOptimizer, goal: dict[str, torch.Tensor], steps: range) -> None:
+def train(optimizer: GaussianOptimizer, goal: dict[str, Tensor], steps: range) -> None:
     """Each row of each group is drawn to its goal; rows do not influence each other."""
     for step in steps:
         raw = optimizer.model.raw()
@@ -29,7 +30,7 @@ def train(optimizer: GaussianOptimizer, goal: dict[str, torch.Tensor], steps: ra
         optimizer.step(step)
 
 
-def assert_same(a: GaussianModel, b: dict[str, torch.Tensor], tolerance: float = 0.0) -> None:
+def assert_same(a: GaussianModel, b: dict[str, Tensor], tolerance: float = 0.0) -> None:
     for name, parameter in a.raw().items():
         torch.testing.assert_close(parameter.detach(), b[name], rtol=0.0, atol=tolerance)
 
@@ -182,7 +183,7 @@ def test_without_a_limit_gradients_stay() -> None:
 
 @pytest.mark.parametrize("of", ["gradient", "parameter"])
 def test_a_step_with_a_number_that_is_not_finite_changes_nothing(of: str) -> None:
-    """Neither the first one, when Adam has no moments yet, nor a later one."""
+    """A bad step changes nothing: neither the first one, when Adam has no moments yet, nor a later one."""
     optimizer, untouched = build(), build()
     goal = targets(optimizer.model)
     for step in (1, 2, 3):

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 from plyfile import PlyData, PlyElement
+from torch import Tensor
 
 from scene.gaussian_model import GaussianModel
 from scene.ply import has_faces, read_gaussians, read_points, write_gaussians
 
 
-def random_raw(count: int, degree: int, seed: int = 0) -> dict[str, torch.Tensor]:
+def random_raw(count: int, degree: int, seed: int = 0) -> dict[str, Tensor]:
     rng = torch.Generator().manual_seed(seed)
     shapes = {"xyz": (3,), "f_dc": (1, 3), "f_rest": ((degree + 1) ** 2 - 1, 3)}
     shapes |= {"opacity": (1,), "scaling": (3,), "rotation": (4,)}

@@ -5,6 +5,7 @@ import logging
 
 import pytest
 import torch
+from torch import Tensor
 
 from scene.point_cloud import AXES, PointCloud, fit_to_view, thin, upright, without_broken
 
@@ -12,11 +13,11 @@ NAMES = [sign + axis for axis in "xyz" for sign in ("", "-")]
 PAIRS = [(up, front) for up, front in itertools.product(NAMES, NAMES) if up[-1] != front[-1]]
 
 
-def vector(name: str) -> torch.Tensor:
+def vector(name: str) -> Tensor:
     return torch.tensor(AXES[name[-1]]) * (-1 if name[0] == "-" else 1)
 
 
-def random_points(count: int = 30) -> torch.Tensor:
+def random_points(count: int = 30) -> Tensor:
     return torch.rand(count, 3, generator=torch.Generator().manual_seed(0)) - 0.3
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import point_e
 import toybox
@@ -28,8 +29,8 @@ def rng(seed: int = 0) -> torch.Generator:
 class StandIn:
     """Stand-in for point_e that remembers its inputs."""
 
-    points: torch.Tensor
-    colors: torch.Tensor
+    points: Tensor
+    colors: Tensor
     asked: list[Any] = field(default_factory=list)
 
     def load(self, model: str, *, device: torch.device) -> StandIn:

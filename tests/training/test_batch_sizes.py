@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-import torch
+from torch import Tensor
 
 from config import Config
 from tests.changed import changed
@@ -29,7 +29,7 @@ def test_a_run_asks_for_what_was_counted(
     asked: Counter[int] = Counter()
     denoise = state.prior._denoise
 
-    def noted(z: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+    def noted(z: Tensor, *rest: Tensor) -> Tensor:
         asked[len(z)] += 1
         return denoise(z, *rest)
 

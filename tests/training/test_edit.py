@@ -104,7 +104,7 @@ def test_colours_are_kept_to_the_last_bit(config: Config, asset: Path, tmp_path:
     assert not torch.equal(rows(ended, GEOMETRY), rows(begun, GEOMETRY))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_red_toy_becomes_blue_and_keeps_its_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The preset's own settings start from the true red toy, before a judge who wants to see a blue one."""
     from toybox.captions import parse

@@ -54,13 +54,22 @@ def run_on(disk: Disk, config: Config, monkeypatch: pytest.MonkeyPatch) -> int:
         return main(config)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("lasts", [1, 10**6], ids=["once", "for good"])
+@pytest.mark.parametrize(
+    ("first", "every", "lasts"),
+    [
+        pytest.param(1, 6, 1, marks=pytest.mark.slow, id="once, at some files"),
+        pytest.param(4, 6, 10**6, marks=pytest.mark.slow, id="for good, from some files on"),
+        pytest.param(1, 1, 1, marks=pytest.mark.thorough, id="once, at each file"),
+        pytest.param(1, 1, 10**6, marks=pytest.mark.thorough, id="for good, from each file on"),
+    ],
+)
 def test_a_full_disk_costs_what_could_not_be_written_only(
     config: Config,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    first: int,
+    every: int,
     lasts: int,
 ) -> None:
     whole = train(config, tmp_path / "whole").run
@@ -68,7 +77,7 @@ def test_a_full_disk_costs_what_could_not_be_written_only(
     counting = Disk(10**6, 1)
     assert run_on(counting, changed(config, workspace="count"), monkeypatch) == 0
     assert counting.written > 20
-    for full in range(1, counting.written + 1):
+    for full in range(first, counting.written + 1, every):
         disk, workspace = Disk(full, lasts), f"full-at-{full}"
         capsys.readouterr()
         code = run_on(disk, changed(config, workspace=workspace), monkeypatch)

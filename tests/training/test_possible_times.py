@@ -5,9 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from config import Config, ConfigError, load
 from guidance import GCS, METHODS, SCTD, Denoiser, ReleasedSCTD
@@ -18,7 +18,7 @@ PRIOR = SimpleNamespace(alphas_cumprod=stable_diffusion_alphas())
 COUNT = 64
 
 
-def drawn(config: Config, step: int) -> tuple[torch.Tensor, ...]:
+def drawn(config: Config, step: int) -> tuple[Tensor, ...]:
     """The times of one iteration, in the order in which they must rise."""
     views = rngs(COUNT, step)
     method = METHODS[config.guidance_type](config, Denoiser(PRIOR))  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from pathlib import Path
 import imageio_ffmpeg
 import pytest
 import torch
+from torch import Tensor
 
 import config as configuration
 from config import Config
@@ -312,7 +313,7 @@ def test_ten_bad_gradients_in_a_row_stop_the_run_with_a_sound_checkpoint(
 
     original, calls = guidance.guide.surrogate_loss, []
 
-    def broken(z0: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    def broken(z0: Tensor, gradient: Tensor) -> Tensor:
         calls.append(None)
         return original(z0, gradient / 0 if len(calls) > 3 else gradient)
 

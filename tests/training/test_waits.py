@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.waits import DEVICE, Wait, no_waits
 
@@ -14,7 +15,7 @@ ROWS = torch.tensor([0, 1], device=DEVICE)
 HOST = torch.randn(4, 3)
 HOST_ROWS = torch.tensor([0, 1])
 
-WAITS: dict[str, Callable[[torch.Tensor], object]] = {
+WAITS: dict[str, Callable[[Tensor], object]] = {
     "item": lambda x: x.sum().item(),
     "float": lambda x: float(x[0, 0]),
     "bool": lambda x: bool((x > 0).any()),
@@ -42,7 +43,7 @@ WAITS: dict[str, Callable[[torch.Tensor], object]] = {
     "more numbers": lambda x: x.new_tensor([1.0]),
 }
 
-FREE: dict[str, Callable[[torch.Tensor], object]] = {
+FREE: dict[str, Callable[[Tensor], object]] = {
     "to the device": lambda x: HOST.to(x.device, non_blocking=True),
     "to the device, another type": lambda x: HOST.to(x.device, torch.float16, non_blocking=True),
     "copied to the device": lambda x: x.copy_(HOST, non_blocking=True),
@@ -72,11 +73,11 @@ def test_what_waits_for_nothing_runs(name: str) -> None:
 def test_a_wait_on_the_way_back_raises() -> None:
     class Looks(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: object, x: torch.Tensor) -> torch.Tensor:
+        def forward(ctx: object, x: Tensor) -> Tensor:
             return x.clone()
 
         @staticmethod
-        def backward(ctx: object, grad: torch.Tensor) -> torch.Tensor:
+        def backward(ctx: object, grad: Tensor) -> Tensor:
             return grad * float(grad.sum())
 
     leaf = DEVICE_TENSOR.clone().requires_grad_()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from utils.event_log import gather
 
@@ -21,13 +22,13 @@ def test_scalars_are_fetched_as_they_were() -> None:
 def test_only_the_fetching_waits_for_the_device(monkeypatch) -> None:
     gather({str(number): torch.zeros((), device="meta") for number in range(30)})
     values = {str(number): torch.tensor(float(number)) for number in range(30)}
-    usual, transfers = torch.Tensor.tolist, []
+    usual, transfers = Tensor.tolist, []
 
-    def counted(tensor: torch.Tensor) -> list[float]:
+    def counted(tensor: Tensor) -> list[float]:
         transfers.append(tensor.numel())
         return usual(tensor)
 
-    monkeypatch.setattr(torch.Tensor, "tolist", counted)
+    monkeypatch.setattr(Tensor, "tolist", counted)
     fetch = gather(values)
     assert not transfers
     assert fetch() == {str(number): number for number in range(30)}

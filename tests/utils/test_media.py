@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from utils.media import (
     LABEL_HEIGHT,
@@ -119,7 +120,7 @@ def test_depth_pictures_show_the_near_bright_and_nothing_black() -> None:
     assert depth_image(torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4)).shape == (2, 3, 4, 4)
 
 
-def looked_at(depth: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+def looked_at(depth: Tensor, alpha: Tensor) -> Tensor:
     """Make the picture of `depth_image`, choosing its covered pixels one by one."""
     covered = alpha > 0.5
     if not bool(covered.any()):

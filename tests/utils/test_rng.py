@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from torch import Tensor
 
 from utils.rng import Draws, _mix, derive_seed, integers, normal, normal_like, uniform
 
@@ -36,7 +37,7 @@ def test_seeds_do_not_depend_on_the_process() -> None:
 
 
 def test_some_views_draw_what_all_of_them_would() -> None:
-    def drawn(views: range) -> torch.Tensor:
+    def drawn(views: range) -> Tensor:
         rngs = Draws(0).of_views("timesteps", 5, views)
         parts = [uniform(rngs)[:, None], integers(3, 900, rngs)[:, None], normal((2, 3), rngs).flatten(1)]
         return torch.cat(parts, dim=1)

@@ -1,4 +1,4 @@
-"""The batched entry: builds and checks the scene once and hands it to the backend of its device."""
+"""Batched entry: builds and checks the scene once and hands it to the backend of its device."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BACKENDS: dict[str, Backend] = {"cpu": cpu.rasterize, "cuda": _on_cuda, "referen
 
 @dataclass(frozen=True)
 class RasterOutput:
-    """What rasterize returns.
+    """Images and statistics that rasterize returns.
 
     rgb [V, 3, H, W]; depth [V, 1, H, W] = sum of T alpha z in world units; alpha [V, 1, H, W] = 1 - the final
     transmittance; radii [V, N] int32: three standard deviations in pixels, 0 where a view does not see the Gaussian;
@@ -65,7 +65,8 @@ def rasterize(
     antialiasing: bool = False,
     backend: str | None = None,
 ) -> RasterOutput:
-    """Renders N Gaussians into V views at once, differentiably in every Gaussian's parameters and the background.
+    """Render N Gaussians into V views at once, differentiably in every Gaussian's parameters and the
+    background.
 
     means [N, 3] and scales [N, 3] (standard deviations) in world units; rotations [N, 4] (w, x, y, z), normalised
     here; opacities [N] or [N, 1] in [0, 1]; shs [N, K, 3] with K >= (sh_degree + 1)^2, or colors [N, 3]; covariances
@@ -115,7 +116,9 @@ def rasterize(
 def through_host(
     gaussians: Gaussians, views: Views, anchor: Tensor, values: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The CPU backend for tensors of a device that has none of its own yet: differentiable copies there and back."""
+    """Run the CPU backend for tensors of a device that has none of its own yet: differentiable copies there
+    and back.
+    """
     host_values = torch.empty(values.shape)
     on_host = map_tensors(gaussians, Tensor.cpu), map_tensors(views, Tensor.cpu)
     outputs = cpu.rasterize(*on_host, anchor.cpu(), host_values)
@@ -125,12 +128,12 @@ def through_host(
 
 
 def column(opacities: Tensor) -> Tensor:
-    """[N] from [N] or [N, 1]."""
+    """Opacities [N] from [N] or [N, 1]."""
     return opacities.squeeze(1) if opacities.dim() == 2 and opacities.shape[1] == 1 else opacities
 
 
 def choose_backend(gaussians: Gaussians, views: Views, name: str | None) -> Backend:
-    """The backend of that name, or of the tensors' device; ValueError if it or the arguments do not fit."""
+    """The backend of that name, or of the tensors' device. Raises ValueError if it or the arguments do not fit."""
     check_gaussians(gaussians, views.sh_degree)
     device = gaussians.means.device
     check_views(views, gaussians.means)

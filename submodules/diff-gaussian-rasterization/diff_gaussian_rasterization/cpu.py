@@ -1,4 +1,4 @@
-"""The CPU backend: csrc/ behind a C ABI, loaded with ctypes, in the fastest build that runs here or the one asked for."""
+"""CPU backend: csrc/ behind a C ABI, loaded with ctypes, in the fastest build that runs here or the one chosen."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .scene import Gaussians, Views
 
 LEVELS = ("portable", "avx2", "avx512")
 CHOICE = "DGR_CPU_LEVEL"
-"""The environment variable that names one of them."""
+"""Environment variable that names one of the levels."""
 
 _WANTED = (*PARAMETERS, "means2d", "viewmats", "focals", "principals")  # whose gradients backward gives
 
 
 class _Scene(ctypes.Structure):
-    """dgr::Scene of csrc/types.h, field by field."""
+    """Structure dgr::Scene of csrc/types.h, field by field."""
 
     _fields_ = (
         ("count", c_int64),
@@ -41,20 +41,22 @@ class _Scene(ctypes.Structure):
 
 
 class _Images(ctypes.Structure):
-    """dgr::Images."""
+    """Structure dgr::Images."""
 
     _fields_ = tuple((name, c_void_p) for name in ("rgb", "depth", "alpha", "radii", "means2d", "counts"))
 
 
 class _Gradients(ctypes.Structure):
-    """dgr::Gradients."""
+    """Structure dgr::Gradients."""
 
     _fields_ = tuple((name, c_void_p) for name in ("rgb", "depth", "alpha", *_WANTED))
 
 
 @functools.cache
 def load_library(level: str) -> ctypes.CDLL:
-    """The rasterizer compiled for "portable", "avx2" or "avx512"; RuntimeError if this installation has none."""
+    """The rasterizer compiled for "portable", "avx2" or "avx512". Raises RuntimeError if this installation
+    has none.
+    """
     if not _path("portable").exists():
         raise RuntimeError(
             "The CPU backend is not built, it needs a C++17 compiler while this package is being installed."
@@ -69,13 +71,13 @@ def load_library(level: str) -> ctypes.CDLL:
 
 @functools.cache
 def levels() -> tuple[str, ...]:
-    """The builds that this installation has and this processor runs, the fastest last."""
+    """Builds that this installation has and this processor runs, the fastest last."""
     best = load_library("portable").dgr_processor_level()
     return tuple(name for name in LEVELS[: best + 1] if _path(name).exists())
 
 
 def chosen_level() -> str:
-    """The build that the environment names, else the fastest; ValueError if it names none of `levels()`."""
+    """The build that the environment names, else the fastest. Raises ValueError if it names none of `levels()`."""
     found = levels()
     chosen = os.environ.get(CHOICE) or found[-1]
     if chosen not in found:
@@ -93,7 +95,7 @@ class _Workspace:
     """Memory from a forward to its backward, used again afterwards, so that a call touches no new pages."""
 
     idle: ClassVar[dict[str, list[_Workspace]]] = {}
-    KEPT = 2  # a training loop holds one while it asks for the next
+    KEPT = 2  # a training loop holds one while it takes the next
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self.library = library
@@ -192,5 +194,5 @@ class Engine:
 def rasterize(
     g: Gaussians, views: Views, anchor: Tensor, values: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The contract of reference.rasterize, in float32, to the same bytes for any number of threads."""
+    """Compute by the contract of reference.rasterize, in float32, to the same bytes for any number of threads."""
     return rasterize_with(Engine(chosen_level()), g, views, anchor, values)

@@ -1,7 +1,8 @@
-"""Compiled kernels kept on disk, so that a machine compiles them once and not every process does.
+"""Cache of compiled kernels on disk, so that a machine compiles them once and not every process does.
 
-An entry is the checksum of an image followed by the image. It is written to a file of its own and then renamed, so that
-any number of processes may read and write the same entry at once and one that is killed leaves no half of it behind.
+An entry is the checksum of an image followed by the image. It is written to a file of its own and then
+renamed, so that any number of processes may read and write the same entry at once and one that is killed
+leaves no half of it behind.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 def folder() -> Path:
-    """Where the entries lie, a folder per architecture; RuntimeError if this user has no home."""
+    """The folder of the entries, which has one per architecture. Raises RuntimeError if this user has no home."""
     given = os.environ.get("XDG_CACHE_HOME", "")
     local = os.environ.get("LOCALAPPDATA")  # Windows
     base = Path(given) if os.path.isabs(given) else Path(local) if local else Path.home() / ".cache"
@@ -32,7 +33,8 @@ def folder() -> Path:
 
 
 def fetch(architecture: str, inputs: Sequence[str], build: Callable[[], bytes]) -> bytes:
-    """The image that build() makes for this architecture, from the disk if it was made there of the same inputs before.
+    """The image that build() makes for this architecture, from the disk if it was made there of the same
+    inputs before.
 
     inputs: every text and option that the image depends on. A damaged entry is built again; a disk that cannot be
     written to costs a warning and the next process's time.
@@ -81,7 +83,7 @@ def _write(path: Path, image: bytes) -> None:
 
 
 def _remove_unused(entries: Path) -> None:
-    """Deletes what no process has read or written for 90 days: of older sources, or left by a killed process."""
+    """Delete what no process has read or written for 90 days: of older sources, or left by a killed process."""
     for path in entries.iterdir():
         with suppress(OSError):
             if path.stat().st_mtime < time.time() - _UNUSED_SECONDS:

@@ -1,4 +1,4 @@
-"""The CUDA backend: which kernels of csrc/cuda run on which memory. It never waits for the device.
+"""CUDA backend: which kernels of csrc/cuda run on which memory. It never waits for the device.
 
 How many (Gaussian, tile) instances a scene has is known on the device only. The list of instances gets the room that the
 last call with these views needed, and a quarter more; should that not do, the kernels notice and take a slow exact path.
@@ -27,7 +27,7 @@ FIRST_GUESS = 4  # instances per Gaussian and view
 
 
 class _Frame(ctypes.Structure):
-    """dgr::Frame of csrc/cuda/frame.h, field by field."""
+    """Structure dgr::Frame of csrc/cuda/frame.h, field by field."""
 
     _fields_ = (
         ("count", c_int64),
@@ -57,14 +57,16 @@ class _State:
 
 
 class _Room:
-    """How many instances to make room for; grows only. `status` is host memory that the device writes at its own time."""
+    """Number of instances to make room for; grows only. `status` is host memory that the device writes at its
+    own time.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.status = torch.zeros(STATUS_WORDS, dtype=torch.int64, pin_memory=device.type == "cuda")
         self.instances = 0
 
     def for_scene(self, count: int, views: int) -> int:
-        """Never less than `count`: the slow path needs room for the list of any one tile."""
+        """Room for a scene, never less than `count`: the slow path needs room for the list of any one tile."""
         seen = int(self.status[0])
         wanted = seen + seen // 4 if seen else FIRST_GUESS * count * views
         self.instances = max(self.instances, wanted)
@@ -72,7 +74,7 @@ class _Room:
 
 
 class Engine:
-    """Kernels on a device, and how much room the scenes of each image size needed there."""
+    """Engine of kernels on a device, which keeps how much room the scenes of each image size needed there."""
 
     def __init__(self, kernels: Kernels) -> None:
         self.kernels = kernels
@@ -155,7 +157,7 @@ class Engine:
 
 
 def _fill_cameras(gradients: Tensors, sums: Tensor) -> None:
-    """From [V, 16]: the rotation by rows, the translation, fx, fy, cx, cy."""
+    """Fill the cameras' gradients from [V, 16]: the rotation by rows, the translation, fx, fy, cx, cy."""
     viewmats, focals, principals = (gradients[name] for name in ("viewmats", "focals", "principals"))
     if viewmats is not None:
         viewmats.zero_()
@@ -204,7 +206,8 @@ _engines: dict[torch.device, Engine] = {}
 def rasterize(
     g: Gaussians, views: Views, anchor: Tensor, values: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The contract of reference.rasterize, in float32, on the current stream of the tensors' device.
+    """Compute by the contract of reference.rasterize, in float32, on the current stream of the tensors'
+    device.
 
     The gradients' last bits differ between runs, unless torch.use_deterministic_algorithms(True) is set. Can be captured
     in a CUDA graph after one call with the same sizes.

@@ -1,4 +1,4 @@
-"""The CUDA driver through ctypes: loads compiled kernels into torch's context, and launches them on torch's stream."""
+"""CUDA driver through ctypes: loads compiled kernels into torch's context, and launches them on torch's stream."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Module:
                 self._kernels[name] = kernel
 
     def launch(self, name: str, blocks: int, threads: int, frame: ctypes.Structure) -> None:
-        """Starts a kernel on torch's current stream of the device; frame is copied, 0 blocks are no work."""
+        """Start a kernel on torch's current stream of the device; frame is copied, 0 blocks are no work."""
         if blocks == 0:
             return
         stream = torch.cuda.current_stream(self._device).cuda_stream

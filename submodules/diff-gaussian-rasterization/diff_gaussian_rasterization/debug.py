@@ -1,4 +1,4 @@
-"""What debug=True does: when something goes wrong, the inputs go into a file that a bug report can attach."""
+"""Dump for debug=True: when something goes wrong, the inputs go into a file that a bug report can attach."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _warned: set[str] = set()  # dumps written for warnings: a run of a million step
 
 
 def guarded(backend: Backend) -> Backend:
-    """The same backend, which dumps its inputs into the working directory when it fails or finds non-finite numbers.
+    """A backend that dumps its inputs into the working directory when it fails or finds non-finite numbers.
 
     snapshot_fw.dump: the forward raised, or Gaussians have non-finite parameters. snapshot_bw.dump: the backward
     raised, or made non-finite gradients of finite ones. Errors keep their type and gain a note that names the file;
@@ -48,7 +48,7 @@ def guarded(backend: Backend) -> Backend:
 
 @dataclass(frozen=True)
 class _Call:
-    """Of a backend, with the content of a dump of it: tensors on the host, copied while they still can be."""
+    """Call of a backend, with the content of a dump of it: tensors on the host, copied while they still can be."""
 
     backend: Backend
     gaussians: Gaussians
@@ -59,7 +59,7 @@ class _Call:
 
 
 class _Guarded(torch.autograd.Function):
-    """A backend within an autograd graph of its own, so that its backward can be watched too."""
+    """Function of a backend within an autograd graph of its own, so that its backward can be watched too."""
 
     @staticmethod
     def forward(ctx: Any, call: _Call, names: tuple[str, ...], *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -103,7 +103,7 @@ class _Guarded(torch.autograd.Function):
 
 
 def _warn_of_nonfinite(call: _Call) -> None:
-    """Which Gaussians have non-finite parameters."""
+    """Warn of Gaussians with non-finite parameters."""
     found = (~finite(call.gaussians, call.views.sh_degree)).nonzero().squeeze(1).tolist()
     if found:
         indices = ", ".join(map(str, found[:NAMED])) + (", ..." if len(found) > NAMED else "")
@@ -112,7 +112,7 @@ def _warn_of_nonfinite(call: _Call) -> None:
 
 
 def _warn_of_gradients(content: dict[str, Any], gradients: dict[str, Tensor | None]) -> None:
-    """Which gradients are not finite."""
+    """Warn of gradients that are not finite."""
     bad = [name for name, found in gradients.items() if found is not None and not found.isfinite().all()]
     if bad:
         message = f"The rasterizer made non-finite gradients of {', '.join(bad)} out of finite ones."
@@ -127,7 +127,7 @@ def _warn(name: str, content: dict[str, Any], message: str) -> None:
 
 
 def _annotate(error: Exception, note: str) -> None:
-    """Below the error's message where Python can do that (3.11), else as a warning."""
+    """Add a note below the error's message where Python can do that (3.11), else as a warning."""
     if hasattr(error, "add_note"):
         error.add_note(note)
     else:
@@ -135,12 +135,12 @@ def _annotate(error: Exception, note: str) -> None:
 
 
 def _synchronize(device: torch.device) -> None:
-    """Waits, so that an error of a kernel appears here."""
+    """Wait, so that an error of a kernel appears here."""
     torch.get_device_module(device).synchronize()
 
 
 def _content(backend: Backend, g: Gaussians, views: Views) -> dict[str, Any]:
-    """What a dump holds, but for the reason and the upstream gradients: plain values, and tensors on the host."""
+    """Content of a dump, but for the reason and the upstream gradients: plain values, and tensors on the host."""
     device = g.means.device
     name = next((name for name, known in BACKENDS.items() if known is backend), backend.__name__)
     return {
@@ -180,7 +180,7 @@ def _own(value: Any) -> Any:
 
 
 def _dump(name: str, content: dict[str, Any], reason: str) -> str:
-    """Writes the file and says so, or why not: whatever goes wrong here must not hide what went wrong before."""
+    """Write the file and report it, or why not: whatever goes wrong here must not hide what went wrong before."""
     partial = Path(f"{name}.{os.getpid()}")
     try:
         try:

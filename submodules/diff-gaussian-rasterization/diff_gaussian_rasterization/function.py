@@ -1,4 +1,4 @@
-"""The autograd function of the compiled backends: it allocates tensors, and an engine fills them."""
+"""Autograd function of the compiled backends: it allocates tensors, and an engine fills them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ Tensors = dict[str, Tensor | None]  # None: not given, or not wanted
 
 @dataclass(frozen=True)
 class Images:
-    """What a forward fills: rgb [V, 3, H, W], depth and alpha [V, 1, H, W], radii [V, N], counts [V, 6], means2d [V, N, 2]."""
+    """Tensors that a forward fills: rgb [V, 3, H, W], depth and alpha [V, 1, H, W], radii [V, N], counts [V,
+    6], means2d [V, N, 2].
+    """
 
     rgb: Tensor
     depth: Tensor
@@ -31,15 +33,15 @@ class Images:
 
 
 class Engine(Protocol):
-    """Computes in float32 on contiguous tensors of one device; writes every entry of what it is given to fill."""
+    """Engine in float32 on contiguous tensors of one device; it writes every entry of what it is given to fill."""
 
     def forward(self, views: Views, inputs: Tensors, images: Images) -> Any:
-        """Fills `images`; inputs are by the names in PARAMETERS and CAMERAS. Returns what backward needs besides."""
+        """Fill `images`; inputs are by the names in PARAMETERS and CAMERAS. Returns what backward needs besides."""
 
     def backward(
         self, state: Any, views: Views, inputs: Tensors, images: Images, upstream: Tensors, gradients: Tensors
     ) -> None:
-        """Fills `gradients`, of means2d and of inputs, from those of rgb, depth and alpha. May be called again."""
+        """Fill `gradients`, of means2d and of inputs, from those of rgb, depth and alpha. May be called again."""
 
 
 class _Rasterize(torch.autograd.Function):
@@ -97,7 +99,9 @@ class _Rasterize(torch.autograd.Function):
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    """In float32, contiguous, and with no sign still to be applied: what a pointer to its numbers may stand for."""
+    """Tensor in float32, contiguous, and with no sign still to be applied: what a pointer to its numbers may
+    stand for.
+    """
     return tensor.float().contiguous().resolve_neg()
 
 
@@ -108,7 +112,7 @@ def _named(inputs: Sequence[Tensor | None]) -> Tensors:
 def rasterize_with(
     engine: Engine, g: Gaussians, views: Views, anchor: Tensor, values: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The contract of reference.rasterize, in float32."""
+    """Compute by the contract of reference.rasterize, in float32."""
     given = (*(getattr(views, name) for name in CAMERAS), *(getattr(g, name) for name in PARAMETERS))
     single = values if values.dtype == torch.float32 else values.float()
     outputs = _Rasterize.apply(

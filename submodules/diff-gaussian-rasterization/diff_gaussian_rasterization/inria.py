@@ -1,4 +1,4 @@
-"""The two classes of the single-view interface that 3D Gaussian Splatting introduced, as a thin case of rasterize."""
+"""Single-view interface of 3D Gaussian Splatting: its two classes, as a thin case of rasterize."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ NEAR = 0.2  # world units
 
 
 class GaussianRasterizationSettings(NamedTuple):
-    """One camera, in the layout of 3D Gaussian Splatting: matrices are transposed, row vectors stand left of them.
+    """Settings of one camera, in the layout of 3D Gaussian Splatting: matrices are transposed, row vectors
+    stand left of them.
 
     tanfovx, tanfovy: tangents of half the fields of view. bg [3]. viewmatrix [4, 4] world to camera; projmatrix
     [4, 4] world to clip space (viewmatrix @ projection). campos [3] follows from viewmatrix and is not read, nor is
@@ -37,7 +38,7 @@ class GaussianRasterizationSettings(NamedTuple):
     antialiasing: bool = False
 
     def views(self) -> Views:
-        """The same camera as Views with V = 1. Raises ValueError or TypeError where it is none."""
+        """The camera as Views with V = 1. Raises ValueError or TypeError where it is none."""
         check_tensors(bg=self.bg, viewmatrix=self.viewmatrix, projmatrix=self.projmatrix)
         check_shape("bg", self.bg, (3,))
         check_shape("viewmatrix", self.viewmatrix, (4, 4))
@@ -72,14 +73,15 @@ class GaussianRasterizationSettings(NamedTuple):
 
 
 class GaussianRasterizer(nn.Module):
-    """Renders one view of Gaussians."""
+    """Renderer of one view of Gaussians."""
 
     def __init__(self, raster_settings: GaussianRasterizationSettings) -> None:
         super().__init__()
         self.raster_settings = raster_settings
 
     def markVisible(self, positions: Tensor) -> Tensor:
-        """[N] bool: which positions [N, 3], of any number type and device, lie beyond the near plane; NaN does not.
+        """Mask [N] of the positions [N, 3], of any number type and device, beyond the near plane; NaN does
+        not lie there.
 
         Like the original it looks at the depth alone, not at the sides of the image.
         """
@@ -100,7 +102,8 @@ class GaussianRasterizer(nn.Module):
         rotations: Tensor | None = None,
         cov3D_precomp: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """color [3, H, W], radii [N] int32, depth_alpha [2, H, W]: sum of T alpha z, and the final transmittance T.
+        """Render color [3, H, W], radii [N] int32, depth_alpha [2, H, W]: sum of T alpha z, and the final
+        transmittance T.
 
         means2D [N, 3] is not read; its gradient is that of the mean in NDC: of the pixel mean times (W/2, H/2, 0).
         Raises ValueError unless exactly one of shs and colors_precomp is given, and exactly one of cov3D_precomp and

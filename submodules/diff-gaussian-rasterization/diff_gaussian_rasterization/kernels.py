@@ -1,4 +1,6 @@
-"""The rasterizer's CUDA kernels: their source, compiled at first use for the GPU that is there, and how they are launched."""
+"""CUDA kernels of the rasterizer: their source, compiled at first use for the GPU that is there, and how they
+are launched.
+"""
 
 from __future__ import annotations
 
@@ -24,17 +26,18 @@ _loading = threading.Lock()
 
 
 class Kernels(Protocol):
-    """Something that runs the kernels of rasterizer.cu."""
+    """Kernels of rasterizer.cu, ready to run."""
 
     def launch(self, name: str, blocks: int, threads: int, frame: ctypes.Structure) -> None:
-        """Runs kernel `name` with its one parameter, the struct `frame`, which is copied; 0 blocks are no work."""
+        """Run kernel `name` with its one parameter, the struct `frame`, which is copied; 0 blocks are no work."""
 
 
 def load_kernels(device: torch.device) -> Kernels:
     """The kernels, ready to launch on torch's current stream of a CUDA device.
 
-    The first call on a device compiles them (seconds, once per machine: see cubin_cache) and loads them, which a CUDA
-    graph cannot record. Raises RuntimeError if it does so while one is captured, or with NVRTC's or the driver's reason.
+    The first call on a device compiles them (seconds, once per machine: see cubin_cache) and loads them,
+    which a CUDA graph cannot record. Raises RuntimeError if it does so while one is captured, or with NVRTC's
+    or the driver's reason.
     """
     index = torch.cuda.current_device() if device.index is None else device.index
     with _loading:
@@ -61,7 +64,9 @@ def _image(target: str) -> bytes:
 
 
 def architecture(device: torch.device) -> str:
-    """What to compile for: "sm_90" for the device itself, or for one newer than NVRTC "compute_90", the nearest PTX."""
+    """The target to compile for: "sm_90" for the device itself, or for one newer than NVRTC "compute_90", the
+    nearest PTX.
+    """
     major, minor = torch.cuda.get_device_capability(device)
     capability, known = 10 * major + minor, nvrtc.supported_architectures()
     if capability in known:
@@ -77,7 +82,7 @@ def architecture(device: torch.device) -> str:
 
 
 def sources() -> tuple[str, dict[str, str]]:
-    """rasterizer.cu and, by file name, every header that it includes.
+    """Source of rasterizer.cu and, by file name, every header that it includes.
 
     #include lines lose their folders: NVRTC takes "math.h" and "../math.h" for two files, and includes both.
     """
@@ -99,7 +104,7 @@ def sources() -> tuple[str, dict[str, str]]:
 
 
 def kernel_names() -> list[str]:
-    """The kernels of rasterizer.cu, as its macro DGR_KERNELS lists them."""
+    """Names of the kernels of rasterizer.cu, as its macro DGR_KERNELS lists them."""
     source = _SOURCE.read_text(encoding="utf-8").replace("\\\n", " ")
     listed = re.search(r"^#define DGR_KERNELS\(X\)(.*)$", source, re.MULTILINE)
     assert listed is not None, "rasterizer.cu defines DGR_KERNELS(X)"

@@ -30,12 +30,14 @@ _WINDOWS = os.name == "nt"
 
 
 class NvrtcError(RuntimeError):
-    """A source that does not compile (the message holds the compiler's log), or no NVRTC to compile it."""
+    """Error of a source that does not compile (the message holds the compiler's log), or of no NVRTC to
+    compile it.
+    """
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """What the driver loads (a cubin, or PTX with its final 0), and what the compiler said meanwhile."""
+    """Image that the driver loads (a cubin, or PTX with its final 0), and the compiler's log."""
 
     image: bytes
     log: str
@@ -69,12 +71,12 @@ def compile_image(
 
 
 def version() -> tuple[int, int]:
-    """NVRTC's (major, minor)."""
+    """Version of NVRTC as (major, minor)."""
     return _version(_library())
 
 
 def supported_architectures() -> list[int]:
-    """The compute capabilities it compiles for, as 10 major + minor, in rising order."""
+    """Compute capabilities that NVRTC compiles for, as 10 major + minor, in rising order."""
     library, count = _library(), c_int()
     _check(library, library.nvrtcGetNumSupportedArchs(byref(count)))
     found = (c_int * count.value)()
@@ -84,7 +86,7 @@ def supported_architectures() -> list[int]:
 
 @functools.cache
 def _library() -> ctypes.CDLL:
-    """NVRTC, its builtins loaded beside it: some of NVIDIA's wheels cannot find theirs by themselves."""
+    """The library NVRTC, its builtins loaded beside it: some of NVIDIA's wheels cannot find theirs by themselves."""
     majors = (int(torch.version.cuda.split(".")[0]),) if torch.version.cuda else _MAJORS
     for candidate in (path for major in majors for path in _candidates(major)):
         try:
@@ -106,7 +108,7 @@ def _library() -> ctypes.CDLL:
 
 
 def _candidates(major: int) -> Iterator[Path]:
-    """Where NVRTC may be: loaded already, in pip's packages or in torch's, or wherever the system looks."""
+    """Places where NVRTC may be: loaded already, in pip's packages or in torch's, or wherever the system looks."""
     name = f"nvrtc64_{major}0_0.dll" if _WINDOWS else f"libnvrtc.so.{major}"
     with suppress(OSError):
         files = {

@@ -1,8 +1,8 @@
-"""The definition: what the rasterizer computes, in plain torch, on any device and in any floating type.
+"""Definition of what the rasterizer computes, in plain torch, on any device and in any floating type.
 
-EWA splatting (Zwicker et al. 2001) as in 3D Gaussian Splatting (Kerbl et al. 2023, section 4 and appendix A); the
-equation numbers are of the latter. Every backend is held against this file, forward and backward; the backward here
-is autograd's.
+EWA splatting (Zwicker et al. 2001) as in 3D Gaussian Splatting (Kerbl et al. 2023, section 4 and appendix A);
+the equation numbers are of the latter. Every backend is held against this file, forward and backward; the
+backward here is autograd's.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ TILE = 16  # pixels; saves memory and changes nothing
 
 
 def sh_basis(directions: Tensor, degree: int) -> Tensor:
-    """[N, (degree+1)^2] real spherical harmonics of unit vectors [N, 3], degree <= 3, with the signs of 3DGS files."""
+    """Real spherical harmonics [N, (degree+1)^2] of unit vectors [N, 3], degree <= 3, with the signs of 3DGS
+    files.
+    """
     x, y, z = directions.unbind(-1)
     basis = [torch.full_like(x, 0.5 / math.sqrt(math.pi))]
     if degree >= 1:
@@ -45,7 +47,7 @@ def sh_basis(directions: Tensor, degree: int) -> Tensor:
 
 
 def rotation_matrices(quaternions: Tensor) -> Tensor:
-    """[N, 4] (w, x, y, z) of any length but 0 to [N, 3, 3]."""
+    """Rotation matrices [N, 3, 3] of quaternions [N, 4] (w, x, y, z) of any length but 0."""
     w, x, y, z = (quaternions / quaternions.norm(dim=-1, keepdim=True)).unbind(-1)
     entries = [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)]
     entries += [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)]
@@ -54,7 +56,7 @@ def rotation_matrices(quaternions: Tensor) -> Tensor:
 
 
 def covariance_matrices(g: Gaussians, scale_modifier: float) -> Tensor:
-    """Sigma = R S S^T R^T (Eq. 6), or the given covariances: [N, 3, 3]."""
+    """Covariances [N, 3, 3]: Sigma = R S S^T R^T (Eq. 6), or the given ones."""
     if g.covariances is not None:
         return g.covariances[:, [0, 1, 2, 1, 3, 4, 2, 4, 5]].unflatten(-1, (3, 3))
     assert g.scales is not None
@@ -82,7 +84,9 @@ class Projected:
 
 
 def project(g: Gaussians, views: Views, view: int) -> Projected:
-    """Eq. 5 with the Jacobian of the perspective division, |x/z| and |y/z| clamped to 1.3 tan(fov/2) in it."""
+    """Project by Eq. 5 with the Jacobian of the perspective division, |x/z| and |y/z| clamped to 1.3
+    tan(fov/2) in it.
+    """
     rotation, translation = views.viewmats[view, :3, :3], views.viewmats[view, :3, 3]
     focal = views.focals[view]
     cam = g.means @ rotation.T + translation
@@ -108,13 +112,13 @@ def project(g: Gaussians, views: Views, view: int) -> Projected:
 
 
 def determinant(covariances: Tensor) -> Tensor:
-    """[N] of [N, 3] (xx, xy, yy)."""
+    """Determinants [N] of covariances [N, 3] (xx, xy, yy)."""
     xx, xy, yy = covariances.unbind(-1)
     return xx * yy - xy * xy
 
 
 def view_colors(g: Gaussians, views: Views, rotation: Tensor, translation: Tensor) -> Tensor:
-    """[N, 3]: the given colors, or the harmonics seen from the camera, plus 0.5, not below 0."""
+    """Colors [N, 3]: the given ones, or the harmonics seen from the camera, plus 0.5, not below 0."""
     if g.colors is not None:
         return g.colors
     assert g.shs is not None
@@ -124,7 +128,9 @@ def view_colors(g: Gaussians, views: Views, rotation: Tensor, translation: Tenso
 
 
 def finite(g: Gaussians, sh_degree: int) -> Tensor:
-    """[N] bool: every parameter that takes part is finite, and so is the square of the rotation's length, and not 0."""
+    """Mask [N] of Gaussians whose every parameter that takes part is finite, and the square of the rotation's
+    length too, and not 0.
+    """
     used = replace(g, shs=None if g.shs is None else g.shs[:, : (sh_degree + 1) ** 2])
     ok = torch.ones(len(g.means), dtype=torch.bool, device=g.means.device)
     for tensor in vars(used).values():
@@ -137,14 +143,14 @@ def finite(g: Gaussians, sh_degree: int) -> Tensor:
 
 
 def reach(p: Projected) -> Tensor:
-    """[N, 2] half-widths in pixels of the box around alpha >= 1/255; negative where the opacity is below it."""
+    """Half-widths [N, 2] in pixels of the box around alpha >= 1/255; negative where the opacity is below it."""
     log_ratio = (p.opacities / MIN_ALPHA).log()
     half_widths = (2 * log_ratio.clamp(min=0)[:, None] * p.covariances[:, [0, 2]]).sqrt()
     return torch.where(log_ratio[:, None] >= 0, half_widths, -1.0)
 
 
 def fates_of(p: Projected, views: Views) -> Tensor:
-    """[N] int: what becomes of each Gaussian, as an index into COUNTS (never "nonfinite": those were left out before)."""
+    """Fates [N] int of the Gaussians, as an index into COUNTS (never "nonfinite": those were left out before)."""
     det = determinant(p.covariances)
     extent = reach(p)
     low, high = (p.means - extent).ceil(), (p.means + extent).floor()
@@ -163,14 +169,14 @@ def fates_of(p: Projected, views: Views) -> Tensor:
 
 
 def radii_of(p: Projected) -> Tensor:
-    """[N] int32: three standard deviations along the longer axis, rounded up."""
+    """Radii [N] int32: three standard deviations along the longer axis, rounded up."""
     middle = p.covariances[:, [0, 2]].mean(dim=1)
     longest = middle + (middle**2 - determinant(p.covariances)).clamp(min=0).sqrt()
     return (3 * longest.clamp(min=0).sqrt()).ceil().clamp(max=1e9).to(torch.int32)
 
 
 def composite(p: Projected, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Front-to-back blending (Eq. 3) of Gaussians in depth order at pixels [P, 2].
+    """Blend Gaussians in depth order front to back (Eq. 3) at pixels [P, 2].
 
     Returns rgb [P, 3] without the background, depth [P] and the final transmittance [P].
     """
@@ -192,7 +198,7 @@ def composite(p: Projected, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def render_view(p: Projected, views: Views, view: int) -> Tensor:
-    """[5, H, W] of Gaussians in depth order: red, green, blue, depth and alpha."""
+    """Image [5, H, W] of Gaussians in depth order: red, green, blue, depth and alpha."""
     background = views.backgrounds[view].to(p.means)
     low, high = (p.means - reach(p)).detach(), (p.means + reach(p)).detach()
     rows = []
@@ -213,7 +219,7 @@ def render_view(p: Projected, views: Views, view: int) -> Tensor:
 def rasterize(
     g: Gaussians, views: Views, anchor: Tensor, values: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """rgb [V, 3, H, W], depth and alpha [V, 1, H, W], radii [V, N] int32 and counts [V, 6] int32.
+    """Render rgb [V, 3, H, W], depth and alpha [V, 1, H, W], radii [V, N] int32 and counts [V, 6] int32.
 
     values [V, N, 2] receives the pixel means (0 where culled), and anchor [V, N, 2] their gradients.
     """
@@ -244,7 +250,7 @@ def rasterize(
 
 
 def _of_one_type(g: Gaussians, views: Views) -> tuple[Gaussians, Views]:
-    """In the widest floating type among them, which is at least float32."""
+    """The scene in the widest floating type in it, which is at least float32."""
     tensors = [t for t in (*vars(g).values(), *vars(views).values()) if isinstance(t, Tensor)]
     widest = functools.reduce(torch.promote_types, (t.dtype for t in tensors), torch.float32)
     return map_tensors(g, lambda t: t.to(widest)), map_tensors(views, lambda t: t.to(widest))

@@ -1,4 +1,4 @@
-"""Runs every backend on the inputs of a dump that debug=True wrote, and tells how far they agree.
+"""Run every backend on the inputs of a dump that debug=True wrote, and report how far they agree.
 
     python -m diff_gaussian_rasterization.replay snapshot_bw.dump
 
@@ -24,7 +24,7 @@ from .debug import FORMAT
 from .scene import Gaussians, Views
 
 MOST_PAIRS = 50_000_000
-"""Of a pixel and a Gaussian; the twin needs 120 bytes for each."""
+"""Pairs of a pixel and a Gaussian, at most; the twin needs 120 bytes for each."""
 TOLERANCE = 1e-2
 TWIN = "twin, float64"
 IMAGES = ("rgb", "depth", "alpha")
@@ -32,7 +32,7 @@ IMAGES = ("rgb", "depth", "alpha")
 
 @dataclass(frozen=True)
 class Contender:
-    """A backend, where and in what precision it runs."""
+    """Backend, where and in what precision it runs."""
 
     name: str
     backend: Backend
@@ -41,7 +41,7 @@ class Contender:
 
 
 def load(path: str) -> dict[str, Any]:
-    """The content of a dump, as debug.py describes it; ValueError if it is none."""
+    """The content of a dump, as debug.py describes it. Raises ValueError if it is none."""
     try:
         content = torch.load(path, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError):
@@ -52,7 +52,7 @@ def load(path: str) -> dict[str, Any]:
 
 
 def contenders(content: dict[str, Any]) -> list[Contender]:
-    """All that can run here, the yardstick first."""
+    """Contenders that can run here, the yardstick first."""
     g, views = Gaussians(**content["gaussians"]), Views(**content["views"])
     found = [
         Contender(name, backend, "cpu" if name == "reference" else name, torch.float32)
@@ -113,14 +113,14 @@ def random_upstream(images: list[Tensor]) -> list[Tensor]:
 
 
 def difference(actual: Tensor, expected: Tensor) -> float:
-    """The largest, over the largest entry; NaN if a number is not finite on one side alone."""
+    """The largest difference, over the largest entry; NaN if a number is not finite on one side alone."""
     if torch.equal(actual, expected):
         return 0.0
     return ((actual - expected).abs().max() / expected.abs().max().clamp(min=1e-30)).item()
 
 
 def describe(content: dict[str, Any]) -> str:
-    """What the dump holds, where it was made and why."""
+    """Describe what the dump holds, where it was made and why."""
     g, views = Gaussians(**content["gaussians"]), Views(**content["views"])
     versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
     return (
@@ -131,7 +131,7 @@ def describe(content: dict[str, Any]) -> str:
 
 
 def report(results: dict[str, dict[str, Tensor]]) -> bool:
-    """Prints a table, a line per image and gradient; whether all agree and are finite."""
+    """Print a table, a line per image and gradient. Returns whether all agree and are finite."""
     yardstick, *others = results
     print(f"{'':26}{'largest':>12}" + "".join(f"{name:>16}" for name in others) + f"   against {yardstick}")
     good = True

@@ -1,4 +1,5 @@
-"""What the CUDA kernels need on every architecture: `python -m diff_gaussian_rasterization.resources [--write]`.
+"""Needs of the CUDA kernels on every architecture: `python -m diff_gaussian_rasterization.resources
+[--write]`.
 
 Compiles them, which needs no GPU, and compares with csrc/cuda/registers.txt. Spills and stack frames (local memory) are
 errors, other differences are meant or not: --write takes them over.
@@ -32,7 +33,9 @@ class Usage:
 
 
 def parse(log: str) -> dict[str, Usage]:
-    """By kernel, from what `ptxas -v` prints; a function that is not inlined counts with the kernel it is listed under."""
+    """Usage by kernel, from what `ptxas -v` prints; a function that is not inlined counts with the kernel it
+    is listed under.
+    """
     usages = {}
     for name, text in re.findall(
         r"Compiling entry function '(\w+)'(.*?)(?=Compiling entry|\Z)", log, re.DOTALL
@@ -53,7 +56,7 @@ def parse(log: str) -> dict[str, Usage]:
 def measure(
     source: str, headers: dict[str, str], architectures: Sequence[str] = ARCHITECTURES
 ) -> dict[str, dict[str, Usage]]:
-    """By architecture and kernel."""
+    """Usage by architecture and kernel."""
 
     def compile_one(architecture: str) -> dict[str, Usage]:
         options = (*kernels.OPTIONS, "--ptxas-options=-v")

@@ -1,4 +1,4 @@
-"""What every backend is given: the parameters of the Gaussians and the cameras, checked once."""
+"""Scene that every backend is given: the parameters of the Gaussians and the cameras, checked once."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ Held = TypeVar("Held", Gaussians, Views)
 
 
 def map_tensors(held: Held, function: Callable[[Tensor], Tensor]) -> Held:
-    """The same Gaussians or views with each of their tensors passed through the function."""
+    """Copy of Gaussians or views with each of their tensors passed through the function."""
     changed: dict[str, Any] = {n: function(t) for n, t in vars(held).items() if isinstance(t, Tensor)}
     return replace(held, **changed)
 
@@ -69,7 +69,7 @@ MOST_PAIRS = 2**32  # of a Gaussian and a view: backends number them in 32 bits
 
 
 def check_tensors(**tensors: Tensor) -> None:
-    """Raises TypeError unless each is a dense tensor of a floating type, ValueError if it holds no data."""
+    """Check that each is a dense tensor of a floating type, else TypeError, and holds data, else ValueError."""
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name} is of type {type(tensor).__name__}, it must be a torch.Tensor.")
@@ -85,12 +85,12 @@ def check_tensors(**tensors: Tensor) -> None:
 
 
 def given(**tensors: Tensor | None) -> dict[str, Tensor]:
-    """Those that are not None."""
+    """Tensors that are not None."""
     return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
 
 def check_shape(name: str, tensor: Tensor, shape: tuple[int | str, ...]) -> None:
-    """Raises ValueError unless the tensor has this shape, in which a string stands for any size."""
+    """Check that the tensor has this shape, in which a string stands for any size, else ValueError."""
     wanted = "[" + ", ".join(str(size) for size in shape) + "]"
     fits = tensor.dim() == len(shape) and all(
         isinstance(want, str) or size == want for size, want in zip(tensor.shape, shape)
@@ -100,13 +100,13 @@ def check_shape(name: str, tensor: Tensor, shape: tuple[int | str, ...]) -> None
 
 
 def check_integer(name: str, value: int, lowest: int, highest: int) -> None:
-    """Raises ValueError unless the value is a whole number in lowest .. highest; True and False are none."""
+    """Check that the value is a whole number in lowest .. highest, else ValueError; True and False are none."""
     if not isinstance(value, Integral) or isinstance(value, bool) or not lowest <= value <= highest:
         raise ValueError(f"{name} is {value!r}, it must be a whole number in {lowest} .. {highest}.")
 
 
 def check_number(name: str, value: float, positive: bool = False) -> None:
-    """Raises ValueError unless the value is a finite number, and a positive one where that is asked for."""
+    """Check that the value is a finite number, and a positive one where that is needed, else ValueError."""
     try:
         fits = math.isfinite(value) and (value > 0 or not positive)
     except (TypeError, ValueError, RuntimeError):  # not a number, or a tensor of several
@@ -117,7 +117,7 @@ def check_number(name: str, value: float, positive: bool = False) -> None:
 
 
 def check_gaussians(gaussians: Gaussians, sh_degree: int) -> None:
-    """Raises ValueError unless the shapes fit and exactly one of each alternative is given."""
+    """Check that the shapes fit and exactly one of each alternative is given, else ValueError."""
     g = gaussians
     if (g.shs is None) == (g.colors is None):
         raise ValueError("Give exactly one of the two: spherical harmonics (shs) or precomputed colors.")
@@ -149,7 +149,9 @@ def check_gaussians(gaussians: Gaussians, sh_degree: int) -> None:
 
 
 def check_views(views: Views, means: Tensor) -> None:
-    """Raises ValueError unless the cameras make sense, lie on the Gaussians' device and are not too many for them."""
+    """Check that the cameras make sense, lie on the Gaussians' device and are not too many for them, else
+    ValueError.
+    """
     check_shape("viewmats", views.viewmats, ("V", 4, 4))
     v, n = len(views.viewmats), len(means)
     check_shape("focals", views.focals, (v, 2))

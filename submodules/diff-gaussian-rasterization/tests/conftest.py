@@ -24,7 +24,7 @@ class Scene:
 
 @dataclass
 class Run:
-    """What a backend returned, and the gradients of a random linear function of its images."""
+    """Output of a backend, and the gradients of a random linear function of its images."""
 
     output: RasterOutput
     gradients: dict[str, Tensor] = field(default_factory=dict)
@@ -78,7 +78,7 @@ def make_scene(
 
 
 def make_needles(aspect: float) -> Scene:
-    """So many times as long as wide."""
+    """A scene of needles, so many times as long as wide."""
     scene = make_scene(40, views=2, width=64, height=64, degree=None, seed=3)
     scene.gaussians["scales"] = torch.tensor([0.5, 0.5 / aspect, 0.5 / aspect]).repeat(40, 1)
     scene.gaussians["opacities"] = torch.full((40, 1), 0.8)
@@ -88,7 +88,9 @@ def make_needles(aspect: float) -> Scene:
 def render(
     scene: Scene, backend: str | None, dtype: torch.dtype = torch.float32, device: str = "cpu", **options: Any
 ) -> Run:
-    """Forward and backward; the gradients are those of the Gaussians, of means2d and of the background. All on the host."""
+    """Render forward and backward; the gradients are those of the Gaussians, of means2d and of the
+    background. All on the host.
+    """
     leaves = {
         name: tensor.detach().to(device, dtype).requires_grad_() for name, tensor in scene.gaussians.items()
     }
@@ -115,7 +117,7 @@ def render(
 def camera_gradients(
     scene: Scene, backend: str | None, dtype: torch.dtype = torch.float32, device: str = "cpu", **options: Any
 ) -> dict[str, Tensor]:
-    """Of a random linear function of the images, on the host."""
+    """Gradients of the cameras, of a random linear function of the images, on the host."""
     given = {name: tensor.to(device, dtype) for name, tensor in scene.gaussians.items()}
     cameras = {
         name: value.to(device, dtype) if isinstance(value, Tensor) else value
@@ -135,13 +137,13 @@ def camera_gradients(
 
 
 def errors(actual: Tensor, expected: Tensor) -> Tensor:
-    """Of each entry, in units of the largest expected."""
+    """Errors of each entry, in units of the largest expected."""
     scale = max(expected.abs().max().item(), 1e-6)
     return (actual.double() - expected.double()).abs().flatten() / scale
 
 
 def assert_agrees(actual: Tensor, expected: Tensor, rounding: float, crossing: float, name: str = "") -> None:
-    """99.5% of the entries within `rounding` of the largest, all of them within `crossing`.
+    """Check that 99.5% of the entries are within `rounding` of the largest, and all within `crossing`.
 
     Where alpha meets 1/255, or transmittance 1e-4, to within rounding, a pixel may be taken by one and not the other.
     """
@@ -164,10 +166,10 @@ def images_and_gradients(run: Run) -> tuple[dict[str, Tensor], dict[str, Tensor]
 
 
 def assert_runs_agree(actual: Run, expected: Run, single: Run | None = None) -> None:
-    """Images to 1e-5 and gradients to 2e-5 of the largest entry, but for pixels on a threshold.
+    """Check images to 1e-5 and gradients to 2e-5 of the largest entry, but for pixels on a threshold.
 
-    single: what the twin gives in float32. On an ill-conditioned scene (needles, Gaussians much larger than the image) it
-    errs more than that, and so may others: up to ten times as much as its own worst.
+    single: the twin's results in float32. On an ill-conditioned scene (needles, Gaussians much larger than
+    the image) it errs more than that, and so may others: up to ten times as much as its own worst.
     """
     # A Gaussian on a bound to within rounding may count as seen by one and not by the other.
     few = 1 + 5e-3 * expected.output.radii.numel()
@@ -201,7 +203,7 @@ def assert_runs_agree(actual: Run, expected: Run, single: Run | None = None) -> 
 
 @dataclass
 class Tools:
-    """The functions above, for tests that cannot import a conftest."""
+    """Tools of this file, for tests that cannot import a conftest."""
 
     scene: Callable[..., Scene] = make_scene
     needles: Callable[[float], Scene] = make_needles
@@ -217,14 +219,14 @@ def tools() -> Tools:
 
 @pytest.fixture(params=cpu.levels())
 def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Every instruction set that this processor has, one after another."""
+    """Each instruction set that this processor has, one after another."""
     monkeypatch.setenv(cpu.CHOICE, request.param)
     return request.param
 
 
 @pytest.fixture
 def threads() -> Iterator[Callable[[int], None]]:
-    """Sets torch's number of threads, and sets it back."""
+    """Set torch's number of threads, and set it back."""
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
@@ -232,7 +234,7 @@ def threads() -> Iterator[Callable[[int], None]]:
 
 @pytest.fixture
 def pinhole() -> Callable[..., dict[str, Any]]:
-    """One camera at the origin that looks along z."""
+    """Keyword arguments of one camera at the origin that looks along z."""
 
     def camera(width: int, height: int, focal: float = 50.0, **more: Any) -> dict[str, Any]:
         return {

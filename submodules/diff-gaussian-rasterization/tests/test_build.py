@@ -1,4 +1,4 @@
-"""setup.py with a compiler that only takes notes: what it is asked to do, and what is said when it cannot."""
+"""Run setup.py with a compiler that only takes notes: which calls it gets, and what is printed when it cannot."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def compiler(tmp_path: Path) -> Path:
-    """Writes its arguments into notes/, one file a call, and makes the file that it is asked for."""
+    """A compiler that writes its arguments into notes/, one file a call, and makes the file that the call names."""
     (tmp_path / "notes").mkdir()
     script = tmp_path / "compiler"
     script.write_text(
@@ -69,7 +69,7 @@ def test_each_instruction_set_is_a_library_of_all_sources(source: Path, compiler
 
 
 def test_building_again_compiles_again(source: Path, compiler: Path) -> None:
-    """Nothing decides from dates that a library still fits headers, flags and compiler."""
+    """Dates do not decide that a library still fits headers, flags and compiler."""
     for times in (1, 2):
         assert _setup(source, "build_ext", "--inplace", CXX=str(compiler)).returncode == 0
         assert len(_notes(compiler)) == times * len(LEVELS)

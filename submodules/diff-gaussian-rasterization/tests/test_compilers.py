@@ -1,4 +1,6 @@
-"""Every compiler at hand builds every instruction set without a warning, also for systems that are not this one."""
+"""Build every instruction set with every compiler at hand, without a warning, also for systems that are not
+this one.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 
 def _compilers() -> list[str]:
-    """g++, clang++ and those with a version behind their name, from everywhere in PATH."""
+    """Commands of g++, clang++ and those with a version behind their name, from everywhere in PATH."""
     folders = [Path(folder) for folder in os.get_exec_path() if Path(folder).is_dir()]
     names = {p.name for folder in folders for p in folder.iterdir()}
     return sorted(name for name in names if re.fullmatch(r"(g|clang)\+\+(-\d+)?", name))
@@ -31,7 +33,7 @@ def _compilers() -> list[str]:
 
 @pytest.fixture(scope="module")
 def recipe() -> dict[str, Any]:
-    """What setup.py defines."""
+    """Names that setup.py defines."""
     with mock.patch("setuptools.setup"):
         return runpy.run_path(str(PACKAGE / "setup.py"))
 
@@ -51,7 +53,7 @@ def test_builds_without_a_warning(compiler: str, recipe: dict[str, Any], tmp_pat
 @pytest.mark.skipif(not importlib.util.find_spec("ziglang"), reason="ziglang brings the compiler for them")
 @pytest.mark.parametrize("system", OTHER_SYSTEMS)
 def test_compiles_for_other_systems(system: str, tmp_path: Path) -> None:
-    """Each source alone: linking would first build a C++ standard library for the system, which takes minutes."""
+    """Sources compile alone: linking would first build a C++ standard library for the system, which takes minutes."""
     machine = "x86_64" if system.startswith("x86_64") else "arm64"
     with mock.patch("setuptools.setup"), mock.patch.object(platform, "machine", return_value=machine):
         recipe = runpy.run_path(str(PACKAGE / "setup.py"))

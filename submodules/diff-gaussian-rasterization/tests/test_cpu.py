@@ -1,4 +1,4 @@
-"""What is particular to the CPU backend: threads, memory, graphs."""
+"""Check what is particular to the CPU backend: threads, memory, graphs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from diff_gaussian_rasterization import cpu, rasterize
@@ -87,7 +88,7 @@ def test_gradients_under_checkpointing(reentrant: bool, tools: Any) -> None:
     scene = tools.scene(60)
     expected = tools.render(scene, "cpu").gradients["means"]
 
-    def images(means: torch.Tensor) -> torch.Tensor:
+    def images(means: Tensor) -> Tensor:
         out = rasterize(**{**scene.gaussians, "means": means}, **scene.cameras)
         rng = torch.Generator().manual_seed(99)
         return sum((i * torch.randn(i.shape, generator=rng)).sum() for i in (out.rgb, out.depth, out.alpha))
@@ -102,7 +103,7 @@ def test_gradients_with_saved_tensors_kept_elsewhere(tools: Any) -> None:
     means = scene.gaussians["means"].requires_grad_()
     out = rasterize(**scene.gaussians, **scene.cameras)
     expected = torch.autograd.grad(out.rgb.sum(), means)[0]
-    with torch.autograd.graph.saved_tensors_hooks(torch.Tensor.clone, lambda kept: kept):
+    with torch.autograd.graph.saved_tensors_hooks(Tensor.clone, lambda kept: kept):
         out = rasterize(**scene.gaussians, **scene.cameras)
     assert torch.equal(torch.autograd.grad(out.rgb.sum(), means)[0], expected)
 
@@ -179,7 +180,7 @@ def test_without_a_choice_the_best_instruction_set_is_taken(monkeypatch: pytest.
 def test_an_instruction_set_that_is_not_there_is_refused(
     choice: str, tools: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that nobody knows, and one that another processor would have."""
+    """Levels that nobody knows, or that only another processor would have, are refused."""
     monkeypatch.setattr(cpu, "levels", lambda: ("portable", "avx2"))
     monkeypatch.setenv(cpu.CHOICE, choice)
     with pytest.raises(ValueError, match=f"^DGR_CPU_LEVEL is '{choice}', .*: portable, avx2.$"):

@@ -1,4 +1,5 @@
-"""The portable build on a processor that is not this one: compiled for it, run in an emulator, held against the twin.
+"""Run the portable build on a processor that is not this one: compiled for it, in an emulator, held against
+the twin.
 
 Debian's g++-aarch64-linux-gnu and qemu-user-static bring what it needs; without them it is skipped.
 """
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from diff_gaussian_rasterization import RasterOutput
 from diff_gaussian_rasterization.function import PARAMETERS
@@ -66,11 +68,11 @@ def _write(path: Path, scene: Any, antialiasing: bool, upstream: list[np.ndarray
 
 
 def _read(
-    path: Path, expected: Any, cameras: dict[str, torch.Tensor]
-) -> tuple[RasterOutput, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    path: Path, expected: Any, cameras: dict[str, Tensor]
+) -> tuple[RasterOutput, dict[str, Tensor], dict[str, Tensor]]:
     data, offset = path.read_bytes(), 0
 
-    def take(like: torch.Tensor, kind: type = np.float32) -> torch.Tensor:
+    def take(like: Tensor, kind: type = np.float32) -> Tensor:
         nonlocal offset
         numbers = np.frombuffer(data, kind, like.numel(), offset).copy()
         offset += numbers.nbytes

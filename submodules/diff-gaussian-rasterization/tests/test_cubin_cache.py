@@ -1,4 +1,4 @@
-"""The cache on disk: hits, damage, several processes at once, and disks that cannot be written to."""
+"""Cache on disk: hits, damage, several processes at once, and disks that cannot be written to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DAY = 24 * 3600
 
 
 class Build:
-    """Makes IMAGE, and counts how often it had to."""
+    """Maker of IMAGE, which counts how often it had to."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -174,6 +174,6 @@ def test_a_user_without_a_home_gets_a_warning(monkeypatch: pytest.MonkeyPatch) -
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    for given in ("", "relative/path"):  # ignored, as the XDG specification says
+    for given in ("", "relative/path"):  # ignored, as the XDG specification has it
         monkeypatch.setenv("XDG_CACHE_HOME", given)
         assert cubin_cache.folder() == tmp_path / ".cache" / "diff-gaussian-rasterization"

@@ -1,4 +1,4 @@
-"""The CUDA backend on a GPU; skipped where there is none."""
+"""Run the CUDA backend on a GPU; skipped where there is none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The CUDA driver's calls, made to a library that stands in for it and writes down what it gets."""
+"""Calls of the CUDA driver, made to a library that stands in for it and writes down what it gets."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
-from diff_gaussian_rasterization import cuda_driver, kernels
+from diff_gaussian_rasterization import cuda_driver, kernels, nvrtc
 from diff_gaussian_rasterization.cuda_driver import Module
 
 pytestmark = pytest.mark.skipif(sys.platform == "darwin", reason="there is no CUDA for macOS")
@@ -25,13 +28,13 @@ HERE = Path(__file__).parent
 
 
 class Frame(ctypes.Structure):
-    """A kernel's parameter with padding inside."""
+    """Parameter of a kernel, with padding inside."""
 
     _fields_ = (("values", ctypes.c_void_p), ("count", ctypes.c_int32), ("scale", ctypes.c_double))
 
 
 class Driver:
-    """The stand-in, and what it has seen."""
+    """Stand-in for the driver, and what it has seen."""
 
     def __init__(self, path: Path) -> None:
         self.library = ctypes.CDLL(str(path))
@@ -41,7 +44,7 @@ class Driver:
         self.reset()
 
     def reset(self, failing: str = "", code: int = 0) -> None:
-        """Forgets all calls; the function named fails from now on."""
+        """Forget all calls; the function named fails from now on."""
         self.library.fake_reset(failing.encode(), code, ctypes.sizeof(Frame))
 
     def calls(self) -> list[str]:
@@ -63,6 +66,20 @@ def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return path
 
 
+@cache
+def _compiled(
+    source: str, name: str, headers: tuple[tuple[str, str], ...], architecture: str, options: tuple[str, ...]
+) -> nvrtc.Compiled:
+    return nvrtc.compile_image(source, name, dict(headers), architecture, options)
+
+
+def compile_once(
+    source: str, name: str, headers: dict[str, str], architecture: str, options: tuple[str, ...]
+) -> nvrtc.Compiled:
+    """What NVRTC makes of it: of the same source only once for all tests, for it takes seconds."""
+    return _compiled(source, name, tuple(headers.items()), architecture, options)
+
+
 @pytest.fixture
 def driver(library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
     """The stand-in in the real one's place, under a torch with four sm_90 GPUs, device 0 being current."""
@@ -73,6 +90,7 @@ def driver(library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
     monkeypatch.setattr(
         torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=0x7FFF00000000 + device)
     )
+    monkeypatch.setattr(kernels, "nvrtc", SimpleNamespace(**vars(nvrtc) | {"compile_image": compile_once}))
     caches = (cuda_driver._driver, kernels._load, kernels._image)
     for function in caches:
         function.cache_clear()
@@ -162,12 +180,12 @@ def test_an_error_that_the_driver_has_no_words_for(driver: Driver) -> None:
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return tmp_path
 
 
-@pytest.mark.usefixtures("cache")
+@pytest.mark.usefixtures("cache_folder")
 def test_the_rasterizers_kernels_are_compiled_loaded_and_launched(
     driver: Driver, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -185,8 +203,13 @@ def test_the_rasterizers_kernels_are_compiled_loaded_and_launched(
 
 
 def test_kernels_are_loaded_once_per_device_and_compiled_once(
-    driver: Driver, cache: Path, caplog: pytest.LogCaptureFixture
+    driver: Driver, cache_folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def slowly(*arguments: Any) -> nvrtc.Compiled:
+        time.sleep(0.2)
+        return compile_once(*arguments)
+
+    monkeypatch.setattr(kernels.nvrtc, "compile_image", slowly)
     devices = [torch.device("cuda"), torch.device("cuda:0"), torch.device("cuda:1")] * 4
     with caplog.at_level(logging.INFO, "diff_gaussian_rasterization"), ThreadPoolExecutor(8) as pool:
         first, same, other, *rest = pool.map(kernels.load_kernels, devices)
@@ -195,10 +218,10 @@ def test_kernels_are_loaded_once_per_device_and_compiled_once(
     assert rest == [first, same, other] * 3
     assert sum(call.startswith("module") for call in driver.calls()) == 2
     assert caplog.text.count("Compiling") == 1
-    assert [path.parent.name for path in cache.rglob("*") if path.is_file()] == ["sm_90"]
+    assert [path.parent.name for path in cache_folder.rglob("*") if path.is_file()] == ["sm_90"]
 
 
-@pytest.mark.usefixtures("cache")
+@pytest.mark.usefixtures("cache_folder")
 def test_another_process_finds_the_compiled_kernels(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     kernels.load_kernels(torch.device("cuda", 0))
     kernels._load.cache_clear()
@@ -209,7 +232,7 @@ def test_another_process_finds_the_compiled_kernels(driver: Driver, monkeypatch:
     assert "module \x7fELF in 10" in driver.calls()
 
 
-@pytest.mark.usefixtures("driver", "cache")
+@pytest.mark.usefixtures("driver", "cache_folder")
 def test_a_graphs_capture_cannot_load_kernels_but_can_use_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     with pytest.raises(RuntimeError, match=r"not loaded yet: rasterize once before the graph's capture\.$"):
@@ -220,7 +243,7 @@ def test_a_graphs_capture_cannot_load_kernels_but_can_use_them(monkeypatch: pyte
     assert kernels.load_kernels(torch.device("cuda", 0)) is loaded
 
 
-@pytest.mark.usefixtures("cache")
+@pytest.mark.usefixtures("cache_folder")
 def test_a_gpu_newer_than_nvrtc_gets_ptx(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (99, 0))
     newest = kernels.nvrtc.supported_architectures()[-1]

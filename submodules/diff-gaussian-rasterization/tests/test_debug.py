@@ -1,4 +1,4 @@
-"""debug=True: what is written when something goes wrong, and its replay."""
+"""Check what debug=True writes when something goes wrong, and its replay."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _step(gaussians: dict[str, Tensor], weight: float = 1.0, **settings: Any) ->
 
 
 class _Backward(torch.autograd.Function):
-    """The identity of an image; its backward is what is asked for."""
+    """Identity of an image; its backward is the one given."""
 
     @staticmethod
     def forward(ctx: Any, image: Tensor, backward: Callable[[Tensor], Tensor]) -> Tensor:
@@ -107,7 +107,7 @@ def _raise(*_: Any) -> Any:
 
 
 def _raised(gaussians: dict[str, Tensor]) -> str:
-    """Takes a step that _raise ends, unchanged; what was said beside it, which before Python 3.11 is a warning."""
+    """Take a step that _raise ends, unchanged; return the note beside it, before Python 3.11 a warning."""
     with warnings.catch_warnings(record=True) as caught, pytest.raises(RuntimeError) as error:
         _step(gaussians)
     assert error.value.args == ("the kernel failed",)
@@ -165,7 +165,7 @@ def test_a_backward_that_raises(folder: Path, gaussians: dict[str, Tensor], brea
 
 
 def test_nonfinite_parameters_are_named(folder: Path, gaussians: dict[str, Tensor]) -> None:
-    """In every warning, and the first one's inputs are kept."""
+    """Warnings name them each time, and the first one's inputs are kept."""
     gaussians["scales"][[3, 17]] = math.nan
     with pytest.warns(UserWarning, match=r"2 Gaussians .*: 3, 17\. Its inputs are in .*snapshot_fw\.dump"):
         watched = _step(gaussians)
@@ -215,7 +215,7 @@ def test_a_working_directory_that_is_gone_hides_nothing(
 def test_a_dump_is_no_larger_than_its_inputs(
     folder: Path, gaussians: dict[str, Tensor], break_backend: Any
 ) -> None:
-    """Also where they are views of something larger."""
+    """Views of something larger are saved without the rest."""
     break_backend(_raise)
     sliced = {name: tensor.repeat(1000, 1)[:N] for name, tensor in gaussians.items()}
     _raised(sliced)
@@ -225,7 +225,7 @@ def test_a_dump_is_no_larger_than_its_inputs(
 
 @pytest.fixture
 def dump(folder: Path, gaussians: dict[str, Tensor], break_backend: Any) -> Path:
-    """Of a backward that raised, in a rasterizer that has been repaired since."""
+    """Dump of a backward that raised, in a rasterizer that has been repaired since."""
     break_backend(_with_backward(_raise))
     _raised(gaussians)
     break_backend(cpu.rasterize)

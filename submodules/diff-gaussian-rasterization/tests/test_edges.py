@@ -58,7 +58,7 @@ BAD = [float("nan"), float("inf"), -float("inf")]
     "name", ["means", "scales", "rotations", "opacities", "shs", "colors", "covariances"]
 )
 def test_a_nonfinite_gaussian_is_left_out(backend: str, name: str, tools: Any) -> None:
-    """It changes nothing, is counted, and its own gradients are zero."""
+    """A non-finite Gaussian changes nothing, is counted, and its own gradients are zero."""
     scene = tools.scene(
         40, degree=None if name == "colors" else 1, covariances=name == "covariances", views=2
     )
@@ -82,7 +82,7 @@ def test_a_nonfinite_gaussian_is_left_out(backend: str, name: str, tools: Any) -
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("length", [0.0, 1e-30, 1e-21, 1e25])
 def test_a_rotation_without_a_direction_counts_as_nonfinite(backend: str, length: float, tools: Any) -> None:
-    """Zero, or so short or long that its square is not a normal number."""
+    """Lengths are zero, or so short or long that their square is not a normal number."""
     scene = tools.scene(10)
     scene.gaussians["rotations"][3] *= length
     run = tools.render(scene, backend)
@@ -246,7 +246,7 @@ def test_an_unknown_backend_is_named(tools: Any) -> None:
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("name", ["viewmats", "focals", "principals"])
 def test_a_nonfinite_camera_sees_nothing(backend: str, name: str, bad: float, tools: Any) -> None:
-    """And the other view is what it is without it."""
+    """A view whose camera is non-finite is empty, and the other view is what it is without it."""
     scene = tools.scene(40, views=2)
     clean = tools.render(scene, backend).output
     scene.cameras[name][1].view(-1)[1] = bad

@@ -1,4 +1,4 @@
-"""Every wrong argument gets one sentence that names it; every unusual but right one just works."""
+"""Check that every wrong argument gets one sentence that names it, and every unusual but right one just works."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TENSORS = [*PARAMETERS, "viewmats", "focals", "principals", "background"]
 
 
 def _arguments(tools: Any, name: str) -> dict[str, Any]:
-    """Of a scene whose arguments contain this one."""
+    """Arguments of a scene that contain this one."""
     scene = tools.scene(
         5, views=2, degree=None if name == "colors" else 1, covariances=name == "covariances", size=0.3
     )
@@ -33,8 +33,8 @@ def _quantized(tensor: Tensor) -> Tensor:
 
 
 MISHAPS: dict[str, tuple[Callable[[Tensor], Any], type[Exception], str]] = {
-    "list": (Tensor.tolist, TypeError, "of type list, it must be a torch.Tensor"),
-    "array": (Tensor.numpy, TypeError, "of type ndarray, it must be a torch.Tensor"),
+    "list": (Tensor.tolist, TypeError, "of type list, it must be a Tensor"),
+    "array": (Tensor.numpy, TypeError, "of type ndarray, it must be a Tensor"),
     "integers": (Tensor.long, TypeError, "of torch.int64, it must be of float16"),
     "booleans": (Tensor.bool, TypeError, "of torch.bool, it must be of float16"),
     "complex": (lambda t: t.to(torch.complex64), TypeError, "of torch.complex64, it must be of float16"),
@@ -125,7 +125,7 @@ def test_tensors_on_several_devices_are_named(tools: Any) -> None:
 
 
 def _spread(tensor: Tensor) -> Tensor:
-    """The same numbers, every other one in memory."""
+    """Tensor of the same numbers, every other one in memory."""
     wide = torch.empty(*tensor.shape[:-1], 2 * tensor.shape[-1], dtype=tensor.dtype)
     wide[..., ::2] = tensor
     return wide[..., ::2]
@@ -175,7 +175,7 @@ def test_gradients_pass_through_what_is_no_leaf(backend: str, tools: Any) -> Non
 
 
 def test_upstream_gradients_of_any_layout(tools: Any) -> None:
-    """Expanded, transposed, of another type or with the sign still to be applied."""
+    """Gradients are expanded, transposed, of another type or with the sign still to be applied."""
     arguments = _arguments(tools, "shs")
     means = arguments["means"].requires_grad_()
     shape = rasterize(**arguments).rgb.shape
@@ -192,7 +192,7 @@ def test_upstream_gradients_of_any_layout(tools: Any) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("name", TENSORS)
 def test_floating_types_may_be_mixed(backend: str, dtype: torch.dtype, name: str, tools: Any) -> None:
-    """As if the one tensor had been converted to float32 before; its gradient has its own type."""
+    """A tensor of another type acts as if it had been converted to float32 before; its gradient has its own type."""
     arguments = _arguments(tools, name)
     arguments[name] = arguments[name].to(dtype)
     single = rasterize(**(arguments | {name: arguments[name].float()}), backend=backend)

@@ -1,4 +1,4 @@
-"""The single-view classes: their arguments, units and returns, and that they are the batched call."""
+"""Single-view classes: their arguments, units and returns, and that they are the batched call."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_equals_the_batched_call(off_centre: float, tools: Any) -> None:
 
 
 def test_means2d_may_be_a_retained_result(tools: Any) -> None:
-    """Training code adds 0 to zeros and asks for retain_grad."""
+    """Training code adds 0 to zeros and calls retain_grad."""
     scene = tools.scene(40)
     leaves = {name: t.requires_grad_() for name, t in _gaussians(scene).items()}
     screen = torch.zeros_like(leaves["means3D"], requires_grad=True) + 0
@@ -112,7 +112,7 @@ def test_precomputed_colours_and_covariances(tools: Any) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.int64])
 def test_mark_visible_is_the_near_plane(dtype: torch.dtype, tools: Any) -> None:
-    """Whatever the numbers are made of, to the right and left of the image as well."""
+    """Positions may be of any number type, and lie to the right and left of the image as well."""
     scene = tools.scene(200)
     rasterizer = GaussianRasterizer(_settings(scene))
     positions = (9 * scene.gaussians["means"]).to(dtype).requires_grad_(dtype.is_floating_point)
@@ -124,7 +124,7 @@ def test_mark_visible_is_the_near_plane(dtype: torch.dtype, tools: Any) -> None:
 
 
 def test_mark_visible_agrees_with_what_is_drawn(tools: Any) -> None:
-    """Nothing that has a radius is unmarked, and what is marked but has none lies outside the image or is faint."""
+    """Gaussians that have a radius are marked; one that is marked but has none lies outside the image or is faint."""
     scene = tools.scene(400)
     scene.gaussians["means"] *= 3
     scene.gaussians["means"][7] = math.nan
@@ -143,7 +143,7 @@ def test_mark_visible_refuses_other_shapes(tools: Any) -> None:
 
 
 def test_settings_are_a_named_tuple(tools: Any) -> None:
-    """Code for the original copies them with _replace and asks for _fields."""
+    """Code for the original copies them with _replace and reads _fields."""
     settings = _settings(tools.scene(1))
     darker = settings._replace(bg=torch.zeros(3))
     assert isinstance(darker, GaussianRasterizationSettings)

@@ -1,4 +1,4 @@
-"""The CUDA source as NVRTC gets it, and that nothing of it is touched where there is no GPU."""
+"""Check the CUDA source as NVRTC gets it, and that nothing of it is touched where there is no GPU."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_the_frame_in_python_is_the_frame_of_the_kernels(tmp_path: Path) -> None
         for name in ("TILE", "MOMENT_STRIDE", "CAMERA_STRIDE")
     ]
     source, headers = kernels.sources()
-    nvrtc.compile_image("\n".join([source, *checks]), "rasterizer.cu", headers, "sm_75", kernels.OPTIONS)
+    nvrtc.compile_image("\n".join([source, *checks]), "rasterizer.cu", headers, "compute_75", kernels.OPTIONS)
     for name, *_ in cuda._Frame._fields_:
         checks.append(
             f"static_assert(__builtin_offsetof(dgr::Frame, {name}) == {getattr(cuda._Frame, name).offset});"

@@ -1,4 +1,4 @@
-"""Code written against the original's interface runs unmodified, and what it gets means what it expects."""
+"""Run code written against the original's interface unmodified; what it gets means what it expects."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def renderer() -> ModuleType:
 
 @dataclass
 class Camera:
-    """As the original's: matrices are transposed, row vectors stand left of them."""
+    """Camera in the original's layout: matrices are transposed, row vectors stand left of them."""
 
     image_width: int
     image_height: int
@@ -59,7 +59,7 @@ class Camera:
 
 
 def camera(device: str, angle: float = 0.3, off_centre: float = 0.0) -> Camera:
-    """On a circle of radius 3 around the origin; off_centre moves the image, in NDC."""
+    """A camera on a circle of radius 3 around the origin; off_centre moves the image, in NDC."""
     c, s = math.cos(angle), math.sin(angle)
     to_camera = torch.tensor([[c, 0, s, 0.1], [0, 1, 0, -0.1], [-s, 0, c, 3], [0, 0, 0, 1.0]])
     fov_x, fov_y = 0.9, 2 * math.atan(math.tan(0.45) * HEIGHT / WIDTH)
@@ -75,7 +75,7 @@ def camera(device: str, angle: float = 0.3, off_centre: float = 0.0) -> Camera:
 
 
 class GaussianModel:
-    """The parameters before and after their activations, under the names that such code uses."""
+    """Parameters before and after their activations, under the names that such code uses."""
 
     def __init__(self, number: int, device: str, seed: int = 0) -> None:
         rng = torch.Generator().manual_seed(seed)
@@ -119,7 +119,7 @@ class GaussianModel:
         return torch.sigmoid(self._opacity)
 
     def get_covariance(self, scaling_modifier: float) -> Tensor:
-        """[N, 6] by Rodrigues' formula, another way than the rasterizer's."""
+        """Covariances [N, 6] by Rodrigues' formula, another way than the rasterizer's."""
         q = self.get_rotation
         w, axis = q[:, :1, None], q[:, 1:]
         zero = torch.zeros_like(axis[:, 0])
@@ -142,7 +142,7 @@ def pipe(**more: bool) -> SimpleNamespace:
 
 
 def in_float64(pc: GaussianModel, view: Camera, background: Tensor) -> RasterOutput:
-    """The same picture by the twin: its output, whose means2d takes the gradients."""
+    """Render the same picture by the twin: its output, whose means2d takes the gradients."""
     centre = torch.tensor([[(WIDTH - 1) / 2, (HEIGHT - 1) / 2]])
     tensors = {
         "means": pc.get_xyz,
@@ -171,7 +171,9 @@ def test_it_imports_nothing_but_the_rasterizer() -> None:
 
 
 def test_returns_mean_what_they_are_taken_for(renderer: ModuleType, device: str) -> None:
-    """Against the twin: depth = sum of T alpha z, "alpha" = the final transmittance, radii > 0 where it draws."""
+    """Results agree with the twin: depth = sum of T alpha z, "alpha" = the final transmittance, radii > 0
+    where it draws.
+    """
     pc, view, background = GaussianModel(80, device), camera(device), torch.rand(3, device=device)
     pc._xyz.data[:9] *= 20  # outside the image, or behind the camera
     out = renderer.render(view, pc, pipe(), background)
@@ -186,7 +188,7 @@ def test_returns_mean_what_they_are_taken_for(renderer: ModuleType, device: str)
 
 
 def test_gradients_on_the_screen_are_in_ndc(renderer: ModuleType, device: str) -> None:
-    """Each is the twin's per pixel times half the image; and moving the whole image by some NDC changes the loss by that
+    """Gradients are the twin's per pixel times half the image; and moving the whole image by some NDC changes the loss by that
     times their sum, but for what enters and leaves at alpha = 1/255."""
     pc = GaussianModel(60, device)
     # A background against which the sum of the gradients is not small beside its parts.
@@ -230,14 +232,14 @@ def test_python_and_rasterizer_agree(way: str, renderer: ModuleType, device: str
 
 
 def test_override_colors(renderer: ModuleType, device: str) -> None:
-    """Where all Gaussians and the background are of one color, so is the picture."""
+    """Gaussians and background of one color give a picture of that color."""
     pc, grey = GaussianModel(40, device), torch.full((3,), 0.4, device=device)
     out = renderer.render(camera(device), pc, pipe(), grey, override_color=grey.expand(40, 3))
     assert torch.allclose(out["render"], torch.full_like(out["render"], 0.4), atol=1e-5)
 
 
 def test_random_backgrounds_show_through(renderer: ModuleType, device: str) -> None:
-    """By the final transmittance."""
+    """Background shows by the final transmittance."""
     pc, view, black = GaussianModel(40, device), camera(device), torch.zeros(3, device=device)
     plain = renderer.render(view, pc, pipe(), black)
     torch.manual_seed(5)

@@ -1,4 +1,4 @@
-"""Run-time compilation: what comes out, what is said when it fails, and which NVRTC is taken."""
+"""Compile at run time: what comes out, what is reported when it fails, and which NVRTC is taken."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SOURCE = '#include "scale.h"\nextern "C" __global__ void scale(float* x) { x[thr
 
 @pytest.fixture
 def unloaded() -> Iterator[None]:
-    """NVRTC is looked for anew inside the test and after it."""
+    """Look for NVRTC anew inside the test and after it."""
     nvrtc._library.cache_clear()
     yield
     nvrtc._library.cache_clear()

@@ -1,4 +1,4 @@
-"""What an installed wheel brings, with a compiler and without."""
+"""Contents of an installed wheel, with a compiler and without."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow  # pip's isolated builds
 
 
 def build_wheel(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """pip's wheel of the project in folder/wheel, made from a copy in folder/source."""
+    """Build pip's wheel of the project in folder/wheel, made from a copy in folder/source."""
     ignored = shutil.ignore_patterns("*.so", "build", "*.egg-info", "__pycache__")
     shutil.copytree(PROJECT, folder / "source", ignore=ignored)
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "-v", "-w", "wheel", "./source"]
@@ -25,14 +25,14 @@ def build_wheel(folder: Path, **environment: str) -> subprocess.CompletedProcess
 
 
 def unpack(folder: Path) -> Path:
-    """Where the wheel's files lie."""
+    """Unpack the wheel; returns where its files lie."""
     (wheel,) = (folder / "wheel").glob("*.whl")
     zipfile.ZipFile(wheel).extractall(folder / "installed")
     return folder / "installed"
 
 
 def run(installed: Path, script: str) -> subprocess.CompletedProcess[str]:
-    """A Python of its own that finds the wheel's files and no other."""
+    """Run a script in a Python of its own that finds the wheel's files and no other."""
     environment = os.environ | {"PYTHONPATH": str(installed)}
     script = (
         f"import diff_gaussian_rasterization as d; assert d.__file__.startswith({str(installed)!r})\n{script}"

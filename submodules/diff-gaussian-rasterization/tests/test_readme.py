@@ -1,4 +1,4 @@
-"""The README's example, as it stands there."""
+"""Run the README's example, as it stands there."""
 
 from __future__ import annotations
 

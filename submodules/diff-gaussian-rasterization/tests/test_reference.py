@@ -1,4 +1,4 @@
-"""The twin against calculations by hand, quadrature and finite differences."""
+"""Check the twin against calculations by hand, quadrature and finite differences."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from diff_gaussian_rasterization import rasterize, reference
 from diff_gaussian_rasterization.scene import Gaussians, Views
@@ -91,7 +92,9 @@ def _views(width: int, height: int) -> Views:
 
 
 def test_the_projected_covariance_is_the_jacobians() -> None:
-    """Against autograd's own Jacobian of the perspective projection, for Gaussians inside the clamp."""
+    """Covariances agree with autograd's own Jacobian of the perspective projection, for Gaussians inside the
+    clamp.
+    """
     rng = torch.Generator().manual_seed(2)
     views = _views(64, 48)
     g = Gaussians(
@@ -104,7 +107,7 @@ def test_the_projected_covariance_is_the_jacobians() -> None:
         colors=torch.rand(6, 3, generator=rng).double(),
     )
 
-    def pixel(mean: torch.Tensor) -> torch.Tensor:
+    def pixel(mean: Tensor) -> Tensor:
         cam = views.viewmats[0, :3, :3] @ mean + views.viewmats[0, :3, 3]
         return views.focals[0] * cam[:2] / cam[2] + views.principals[0]
 
@@ -133,7 +136,7 @@ def test_covariances_have_the_scales_as_their_axes() -> None:
 
 
 def test_spherical_harmonics_are_orthonormal_and_have_the_usual_signs() -> None:
-    """By quadrature over the sphere: Gauss-Legendre in cos(theta), equidistant in phi."""
+    """Quadrature over the sphere: Gauss-Legendre in cos(theta), equidistant in phi."""
     nodes, weights = np.polynomial.legendre.leggauss(8)
     phi = np.arange(16) * (2 * np.pi / 16)
     z, p = (a.reshape(-1) for a in np.meshgrid(nodes, phi, indexing="ij"))
@@ -164,7 +167,7 @@ def test_gradcheck(antialiasing: bool, form: str) -> None:
     """Finite differences of every input, cameras included; no pixel is near a threshold in this scene."""
     rng = torch.Generator().manual_seed(5)
     count, views = 4, _views(5, 4)
-    shapes: dict[str, torch.Tensor] = {
+    shapes: dict[str, Tensor] = {
         "means": 0.1 * torch.randn(count, 3, generator=rng),
         "opacities": 0.3 + 0.4 * torch.rand(count, generator=rng),
         "shs": 0.3 * torch.randn(count, 16, 3, generator=rng),
@@ -184,7 +187,7 @@ def test_gradcheck(antialiasing: bool, form: str) -> None:
         shapes["covariances"] = (factor @ factor.mT)[:, [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]]
     names = list(shapes)
 
-    def image(*tensors: torch.Tensor) -> torch.Tensor:
+    def image(*tensors: Tensor) -> Tensor:
         given = dict(zip(names, tensors))
         g = Gaussians(
             means=given["means"],

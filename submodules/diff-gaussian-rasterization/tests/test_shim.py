@@ -1,4 +1,6 @@
-"""The shim that runs CUDA kernels as fibers: right kernels are right in every order, the faults of wrong ones show."""
+"""Test the shim that runs CUDA kernels as fibers: right ones are right in every order, the faults of wrong
+ones show.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ class WrongFrame(ctypes.Structure):
 def launch(
     name: str, values: Tensor, blocks: int, threads: int, seed: int, numbers: int = 0, variant: str = VARIANT
 ) -> tuple[Tensor, Tensor]:
-    """Runs a kernel of right.cu; returns its sums and so many numbers."""
+    """Run a kernel of right.cu; returns its sums and so many numbers."""
     sums, integers = torch.zeros_like(values), torch.zeros(numbers, dtype=torch.int32)
     frame = RightFrame(values.data_ptr(), sums.data_ptr(), integers.data_ptr(), len(values))
     ShimKernels(seed, KERNELS / "right.cu", variant).launch(name, blocks, threads, frame)
@@ -42,7 +44,7 @@ def launch(
 
 
 def launch_wrong(name: str, seed: int = 0, index: int = 0, blocks: int = 1, variant: str = VARIANT) -> Tensor:
-    """Runs a kernel of wrong.cu in blocks of 64 threads; returns what has become of the values 0 to 63."""
+    """Run a kernel of wrong.cu in blocks of 64 threads; returns what has become of the values 0 to 63."""
     values = torch.arange(64.0)
     frame = WrongFrame(values.data_ptr(), index)
     ShimKernels(seed, KERNELS / "wrong.cu", variant).launch(name, blocks, 64, frame)
@@ -289,9 +291,10 @@ def test_sanitizers_find(name: str) -> None:
     assert is_clang() or f"in {name}" in report  # it leaves names to llvm-symbolizer, which may be missing
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     VARIANT == "sanitized" or sys.platform != "linux", reason="preloads the sanitizers as Linux does"
 )
 def test_under_sanitizers() -> None:
-    done = run_sanitized(__file__)
+    done = run_sanitized(__file__, "-m", "not slow")
     assert done.returncode == 0, done.stdout

@@ -1,4 +1,4 @@
-"""python -m point_e "a corgi" -o corgi.ply"""
+"""Command `python -m point_e "a corgi" -o corgi.ply`"""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Make what the command line asks for. Raises PointEError."""
+    """Make what the command line names. Raises PointEError."""
     check_target(args.output)
     image = None if args.image is None else open_image(args.image)
     device = args.device or torch.accelerator.current_accelerator() or "cpu"
@@ -55,7 +55,9 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0 if the file was written, 1 with one line on stderr if not, 2 for a command line that makes no sense."""
+    """Run the command: 0 if the file was written, 1 with one line on stderr if not, 2 for a command line that
+    makes no sense.
+    """
     arguments = parser()
     args = arguments.parse_args(argv)
     if args.prompt is not None and args.image is not None:

@@ -81,7 +81,7 @@ def _is_entry(name: object, value: object) -> bool:
 
 
 def _not_a_checkpoint(head: bytes) -> str | None:
-    """What a file is instead, by its first bytes, where that is clear."""
+    """Name what a file is instead, by its first bytes, where that is clear."""
     if not head:
         return "empty"
     if head.lstrip().startswith(b"<"):
@@ -92,7 +92,7 @@ def _not_a_checkpoint(head: bytes) -> str | None:
 
 
 def _check_fit(path: Path, tensors: dict[str, Tensor], model: PointTransformer) -> None:
-    """Raise PointEError unless names and shapes are the model's."""
+    """Check that names and shapes are the model's, else PointEError."""
     wanted, found = _shapes(model.state_dict()), _shapes(tensors)
     if wanted == found:
         return

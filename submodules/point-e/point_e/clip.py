@@ -1,4 +1,4 @@
-"""What CLIP makes of a text or an image, through transformers."""
+"""Embeddings of a text or an image by CLIP, through transformers."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ logger = logging.getLogger(__name__)
 VIT_L_14 = "openai/clip-vit-large-patch14"
 """The CLIP that the published models were trained with, on the hub."""
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""Of the colours of the images that CLIP was trained on."""
+"""Mean and standard deviation of the colours of the images that CLIP was trained on."""
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 TOKENIZER = ("tokenizer.json", "vocab.json")
 PATTERNS = [
     "config.json", "model*.safetensors", "model.safetensors.index.json",
     "tokenizer*.json", "vocab.json", "merges.txt", "special_tokens_map.json",
 ]  # fmt: skip
-"""What is downloaded: weights as safetensors only."""
+"""Files that are downloaded: weights as safetensors only."""
 WAYS_OUT = (
     "give the path of a folder with CLIP in transformers' layout as clip, put it into the hub's cache, "
     "or allow the download"
@@ -42,7 +42,8 @@ WAYS_OUT = (
 def find_clip(name: str, *, text: bool, offline: bool) -> Path:
     """The folder of a CLIP in transformers' layout that `name` stands for: a path or an id on the hub.
 
-    text: a tokenizer is needed too. Nothing is asked of the hub that its cache on this disk has. Raises PointEError.
+    text: a tokenizer is needed too. The hub gets no request for what its cache on this disk has. Raises
+    PointEError.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -75,7 +76,7 @@ def find_clip(name: str, *, text: bool, offline: bool) -> Path:
 
 
 def _missing(folder: Path, text: bool) -> str:
-    """What a folder of CLIP lacks, in words; nothing if it is complete."""
+    """List what a folder of CLIP lacks, in words; nothing if it is complete."""
     groups = [("config.json",), WEIGHTS, *([TOKENIZER] if text else [])]
     lacking = [group[0] for group in groups if not any((folder / name).is_file() for name in group)]
     return " and ".join(lacking)
@@ -83,7 +84,7 @@ def _missing(folder: Path, text: bool) -> str:
 
 @torch.no_grad()
 def text_vector(folder: Path, text: str, device: torch.device) -> Tensor:
-    """[1, D] of unit length, float32. What goes beyond CLIP's length (77 tokens in ViT-L/14) is cut off."""
+    """Vector [1, D] of unit length, float32. What goes beyond CLIP's length (77 tokens in ViT-L/14) is cut off."""
     from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
     with _one_sentence(folder):
@@ -99,7 +100,7 @@ def text_vector(folder: Path, text: str, device: torch.device) -> Tensor:
 
 @torch.no_grad()
 def image_vector_and_grid(folder: Path, image: Image.Image, device: torch.device) -> tuple[Tensor, Tensor]:
-    """[1, D] of unit length, and the image's tokens [1, L, W] as the last layer leaves them; float32."""
+    """Vector [1, D] of unit length, and the image's tokens [1, L, W] as the last layer leaves them; float32."""
     from transformers import CLIPVisionModelWithProjection
 
     with _one_sentence(folder):
@@ -112,7 +113,7 @@ def image_vector_and_grid(folder: Path, image: Image.Image, device: torch.device
 def preprocess(image: Image.Image, size: int) -> Tensor:
     """An image as CLIP is shown it [1, 3, size, size]: over white, its middle square, normalised.
 
-    As CLIP's own code does it, with Pillow alone: transformers' processor resizes a little differently where
+    It follows CLIP's own code, with Pillow alone: transformers' processor resizes a little differently where
     torchvision is installed.
     """
     rgba = image.convert("RGBA")
@@ -127,7 +128,7 @@ def preprocess(image: Image.Image, size: int) -> Tensor:
 
 
 def _tower(architecture: Any, folder: Path, device: torch.device) -> PreTrainedModel:
-    """One of CLIP's two towers with its projection, complete: a weight that is not there must not stay random."""
+    """Tower of CLIP with its projection, one of two, complete: a weight that is not there must not stay random."""
     tower, info = architecture.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
     )
@@ -138,7 +139,9 @@ def _tower(architecture: Any, folder: Path, device: torch.device) -> PreTrainedM
 
 @contextmanager
 def _one_sentence(folder: Path) -> Iterator[None]:
-    """PointEError for what transformers raises; no bar for every file, no report of the tower that is not loaded."""
+    """Turn what transformers raises into PointEError; no bar for every file, no report of the tower that is
+    not loaded.
+    """
     from transformers.utils import logging as transformers_logging
 
     shown, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()

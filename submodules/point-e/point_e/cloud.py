@@ -47,7 +47,7 @@ class PointCloud:
 
 
 def check_target(path: str | os.PathLike[str]) -> None:
-    """Raise PointEError unless `path` is a .ply or .npz file in a folder that can be written to.
+    """Check that `path` is a .ply or .npz file in a folder that can be written to, else PointEError.
 
     The folder is made if it is missing.
     """

@@ -36,7 +36,7 @@ CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Where checkpoints are looked for and where they are downloaded to, and whether that is allowed."""
+    """Places where checkpoints are looked for and downloaded to, and whether that is allowed."""
 
     folders: tuple[Path, ...]
     cache: Path
@@ -44,7 +44,8 @@ class Surroundings:
 
 
 def surroundings() -> Surroundings:
-    """From the environment, which is read only here: POINT_E_CACHE, XDG_CACHE_HOME and HF_HUB_OFFLINE.
+    """The places from the environment, which is read only here: POINT_E_CACHE, XDG_CACHE_HOME and
+    HF_HUB_OFFLINE.
 
     `point_e_model_cache` in the working directory is where OpenAI's code puts its downloads.
     """
@@ -86,7 +87,7 @@ def find_in(folder: Path, published: Published) -> Path | None:
 
 
 def verify(path: Path, published: Published | None = None) -> None:
-    """Raise PointEError if `path` is not what was published, or not what its `.sha256` file says.
+    """Check that `path` is what was published, and what its `.sha256` file holds, else PointEError.
 
     The file of that kind beside it is what `sha256sum` writes; neither is needed.
     """
@@ -99,7 +100,7 @@ def verify(path: Path, published: Published | None = None) -> None:
 
 
 def _difference(path: Path, published: Published | None) -> str | None:
-    """What distinguishes a file from the one that it must be, and what to do."""
+    """Difference of a file from the one that it must be, and what to do."""
     noted = _note_of(path)
     if published is not None and path.name == published.file and published.sha256 is not None:
         way_out = "remove it to have it downloaded, or give its path if it is meant to be another"
@@ -113,12 +114,12 @@ def _difference(path: Path, published: Published | None) -> str | None:
 
 
 def download(published: Published, target: Path, *, progress: bool = True) -> Path:
-    """Bring a checkpoint to `target`, which is there at the end only if it is whole; what was received is kept in
-    `<target>.part` and continued next time.
+    """Bring a checkpoint to `target`, which is there at the end only if it is whole.
 
-    One process downloads while others wait. Checked are the size, and the SHA-256 if it is known, else what the server
-    says of the file and that it holds tensors; then the SHA-256 is written beside it. Raises PointEError, whose message
-    is a clause that says why it failed.
+    What was received is kept in `<target>.part` and continued next time. One process downloads while others
+    wait. Checked are the size, and the SHA-256 if it is known, else what the server reports of the file and
+    that it holds tensors; then the SHA-256 is written beside it. Raises PointEError, whose message is a
+    clause with the reason.
     """
     part = _beside(target, ".part")
     try:
@@ -141,7 +142,7 @@ def download(published: Published, target: Path, *, progress: bool = True) -> Pa
 
 
 class _Broken(Exception):
-    """What may go better the next time."""
+    """Failure that may not come back the next time."""
 
 
 def _receive(url: str, part: Path, size: int | None, progress: bool) -> tuple[int, bytes | None]:
@@ -162,7 +163,7 @@ def _receive(url: str, part: Path, size: int | None, progress: bool) -> tuple[in
 
 
 def _reason(error: Exception, url: str) -> str:
-    """Why it failed; of requests' nested errors the innermost says it."""
+    """Reason of a failure, from the innermost of requests' nested errors."""
     if isinstance(error, _Broken):
         return str(error)
     inner: BaseException = error
@@ -206,7 +207,9 @@ def _attempt(url: str, part: Path, size: int | None, progress: bool) -> tuple[in
 
 
 def _check_answer(response: requests.Response, part: Path, have: int) -> None:
-    """Raise unless the server sends the file, or what it has after `have` bytes; _Broken if it may do so later."""
+    """Check that the server sends the file, or what it has after `have` bytes; raises _Broken if it may do so
+    later.
+    """
     status = response.status_code
     resumed = status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
     if status == 200 or resumed:
@@ -219,7 +222,9 @@ def _check_answer(response: requests.Response, part: Path, have: int) -> None:
 
 
 def _total_size(content_length: str, have: int, size: int | None) -> int:
-    """Bytes of the whole file: what is known of it, or what the server says. Raises PointEError if these differ."""
+    """Bytes of the whole file: what is known of it, or what the server reports. Raises PointEError if these
+    differ.
+    """
     if not content_length.isdecimal():
         if size is None:
             raise PointEError("the server does not say how large the file is")
@@ -248,7 +253,7 @@ def _check(part: Path, published: Published, size: int, md5: bytes | None) -> st
 
 
 def _check_unknown(part: Path, md5: bytes | None) -> None:
-    """Raise PointEError for a file without known SHA-256 that differs from the server's or holds no tensors."""
+    """Check a file without known SHA-256: PointEError if it differs from the server's or holds no tensors."""
     if md5 is not None and _digest(part, "md5") != md5:
         raise PointEError("what arrived is not what the server has, for its MD5 is another")
     try:

@@ -1,17 +1,17 @@
-"""What a user reads when a point cloud cannot be made."""
+"""Errors that a user reads when a point cloud cannot be made."""
 
 from __future__ import annotations
 
 
 class PointEError(Exception):
-    """Its message is one sentence on one line: what is wrong, and what would be right."""
+    """Error whose message is one sentence on one line: what is wrong, and what would be right."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
 
 
 def reason_of(error: BaseException) -> str:
-    """What another library says is wrong, short enough to stand within a sentence."""
+    """Reason that another library's error gives, short enough to stand within a sentence."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     lines = str(error).strip().splitlines()

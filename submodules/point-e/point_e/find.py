@@ -1,4 +1,4 @@
-"""From what a user calls a model to the files of its two stages on this disk."""
+"""Find the files of a model's two stages on this disk, from its name."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from point_e.errors import PointEError, reason_of
 from point_e.models import BASE_MODELS, DEFAULT, UPSAMPLER, StageConfig, stage_from_json
 
 Asked = Literal["text", "image", "nothing"]
-"""What a base model makes points from."""
+"""Kind of input that a base model makes points from."""
 
 
 @dataclass(frozen=True)
 class Cascade:
-    """A base model and its upsampler, if it has one: their checkpoints, and the CLIP (a folder or a hub id) that tells
-    them."""
+    """Base model and its upsampler, if it has one: their checkpoints, and the CLIP (a folder or a hub id)
+    that conditions them.
+    """
 
     stages: tuple[StageConfig, ...]
     files: tuple[Path, ...]
@@ -87,7 +88,7 @@ def _cascade(name: str, base: Path, upsampler: Path) -> Cascade:
 
 
 def _own(folder: Path) -> Cascade:
-    """A folder of our own layout; a base model told by a vector is told of text."""
+    """The cascade in a folder of our own layout; a base model conditioned by a vector gets one of text."""
     asked: dict[str, Asked] = {"none": "nothing", "vector": "text", "grid": "image"}
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

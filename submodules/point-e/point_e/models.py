@@ -1,4 +1,4 @@
-"""What a point diffusion model is made of, and the models that OpenAI published."""
+"""Configurations of a point diffusion model, and the models that OpenAI published."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ POINTS_PER_STAGE = 1024
 class ModelConfig:
     """Sizes of a point transformer.
 
-    n_ctx: points it denoises. clip: what it is told by, one CLIP vector, a grid of CLIP's image tokens, or nothing;
-    clip_width: the width of that vector or of each token. clip_tokens: tokens of the grid. cond_ctx: points of a
-    coarser cloud that it is told by, 0 for a base model.
+    n_ctx: points it denoises. clip: its condition, one CLIP vector, a grid of CLIP's image tokens, or
+    nothing; clip_width: the width of that vector or of each token. clip_tokens: tokens of the grid. cond_ctx:
+    points of the coarser cloud that conditions it, 0 for a base model.
     """
 
     width: int
@@ -52,11 +52,11 @@ class StageConfig:
 
 
 def stage_from_json(values: Mapping[str, Any]) -> StageConfig:
-    """The inverse of dataclasses.asdict through JSON, where tuples are lists.
+    """The stage of values from JSON, the inverse of dataclasses.asdict, where tuples are lists.
 
-    A folder of our own layout holds `config.json`, {"base": a stage, "upsample": a stage} or the first alone, the weights
-    `base.safetensors` and `upsample.safetensors`, and CLIP in `clip/`. Raises TypeError for unknown or missing keys and
-    ValueError for an unknown schedule.
+    A folder of our own layout holds `config.json`, {"base": a stage, "upsample": a stage} or the first alone,
+    the weights `base.safetensors` and `upsample.safetensors`, and CLIP in `clip/`. Raises TypeError for
+    unknown or missing keys and ValueError for an unknown schedule.
     """
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     if values.get("schedule", "cosine") not in ("cosine", "linear"):

@@ -52,11 +52,12 @@ def load(
 
 @dataclass(frozen=True)
 class PointE:
-    """Two stages, each a configuration and its model; what the first makes points from; and CLIP's folder.
+    """Point-E: two stages, each a configuration and its model; what the first makes points from; and CLIP's
+    folder.
 
-    The three methods take a seed of all noise, which means the same on every device up to rounding; the steps of each
-    stage's sampler and the guidance scale of the base model, by default their own (64 and 3 for the published ones). They
-    raise PointEError, one sentence.
+    The three methods take a seed of all noise, which means the same on every device up to rounding; the steps
+    of each stage's sampler and the guidance scale of the base model, by default their own (64 and 3 for the
+    published ones). They raise PointEError, one sentence.
     """
 
     stages: tuple[StageConfig, ...]
@@ -74,7 +75,7 @@ class PointE:
         guidance_scale: float | None = None,
         progress: bool = True,
     ) -> PointCloud:
-        """A point cloud of what `prompt` says. The upsampler sees no image, as OpenAI's example has it."""
+        """A point cloud of `prompt`. The upsampler sees no image, as OpenAI's example has it."""
         folder = self._folder_for("text")
         if not prompt.strip():
             raise PointEError("the prompt is blank, but it must say what the points are to show.")
@@ -128,7 +129,7 @@ class PointE:
         guidance_scale: float | None,
         progress: bool,
     ) -> PointCloud:
-        """told: CLIP's "vector" [1, D] and "grid" [1, L, W], as far as they are known."""
+        """A sample of both stages. told: CLIP's "vector" [1, D] and "grid" [1, L, W], as far as they are known."""
         conditions = [condition_of(stage, told) for stage in self.stages]
         scales = [stage.guidance_scale for stage in self.stages]
         if guidance_scale is not None:
@@ -160,7 +161,9 @@ class PointE:
 
 
 def condition_of(stage: StageConfig, told: dict[str, Tensor]) -> Tensor | None:
-    """What of `told` a stage takes, zeros if it takes what is not there. Raises PointEError for another width."""
+    """The part of `told` that a stage takes, zeros if it takes what is not there. Raises PointEError for
+    another width.
+    """
     model = stage.model
     if model.clip == "none":
         return None
@@ -200,7 +203,7 @@ def _in_words(asked: Asked) -> str:
 
 
 def _resolve(device: str | torch.device) -> torch.device:
-    """The torch device; raises PointEError if torch does not know it or this machine lacks it."""
+    """The torch device. Raises PointEError if torch does not know it or this machine lacks it."""
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:

@@ -27,7 +27,7 @@ QUANTILE = 0.995
 
 @dataclass(frozen=True)
 class Condition:
-    """What B clouds are told by: CLIP vectors [B, D] or grids [B, L, D], and coarser clouds [B, M, 6]."""
+    """Condition of B clouds: CLIP vectors [B, D] or grids [B, L, D], and coarser clouds [B, M, 6]."""
 
     clip: Tensor | None = None
     coarse: Tensor | None = None
@@ -38,7 +38,8 @@ class Condition:
 
 @dataclass
 class Denoiser:
-    """x_0 [B, N, 6] of noisy points, by a model and its schedule, with classifier-free guidance and clipping.
+    """Estimator of x_0 [B, N, 6] of noisy points, by a model and its schedule, with classifier-free guidance
+    and clipping.
 
     scale: x_0 = x_0(nothing) + scale · (x_0(condition) - x_0(nothing)); nothing is a condition of zeros. At 1 and 0
     only one of the two is evaluated. clip: "static", as published, brings either prediction into [-1, 1]; "dynamic"
@@ -68,7 +69,7 @@ class Denoiser:
         return dynamic_clip(guided) if self.clip == "dynamic" else guided
 
     def predict(self, x: Tensor, sigma: float, told: dict[str, Tensor]) -> Tensor:
-        """x_0 = (x_t - √(1 - ᾱ_t) ε) / √ᾱ_t at the timestep t of σ."""
+        """Estimate of x_0 = (x_t - √(1 - ᾱ_t) ε) / √ᾱ_t at the timestep t of σ."""
         t = timestep_of(sigma, self.abar)
         abar = float(self.abar[t])
         x_t = x / math.sqrt(1 + sigma**2)
@@ -78,13 +79,15 @@ class Denoiser:
 
 
 def dynamic_clip(x_0: Tensor) -> Tensor:
-    """Each cloud [N, 6] of the batch into [-1, 1]: clamped to s and divided by it, s ≥ 1 a quantile of its |x_0|."""
+    """Clip each cloud [N, 6] of the batch into [-1, 1]: clamped to s and divided by it, s ≥ 1 a quantile of
+    its |x_0|.
+    """
     s = x_0.flatten(1).abs().quantile(QUANTILE, dim=1).clamp_min(1.0)[:, None, None]
     return torch.minimum(torch.maximum(x_0, -s), s) / s
 
 
 def karras_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> list[float]:
-    """`steps` noise levels from sigma_max to sigma_min, then 0 (Karras et al., 2022, Eq. 5)."""
+    """Noise levels, `steps` of them from sigma_max to sigma_min, then 0 (Karras et al., 2022, Eq. 5)."""
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
     return [(high + i / max(steps - 1, 1) * (low - high)) ** rho for i in range(steps)] + [0.0]
 
@@ -97,7 +100,7 @@ def heun(
     noise: Callable[[], Tensor],
     on_step: Callable[[], object],
 ) -> Tensor:
-    """x at σ = 0 (Karras et al., 2022, Algorithm 2, S_noise = 1 and no bounds on S_churn).
+    """Solve for x at σ = 0 (Karras et al., 2022, Algorithm 2, S_noise = 1 and no bounds on S_churn).
 
     denoise: (x, σ) → x_0. x: at noise level sigmas[0]. sigmas: falling to 0. noise: fresh normal noise of x's shape.
     """
@@ -130,10 +133,11 @@ def sample(
     clip: Clip = "static",
     on_step: Callable[[], object] = lambda: None,
 ) -> Tensor:
-    """`batch` clouds of model.config.n_ctx points [B, N, 6]: positions, and colours from 0 to 255.
+    """Sample `batch` clouds of model.config.n_ctx points [B, N, 6]: positions, and colours from 0 to 255.
 
-    An upsampler's clouds begin with the coarser points that it was told. All noise is drawn on the generator's device, so
-    that a seed means the same everywhere. steps, and scale of the guidance: the stage's own by default. on_step: called after each.
+    An upsampler's clouds begin with the coarser points of its condition. All noise is drawn on the
+    generator's device, so that a seed means the same everywhere. steps, and scale of the guidance: the
+    stage's own by default. on_step: called after each.
     """
     parameter = next(model.parameters())
     shape = (batch, model.config.n_ctx, CHANNELS)

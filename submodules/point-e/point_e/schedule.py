@@ -1,4 +1,4 @@
-"""The noise schedules that the models were trained with, seen from the noise levels of a Karras sampler."""
+"""Noise schedules that the models were trained with, seen from the noise levels of a Karras sampler."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ MAX_BETA = 0.999
 
 
 def betas(schedule: Literal["cosine", "linear"], timesteps: int) -> NDArray[np.float64]:
-    """[timesteps]: cosine (Nichol & Dhariwal, 2021, Eq. 17), or linear (Ho et al., 2020) for any number of steps."""
+    """Betas [timesteps]: cosine (Nichol & Dhariwal, 2021, Eq. 17), or linear (Ho et al., 2020) for any number
+    of steps.
+    """
     if schedule == "linear":
         found = np.linspace(0.1 / timesteps, 20.0 / timesteps, timesteps)
     else:
@@ -23,7 +25,7 @@ def betas(schedule: Literal["cosine", "linear"], timesteps: int) -> NDArray[np.f
 
 
 def alphas_cumprod(schedule: Literal["cosine", "linear"], timesteps: int) -> NDArray[np.float64]:
-    """ᾱ_t [timesteps], falling."""
+    """Products ᾱ_t [timesteps], falling."""
     return (1 - betas(schedule, timesteps)).cumprod()
 
 

@@ -1,4 +1,4 @@
-"""The point transformer (Nichol et al., 2022, Sec. 3.3): a plain transformer whose tokens are points.
+"""Point transformer (Nichol et al., 2022, Sec. 3.3): a plain transformer whose tokens are points.
 
 Its parameters have the names and shapes of OpenAI's checkpoints.
 """
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from point_e.models import StageConfig
 
 CHANNELS = 6
-"""x, y, z, red, green, blue."""
+"""Channels of a point: x, y, z, red, green, blue."""
 
 
 class MLP(nn.Module):
@@ -75,7 +75,9 @@ def timestep_embedding(t: Tensor, width: int, dtype: torch.dtype) -> Tensor:
 
 
 class PointTransformer(nn.Module):
-    """Predicts the noise in N points from their CLIP embedding, and, as an upsampler, from M coarser points."""
+    """Network that predicts the noise in N points from their CLIP embedding, and, as an upsampler, from M
+    coarser points.
+    """
 
     channel_scales: Tensor
     channel_biases: Tensor
@@ -104,7 +106,7 @@ class PointTransformer(nn.Module):
     def forward(
         self, x: Tensor, t: Tensor, clip: Tensor | None = None, coarse: Tensor | None = None
     ) -> Tensor:
-        """eps [B, N, 6].
+        """Predict the noise eps [B, N, 6].
 
         Args:
             x: noisy points [B, N, 6], in the model's scale, any N.

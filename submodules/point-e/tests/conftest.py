@@ -2,6 +2,6 @@
 
 from hypothesis import settings
 
-# How long an example takes says nothing about whether it is right.
+# How long an example takes does not show whether it is right.
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")

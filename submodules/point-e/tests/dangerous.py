@@ -1,4 +1,4 @@
-"""What must not be unpickled."""
+"""Object that must not be unpickled."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Dangerous:
-    """Runs code when it is unpickled: it makes the folder `witness`."""
+    """Object that runs code when it is unpickled: it makes the folder `witness`."""
 
     def __init__(self, witness: Path) -> None:
         self.witness = witness

@@ -13,11 +13,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass(frozen=True)
 class Reply:
-    """How a request is answered: well, unless said otherwise.
+    """Answer to a request: a good one by default.
 
-    status: an error to answer with. cut: bytes after which the connection breaks. ranges: whether Range is obeyed.
-    claim: the Content-Length, if it is not the truth; -1 for none. content: sent instead of the file. wrong_range: a
-    Content-Range that was not asked for. etag: of the file; None for no header.
+    status: an error to answer with. cut: bytes after which the connection breaks. ranges: True if Range is
+    obeyed. claim: the Content-Length, if it is not the truth; -1 for none. content: sent instead of the file.
+    wrong_range: a Content-Range that was not requested. etag: of the file; None for no header.
     """
 
     status: int | None = None
@@ -31,7 +31,9 @@ class Reply:
 
 @dataclass
 class Server:
-    """The file, the replies to come (then good ones), the headers of the requests so far, and the URL of its folder."""
+    """State of a server: the file, the replies to come (then good ones), the headers of the requests so far,
+    and the URL of its folder.
+    """
 
     content: bytes
     md5: bytes | None = None

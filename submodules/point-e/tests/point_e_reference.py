@@ -15,7 +15,7 @@ from torch import Tensor
 
 State = Mapping[str, Tensor]
 SCALES = (2, 2, 2, 0.007843137255, 0.007843137255, 0.007843137255)
-"""Into [-1, 1]: of positions in a cube of side 1, and of colours, 1 / 127.5 as published."""
+"""Factors into [-1, 1]: of positions in a cube of side 1, and of colours, 1 / 127.5 as published."""
 BIASES = (0, 0, 0, -1, -1, -1)
 
 
@@ -35,7 +35,7 @@ def mlp(state: State, name: str, x: Tensor) -> Tensor:
 
 
 def attention(state: State, name: str, x: Tensor, heads: int) -> Tensor:
-    """Head by head; a head's query, key and value are consecutive rows of c_qkv."""
+    """Attention head by head; a head's query, key and value are consecutive rows of c_qkv."""
     qkv = linear(state, f"{name}.c_qkv", x)
     size = qkv.shape[-1] // (3 * heads)
     answers = []
@@ -56,8 +56,11 @@ def transformer(
     grid: Tensor | None = None,
     coarse: Tensor | None = None,
 ) -> Tensor:
-    """[B, N, 12], noise and variance of x [B, N, 6] at steps t [B], told by a CLIP vector [B, D], a grid of CLIP tokens
-    [B, L, D] and a coarse cloud [B, M, 6] in its own units."""
+    """Noise and variance [B, N, 12] of x [B, N, 6] at steps t [B].
+
+    They are conditioned by a CLIP vector [B, D], a grid of CLIP tokens [B, L, D] and a coarse cloud [B, M, 6]
+    in its own units.
+    """
     width = state["input_proj.weight"].shape[0]
     angles = torch.stack([t * 10000 ** (-i / (width / 2)) for i in range(width // 2)], dim=-1)
     tokens = [mlp(state, "time_embed", torch.cat([angles.cos(), angles.sin()], dim=-1))[:, None]]
@@ -100,7 +103,7 @@ def timestep_of(sigma: float, abar: Sequence[float]) -> int:
 
 
 def karras_sigmas(count: int, low: float, high: float, rho: float = 7) -> list[float]:
-    """EDM Eq. 5, then 0."""
+    """Noise levels by EDM Eq. 5, then 0."""
     ends = high ** (1 / rho), low ** (1 / rho)
     return [(ends[0] + i / (count - 1) * (ends[1] - ends[0])) ** rho for i in range(count)] + [0.0]
 
@@ -108,7 +111,7 @@ def karras_sigmas(count: int, low: float, high: float, rho: float = 7) -> list[f
 def predict(
     eps: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: float, abar: Sequence[float]
 ) -> Tensor:
-    """x0 within the cube, of points x = x0 + σ n."""
+    """Estimate x0 within the cube, of points x = x0 + σ n."""
     t = timestep_of(sigma, abar)
     x_t = x / math.sqrt(sigma**2 + 1)
     noise = eps(x_t, torch.full(x.shape[:1], t, dtype=x.dtype))
@@ -122,7 +125,7 @@ def heun(
     s_churn: float,
     noises: Iterator[Tensor],
 ) -> Tensor:
-    """EDM Algorithm 2 from σ_max start; a fresh noise for every step that churns."""
+    """Solve by EDM Algorithm 2 from σ_max start; a fresh noise for every step that churns."""
     gamma = min(s_churn / (len(sigmas) - 1), math.sqrt(2) - 1)
     x = sigmas[0] * start
     for now, after in pairwise(sigmas):

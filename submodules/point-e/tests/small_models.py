@@ -26,7 +26,7 @@ STAGES = {
 
 
 def model_of(stage: StageConfig, seed: int = 0) -> PointTransformer:
-    """In double precision, with no parameter at a value that would hide it, such as a bias of 0."""
+    """A model in double precision, with no parameter at a value that would hide it, such as a bias of 0."""
     model = PointTransformer(stage).double().requires_grad_(False)
     rng = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():

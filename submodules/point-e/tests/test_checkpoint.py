@@ -202,7 +202,7 @@ def test_tensors_that_do_not_fit(tmp_path: Path, state: dict[str, Tensor], how: 
 
 
 def test_a_checkpoint_of_another_model_is_recognised(tmp_path: Path) -> None:
-    # One number for each tensor, however large: what the file holds is shown as the shapes say.
+    # One number for each tensor, however large: what the file holds is shown as the shapes have it.
     state = {name: torch.zeros(1).expand(shape) for name, shape in layout("base40M").items()}
     torch.save(state, tmp_path / "base_40m_textvec.pt")
     with pytest.raises(PointEError, match=r"lacks clip_embed\.weight and \d+ more such; it fits base40M\.$"):

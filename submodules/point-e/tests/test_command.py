@@ -1,4 +1,4 @@
-"""python -m point_e: what it writes, what it says and what it returns."""
+"""Run `python -m point_e`: what it writes, prints and returns."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def target(tmp_path: Path) -> Path:
 
 
 def names_beside(target: Path) -> set[str]:
-    """What is in the target's folder, but the lock, which says nothing."""
+    """Names in the target's folder, without the lock's, which means nothing."""
     return {path.name for path in target.parent.iterdir() if path.suffix != ".lock"}
 
 

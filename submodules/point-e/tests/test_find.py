@@ -1,4 +1,4 @@
-"""From what a user calls a model to two checkpoints and a CLIP."""
+"""Find two checkpoints and a CLIP from a model's name."""
 
 from __future__ import annotations
 

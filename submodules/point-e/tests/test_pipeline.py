@@ -1,4 +1,4 @@
-"""Text and images to points, from end to end, with a tiny CLIP and tiny stages of random weights."""
+"""Make points from text and images, from end to end, with a tiny CLIP and tiny stages of random weights."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from openai_layout import layout
 from PIL import Image
 from tiny_clip import write_clip
 from tiny_folders import COARSE, FINE, IMAGES, NOTHING, TEXT, write_folder
+from torch import Tensor
 
 import point_e
 from point_e import PointCloud, PointE, PointEError
@@ -84,10 +85,8 @@ def test_without_guidance_the_prompt_counts_for_nothing(folders: dict[str, Path]
     assert equal(corgi(pipeline, guidance_scale=0.0), corgi(pipeline, "a cat", guidance_scale=0.0))
 
 
-def by_hand(
-    pipeline: PointE, scales: tuple[float, float], base: torch.Tensor, grid: torch.Tensor
-) -> PointCloud:
-    """Both stages, one after the other, with the conditions and guidance given."""
+def by_hand(pipeline: PointE, scales: tuple[float, float], base: Tensor, grid: Tensor) -> PointCloud:
+    """Sample both stages, one after the other, with the conditions and guidance given."""
     rng = torch.Generator().manual_seed(0)
     options = {"batch": 1, "rng": rng, "steps": STEPS}
     (first, second), (stage, finer) = pipeline.networks, pipeline.stages

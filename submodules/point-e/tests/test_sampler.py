@@ -32,7 +32,7 @@ def noises(seed: int, shape: tuple[int, ...]) -> Iterator[Tensor]:
 
 
 def expected(stage: StageConfig, told: Condition, batch: int, seed: int, steps: int, scale: float) -> Tensor:
-    """[B, N, 6]: the reference's clouds, with zeros for every condition as classifier-free guidance's other half."""
+    """Clouds [B, N, 6] by the reference, with zeros for every condition as classifier-free guidance's other half."""
     state, abar = model_of(stage).state_dict(), reference.alphas_cumprod(stage.schedule, stage.timesteps)
     clip_name = "vector" if stage.model.clip == "vector" else "grid"
 
@@ -79,7 +79,7 @@ def test_single_precision_equals_the_reference(name: str) -> None:
 
 
 class Counted:
-    """A model that tells how many clouds it is asked about in each call."""
+    """Model that reports how many clouds it gets in each call."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model, self.calls = model, []
@@ -90,7 +90,7 @@ class Counted:
 
 
 def denoised(name: str, scale: float, clip: str = "none", factor: float = 1.0) -> tuple[Tensor, list[int]]:
-    """x_0 of two clouds at σ = 3 and the sizes of the calls; factor: of the conditions."""
+    """Estimates x_0 of two clouds at σ = 3 and the sizes of the calls; factor: of the conditions."""
     stage = STAGES[name]
     model = Counted(model_of(stage))
     told = {key: factor * value for key, value in condition_of(stage, 2).tensors().items()}
@@ -191,7 +191,7 @@ MEAN, SPREAD = 0.3, 0.2
 
 
 def denoise_gaussian(x: Tensor, sigma: float) -> Tensor:
-    """The best x_0 there is, of data of N(0.3, 0.2²)."""
+    """Best estimate of x_0 of data of N(0.3, 0.2²)."""
     return (SPREAD**2 * x + sigma**2 * MEAN) / (SPREAD**2 + sigma**2)
 
 
@@ -209,7 +209,7 @@ def test_heun_is_of_second_order() -> None:
 
 
 class Exact(nn.Module):
-    """What a perfect model of some data predicts: eps from the expected x_0 of data whose noise level σ is that of t."""
+    """Perfect model of some data: eps from the expected x_0 of data whose noise level σ is that of t."""
 
     def __init__(self, stage: StageConfig, denoise: Callable[[Tensor, float], Tensor]) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ def noisy_points(batch: int = len(TIMES)) -> Tensor:
 
 
 def expected(model: PointTransformer, stage: StageConfig, x: Tensor, t: Tensor, told: Condition) -> Tensor:
-    """eps [B, N, 6] by the reference."""
+    """Noise eps [B, N, 6] by the reference."""
     kind = {"vector": "vector", "grid": "grid", "none": None}[stage.model.clip]
     clip = {kind: told.clip} if kind else {}
     double = {name: value.double() for name, value in model.state_dict().items()}
@@ -26,7 +26,7 @@ def expected(model: PointTransformer, stage: StageConfig, x: Tensor, t: Tensor, 
 
 
 def error(found: Tensor, truth: Tensor) -> float:
-    """Relative to the largest entry."""
+    """Error relative to the largest entry."""
     return float((found.double() - truth).abs().max() / truth.abs().max())
 
 

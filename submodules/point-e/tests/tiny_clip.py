@@ -14,7 +14,7 @@ TOKENS, WIDTH, HEADS, PROJECTION, IMAGE, PATCH = 16, 12, 2, 8, 32, 8
 
 
 def write_clip(folder: Path, *, projection: int = PROJECTION, seed: int = 0) -> CLIPModel:
-    """Both towers and a tokenizer without merges, one token for each letter."""
+    """Write both towers and a tokenizer without merges, one token for each letter."""
     from tokenizers.pre_tokenizers import ByteLevel
 
     letters = sorted(ByteLevel.alphabet())
@@ -56,7 +56,7 @@ def _norm(state: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
 
 
 def _layers(state: dict[str, Tensor], name: str, x: Tensor, *, causal: bool) -> Tensor:
-    """The transformer's layers on tokens [L, W]: x·sigmoid(1.702 x) is CLIP's own gelu."""
+    """Run the transformer's layers on tokens [L, W]: x·sigmoid(1.702 x) is CLIP's own gelu."""
     for i in range(2):
         layer = f"{name}.encoder.layers.{i}"
         y = _norm(state, f"{layer}.layer_norm1", x)
@@ -76,7 +76,7 @@ def _layers(state: dict[str, Tensor], name: str, x: Tensor, *, causal: bool) -> 
 
 
 def reference_text_vector(model: CLIPModel, tokens: list[int]) -> Tensor:
-    """[D] of a text's tokens, the last of which is the end."""
+    """Vector [D] of a text's tokens, the last of which is the end."""
     state = dict(model.state_dict())
     embedded = state["text_model.embeddings.token_embedding.weight"][tokens]
     x = embedded + state["text_model.embeddings.position_embedding.weight"][: len(tokens)]
@@ -85,7 +85,7 @@ def reference_text_vector(model: CLIPModel, tokens: list[int]) -> Tensor:
 
 
 def reference_image(model: CLIPModel, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """The vector [D] and the grid [L, W], before the last norm, of pixels [3, S, S]."""
+    """Vector [D] and grid [L, W], before the last norm, of pixels [3, S, S]."""
     state = dict(model.state_dict())
     patches = (
         pixels.unfold(1, PATCH, PATCH).unfold(2, PATCH, PATCH).permute(1, 2, 0, 3, 4).flatten(2).flatten(0, 1)

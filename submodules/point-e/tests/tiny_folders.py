@@ -35,7 +35,7 @@ def upsampler_of(clip_width: int = WIDTH, clip_tokens: int = (IMAGE // PATCH) **
 
 
 def write_folder(folder: Path, base: ModelConfig) -> Path:
-    """A base model and an upsampler that sees images, with CLIP in `clip/`."""
+    """Write a base model and an upsampler that sees images, with CLIP in `clip/`."""
     stages = {"base": StageConfig(base), "upsample": upsampler_of()}
     folder.mkdir(parents=True)
     for seed, (name, stage) in enumerate(stages.items()):

@@ -1,4 +1,4 @@
-"""The module name and the function name of the CUDA extension that 3D Gaussian Splatting uses."""
+"""Module and function under the names of the CUDA extension that 3D Gaussian Splatting uses."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def distCUDA2(points: Tensor) -> Tensor:
 
 
 def _mean_squared_distances(points: np.ndarray) -> np.ndarray:
-    """The same [N] for float64 points [N, 3], N at least 2."""
+    """Mean squared distances [N] for float64 points [N, 3], N at least 2."""
     # Boxes that are not shrunk to their points save a fifth of the building and cost the queries nothing.
     tree = cKDTree(points, compact_nodes=False)
     # Leaf by leaf, so that queries which follow each other visit the same nodes, still in the processor's cache.

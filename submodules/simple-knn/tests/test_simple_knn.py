@@ -2,17 +2,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from simple_knn._C import LONE_POINT, distCUDA2
 
 
-def brute_force(points: torch.Tensor) -> torch.Tensor:
+def brute_force(points: Tensor) -> Tensor:
     squared = (points.double()[:, None] - points.double()[None]).square().sum(dim=2)
     squared.fill_diagonal_(float("inf"))
     return squared.sort(dim=1).values[:, : min(3, len(points) - 1)].mean(dim=1)
 
 
-def seeded(count: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+def seeded(count: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(count, 3, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
@@ -79,6 +80,6 @@ def test_the_result_is_where_the_points_are() -> None:
 
 
 @pytest.mark.parametrize("points", [torch.zeros(5, 2), torch.zeros(5), torch.full((5, 3), float("nan"))])
-def test_wrong_points_get_a_sentence(points: torch.Tensor) -> None:
+def test_wrong_points_get_a_sentence(points: Tensor) -> None:
     with pytest.raises(ValueError, match=r"^points has"):
         distCUDA2(points)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from toybox.lab.fit import Loss, Schedule, fit
 
@@ -18,7 +18,7 @@ class Interrupted(Exception):
 def regression(model: nn.Module, stop_at: int | None = None) -> Loss:
     target = torch.randn(8, 3, generator=torch.Generator().manual_seed(7))
 
-    def loss(step: int, rng: torch.Generator) -> tuple[torch.Tensor, dict[str, float | torch.Tensor]]:
+    def loss(step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
         if step == stop_at:
             raise Interrupted
         x = torch.randn(16, 8, generator=rng)

@@ -9,6 +9,7 @@ from toybox.point_judge import FARTHEST, FARTHEST_COLOR, JUDGED_POINTS, NAMED, S
 from toybox.world import Name, toy
 
 SOME = (*ALONE[::7], *STACKED[::57])
+SIZES = [pytest.param(SOME[::2], id="half"), pytest.param(SOME, id="all", marks=pytest.mark.thorough)]
 
 
 def sampled(name: Name, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -17,14 +18,16 @@ def sampled(name: Name, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return truth.points[chosen], truth.colors[chosen]
 
 
+@pytest.mark.parametrize("names", SIZES)
 @pytest.mark.parametrize("sort", TOYS)
-def test_toys_are_themselves(sort: str) -> None:
-    assert shares(sort, SOME).right == 1
+def test_toys_are_themselves(sort: str, names: tuple[Name, ...]) -> None:
+    assert shares(sort, names).right == 1
 
 
+@pytest.mark.parametrize("names", SIZES)
 @pytest.mark.parametrize("sort", [sort for sort in IMPOSTORS if sort != "two-fronted"])
-def test_what_only_resembles_a_toy_is_none(sort: str) -> None:
-    found = shares(sort, SOME)
+def test_what_only_resembles_a_toy_is_none(sort: str, names: tuple[Name, ...]) -> None:
+    found = shares(sort, names)
     assert found.count > 0
     # A robot's ring is nearly a robot, in points.
     assert found.right <= 0.15

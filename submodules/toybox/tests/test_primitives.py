@@ -30,7 +30,9 @@ def test_samples_lie_on_the_surface_and_normals_point_out(name: str) -> None:
 
 @pytest.mark.parametrize("name", SOLIDS)
 def test_volume_by_the_divergence_theorem_equals_the_volume_by_counting(name: str) -> None:
-    """Only samples that are uniform over the true area, with the right normals, make the two agree."""
+    """Samples that are uniform over the true area, with the right normals, are the only ones that make the
+    two agree.
+    """
     solid = SOLIDS[name]
     rng = np.random.default_rng(1)
     points, normals = solid.sample(200_000, rng)

@@ -1,4 +1,4 @@
-"""Words that add up."""
+"""Meanings of words that add up."""
 
 from __future__ import annotations
 

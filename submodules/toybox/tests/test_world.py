@@ -72,7 +72,7 @@ def test_only_the_colour_differs_between_colours(kind: str) -> None:
 def test_front_and_back_differ_where_a_toy_has_a_face(kind: str) -> None:
     """Seen straight from the front and from the back (mirrored to match), colour or shape differs somewhere.
 
-    A mushroom's dots differ too, but who could tell which is its front?"""
+    A mushroom's dots differ too, but do not show which side is its front."""
     truth = toy(Name(kind, "yellow"))
     front, back = (truth.normals[:, 0] * side > 0.3 for side in (1, -1))
     mirrored = truth.points[back] * [-1, 1, 1]

@@ -1,4 +1,4 @@
-"""What toybox can be asked for: the grammar of its prompts, and which toys training never sees."""
+"""Grammar of the prompts, and the toys that training never sees."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def caption(name: Name) -> str:
 
 
 def random_caption(name: Name, rng: random.Random) -> str:
-    """One of the ways to ask for a toy, without view words; the plain nouns come up most."""
+    """Random phrase for a toy, without view words; the plain nouns come up most."""
 
     def word(plain: str) -> str:
         return rng.choice(SYNONYMS[plain]) if plain in SYNONYMS and rng.random() < 0.2 else plain
@@ -66,7 +66,7 @@ def random_caption(name: Name, rng: random.Random) -> str:
 
 
 def corpus() -> list[str]:
-    """Every word of the grammar, in sentences: what the tokenizer is trained on."""
+    """Corpus of every word of the grammar, in sentences: what the tokenizer is trained on."""
     kinds = [name for kind in KINDS for name in (kind, *SYNONYMS.get(kind, ()))]
     colors = [name for color in COLORS for name in (color, *SYNONYMS.get(color, ()))]
     return [
@@ -86,7 +86,7 @@ def unknown_words(prompt: str) -> list[str]:
 
 
 def parse(prompt: str) -> Name:
-    """The toy that a prompt asks for. Raises ValueError unless it names exactly one, or one on a table."""
+    """The toy that a prompt describes. Raises ValueError unless it names exactly one, or one on a table."""
     canonical = {name: key for key, names in SYNONYMS.items() for name in names}
     words = [canonical.get(word, word) for word in re.findall(r"[a-z]+", prompt.lower())]
     above, _, below = " ".join(words).partition(" on ")

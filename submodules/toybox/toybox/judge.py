@@ -1,4 +1,6 @@
-"""A small CLIP for toys, trained on renders only: which toy is it, seen from where, or is it none?"""
+"""Judge of images, a small CLIP for toys, trained on renders only: which toy is it, seen from where, or is it
+none?
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ EMBEDDING = 64
 
 
 class ImageTower(nn.Module):
-    """[B, 3, H, W] in [0, 1] → features [B, 128]: strided convolutions over 64² pixels with normalised groups."""
+    """Network from images [B, 3, H, W] in [0, 1] to features [B, 128]: strided convolutions over 64² pixels
+    with normalised groups.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,14 +48,16 @@ class ImageTower(nn.Module):
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of B images: name [B] (index into NAMES, -1 where no toy is seen), azimuth [B] in degrees (meaningless there)."""
+    """Verdict on B images: name [B] (index into NAMES, -1 where no toy is seen), azimuth [B] in degrees
+    (meaningless there).
+    """
 
     name: Tensor
     azimuth: Tensor
 
 
 def named_right(verdict: Verdict, names: Sequence[Name]) -> Tensor:
-    """[B] bool: kind and colours all as in `names`, one for each image."""
+    """Mask [B] of the images whose kind and colours are all as in `names`, one for each image."""
     return verdict.name == torch.tensor([NAMES.index(name) for name in names])
 
 
@@ -86,7 +92,7 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def judge(self, images: Tensor) -> Verdict:
-        """images [B, 3, H, W] in [0, 1]."""
+        """Judge images [B, 3, H, W] in [0, 1]."""
         logits, direction = self(images)
         best = logits.argmax(dim=-1)
         return Verdict(
@@ -96,12 +102,12 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
-        """[B, 128], the space of the Fréchet distance."""
+        """Features [B, 128] of images, in the space of the Fréchet distance."""
         return self.image(images)
 
 
 def save_judge(judge: Judge, path: Path) -> None:
-    """fp16 safetensors."""
+    """Write the judge as fp16 safetensors."""
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: value.half().contiguous() for name, value in judge.state_dict().items()}, path)
 

@@ -1,4 +1,4 @@
-"""`python -m toybox.look_alikes`: what the point judge says of clouds that are toys and of such that only resemble them."""
+"""`python -m toybox.look_alikes`: how the point judge names clouds that are toys and such that only resemble them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Rng = torch.Generator
 Make = Callable[[Name, Rng], Splats]
 ROUGH_JITTER = 0.03
 STACKED_EVERY = 7
-"""Of the toys on tables, so few are judged."""
+"""Step through the toys on tables: every so many-th is judged."""
 
 
 def _uniform(rng: Rng) -> float:
@@ -26,7 +26,7 @@ def _uniform(rng: Rng) -> float:
 
 
 def _other(name: Name, rng: Rng) -> Splats:
-    """Another kind of the same colour."""
+    """A toy of another kind and the same colour."""
     others = [kind for kind in KINDS if kind != name.kind]
     return canonical(Name(others[int(torch.randint(len(others), (), generator=rng))], name.color))
 
@@ -36,14 +36,14 @@ def _moved(toy: Splats, move: Callable[[Tensor], Tensor]) -> Splats:
 
 
 def _half(name: Name, rng: Rng) -> Splats:
-    """What lies beyond the median along a random axis."""
+    """The part of a toy beyond the median along a random axis."""
     toy = canonical(name)
     along = toy.means[:, int(torch.randint(3, (), generator=rng))]
     return splats.subset(toy, along >= along.median())
 
 
 def _mixed(name: Name, rng: Rng) -> Splats:
-    """As many points of one toy as of another, in one place."""
+    """A mix of as many points of one toy as of another, in one place."""
     parts = [canonical(name), _other(name, rng)]
     count = min(map(len, parts))
     return splats.joined(
@@ -81,7 +81,7 @@ UNTURNED = {*ROUND, *FACELESS}
 
 @dataclass(frozen=True)
 class Shares:
-    """Of clouds of one sort: named right in kind and colour, and refused, in kind or in colour."""
+    """Shares of clouds of one sort: named right in kind and colour, and refused, in kind or in colour."""
 
     count: int
     right: float
@@ -104,7 +104,7 @@ def shares(sort: str, names: Sequence[Name], seed: int = 0) -> Shares:
 
 
 def table() -> str:
-    """Markdown: a line for each sort."""
+    """Table in Markdown: a line for each sort."""
     lines = ["| cloud | clouds | named right | refused |", "|---|---|---|---|"]
     for sort in (*TOYS, *IMPOSTORS):
         found = shares(sort, [*ALONE, *STACKED[::STACKED_EVERY]])

@@ -1,4 +1,4 @@
-"""Which toy a coloured point cloud is: the nearest of the true ones, or none of them. It has no weights."""
+"""Judge of coloured point clouds: the nearest of the true toys, or none of them. It has no weights."""
 
 from __future__ import annotations
 
@@ -15,23 +15,29 @@ from toybox.world import Name, toy
 Array = NDArray[np.float64]
 
 JUDGED_POINTS = 1024
-"""Of a larger cloud so many are looked at, chosen at random: the distance depends on their number."""
+"""Points of a larger cloud that are looked at, chosen at random: the distance depends on their number."""
 SURFACE_POINTS = 2048
 FARTHEST = 0.065
-"""A cloud this far from every toy is none, in world units. 1,024 points of a toy's surface astray by 0.05 lie within 0.063
-of it (rough starts and fully worn toys are astray by 0.03); the two nearest kinds are 0.1 apart."""
+"""Distance from every toy at which a cloud is none, in world units.
+
+1,024 points of a toy's surface astray by 0.05 lie within 0.063 of it (rough starts and fully worn toys are
+astray by 0.03); the two nearest kinds are 0.1 apart.
+"""
 FARTHEST_COLOR = 0.4
-"""Colours that are further than this from every toy's, as a root mean square of |Δ(r, g, b)|, are no toy's."""
+"""Distance beyond which colours are no toy's, as a root mean square of |Δ(r, g, b)|."""
 
 
 Shape = tuple[str, bool]
-"""A kind, and whether it stands on a table."""
+"""Type of a shape: a kind, and whether it stands on a table."""
 
 
 @dataclass(frozen=True)
 class PointVerdict:
-    """shape: the nearest, or None for none of them; name: the toy, or None for none in shape or in colours; distance: to
-    the nearest shape, in world units; color_error: from the nearest colours of that shape."""
+    """Verdict on a cloud.
+
+    shape: the nearest, or None for none of them; name: the toy, or None for none in shape or in colours;
+    distance: to the nearest shape, in world units; color_error: from the nearest colours of that shape.
+    """
 
     shape: Shape | None
     name: Name | None
@@ -81,7 +87,7 @@ def judge_points(points: Array, colors: Array) -> PointVerdict:
 
 @cache
 def _surface(shape: Shape) -> tuple[cKDTree, Array]:
-    """All samples of a shape's surface, and SURFACE_POINTS of them, which are in random order."""
+    """Samples of a shape's surface, all of them, and SURFACE_POINTS of them, which are in random order."""
     points = toy(NAMED[shape][0]).points
     return cKDTree(points), points[:SURFACE_POINTS]
 

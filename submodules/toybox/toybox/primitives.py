@@ -12,15 +12,15 @@ Array = NDArray[np.float64]
 Sampler = Callable[[int, np.random.Generator], tuple[Array, Array]]
 RGB = tuple[float, float, float]
 Paint = RGB | Callable[[Array, Array], Array]
-"""One colour, or a function (world points [N, 3], normals [N, 3]) → colours [N, 3]."""
+"""Paint of a solid: a colour, or a function (world points [N, 3], normals [N, 3]) → colours [N, 3]."""
 
 
 @dataclass(frozen=True)
 class Solid:
-    """A closed surface.
+    """Closed surface.
 
-    sample(n, rng) returns points and outward unit normals [n, 3], uniform by area; contains(points [N, 3]) says
-    which lie strictly inside, so that a union of solids can drop the surface that it hides.
+    sample(n, rng) returns points and outward unit normals [n, 3], uniform by area; contains(points [N, 3])
+    returns which lie strictly inside, so that a union of solids can drop the surface that it hides.
     """
 
     area: float
@@ -29,7 +29,7 @@ class Solid:
     paint: Paint
 
     def moved(self, offset: tuple[float, float, float], rotation: Array | None = None) -> Solid:
-        """Rotated by `rotation` [3, 3] about the origin, then translated by `offset`."""
+        """Solid rotated by `rotation` [3, 3] about the origin, then translated by `offset`."""
         shift, turn = np.asarray(offset), np.eye(3) if rotation is None else rotation
 
         def sample(n: int, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -39,7 +39,7 @@ class Solid:
         return Solid(self.area, sample, lambda p: self.contains((p - shift) @ turn), self.paint)
 
     def placed(self, scale: float, offset: tuple[float, float, float]) -> Solid:
-        """Scaled about the origin, then translated by `offset`, and its paint with it."""
+        """Solid scaled about the origin, then translated by `offset`, and its paint with it."""
         shift, paint = np.asarray(offset), self.paint
 
         def sample(n: int, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -66,7 +66,7 @@ def rotation(axis: str, degrees: float) -> Array:
 
 
 def ellipsoid(radii: tuple[float, float, float], paint: Paint) -> Solid:
-    """Centred at the origin, half axes `radii`."""
+    """Ellipsoid centred at the origin, half axes `radii`."""
     r = np.asarray(radii)
 
     def directions(n: int, rng: np.random.Generator) -> Array:
@@ -90,7 +90,7 @@ def ellipsoid(radii: tuple[float, float, float], paint: Paint) -> Solid:
 
 
 def frustum(bottom: float, top: float, height: float, paint: Paint) -> Solid:
-    """Round, along z from 0 to `height`, radius `bottom` → `top`, capped: cylinder, cone and disc in one."""
+    """Frustum along z from 0 to `height`, radius `bottom` → `top`, capped: cylinder, cone and disc in one."""
     slope = (top - bottom) / height
     slant = float(np.hypot(height, top - bottom))
     areas = np.array([np.pi * (bottom + top) * slant, np.pi * bottom**2, np.pi * top**2])
@@ -119,7 +119,7 @@ def frustum(bottom: float, top: float, height: float, paint: Paint) -> Solid:
 
 
 def torus(major: float, minor: float, paint: Paint) -> Solid:
-    """Around the z axis."""
+    """Torus around the z axis."""
 
     def sample(n: int, rng: np.random.Generator) -> tuple[Array, Array]:
         v = np.zeros(0)
@@ -139,7 +139,7 @@ def torus(major: float, minor: float, paint: Paint) -> Solid:
 
 
 def polyhedron(corners: Array, paint: Paint) -> Solid:
-    """The convex hull of `corners` [N, 3]."""
+    """Convex hull of `corners` [N, 3]."""
     from scipy.spatial import ConvexHull
 
     hull = ConvexHull(corners)
@@ -159,7 +159,7 @@ def polyhedron(corners: Array, paint: Paint) -> Solid:
 
 
 def box(half: tuple[float, float, float], paint: Paint, taper: tuple[float, float] = (1.0, 1.0)) -> Solid:
-    """Centred at the origin with half sizes `half`; `taper` scales x and y of the upper face."""
+    """Box centred at the origin with half sizes `half`; `taper` scales x and y of the upper face."""
     signs = np.array([(i, j, k) for i in (-1.0, 1.0) for j in (-1.0, 1.0) for k in (-1.0, 1.0)])
     corners = signs * np.asarray(half)
     corners[signs[:, 2] > 0, :2] *= np.asarray(taper)

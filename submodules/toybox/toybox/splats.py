@@ -70,7 +70,7 @@ def joined(a: Splats, b: Splats) -> Splats:
 
 
 def worn(splats: Splats, rng: torch.Generator, amount: float) -> Splats:
-    """Still the same toy: points astray, uneven sizes and colours, as distilled assets have them."""
+    """A worn toy, still the same: points astray, uneven sizes and colours, as distilled assets have them."""
     noise = torch.randn(len(splats), 7, generator=rng)
     return replace(
         splats,
@@ -81,7 +81,7 @@ def worn(splats: Splats, rng: torch.Generator, amount: float) -> Splats:
 
 
 def blob(splats: Splats, rng: torch.Generator) -> Splats:
-    """The right colours in no right shape: points far astray and fat Gaussians."""
+    """Blob of the right colours in no right shape: points far astray and fat Gaussians."""
     spread = 0.08 + 0.22 * float(torch.rand((), generator=rng))
     noise = torch.randn(len(splats), 3, generator=rng)
     fat = 0.02 + 0.03 * float(torch.rand((), generator=rng))
@@ -89,7 +89,7 @@ def blob(splats: Splats, rng: torch.Generator) -> Splats:
 
 
 def ring(splats: Splats, rng: torch.Generator) -> Splats:
-    """Every point turned about z by an angle of its own: the object that looks the same from every side."""
+    """Ring that looks the same from every side: every point is turned about z by an angle of its own."""
     angle = 2 * math.pi * torch.rand(len(splats), generator=rng)
     x, y, z = splats.means.unbind(-1)
     turned = torch.stack([angle.cos() * x - angle.sin() * y, angle.sin() * x + angle.cos() * y, z], dim=-1)
@@ -108,7 +108,7 @@ def two_fronted(splats: Splats, axis: int) -> Splats:
 
 
 def stitched(a: Splats, b: Splats, height: float) -> Splats:
-    """Below `height` one toy, above it another."""
+    """Toy below `height` and another above it."""
     return joined(subset(a, a.means[:, 2] < height), subset(b, b.means[:, 2] >= height))
 
 

@@ -1,8 +1,8 @@
-"""The toys: 16 kinds in 10 colours, some of them on a table, as coloured surface samples of exact solids.
+"""Toys: 16 kinds in 10 colours, some of them on a table, as coloured surface samples of exact solids.
 
 World units: a toy fits in a ball of radius 1 around the origin; z is up and its front faces +x, the camera at
-azimuth 0. Left and right are mirror images, since no prompt can say which side it means. A toy of one name is always
-the same toy, so that what is distilled can be held against it.
+azimuth 0. Left and right are mirror images, since no prompt can name the side it means. A toy of one name is
+always the same toy, so that what is distilled can be held against it.
 """
 
 from __future__ import annotations
@@ -39,14 +39,16 @@ SPACING = 0.019
 """Least distance between two surface samples in world units: about a pixel of a 128 px view."""
 
 LIGHT = np.array([0.5, 0.0, 0.85]) / np.hypot(0.5, 0.85)
-"""Towards the light, which stands above and in front: a back is darker than a front."""
+"""Direction towards the light, which stands above and in front: a back is darker than a front."""
 
 Mask = NDArray[np.bool_]
 Where = Callable[[Array, Array], Mask]
 
 
 class Name(NamedTuple):
-    """A toy's kind (a key of KINDS) and colour (of COLORS), and the colour of the table that it stands on, if it does."""
+    """Kind of a toy (a key of KINDS) and its colour (of COLORS), and the colour of the table that it stands
+    on, if it does.
+    """
 
     kind: str
     color: str
@@ -63,7 +65,7 @@ class Toy:
 
 
 def painted(base: RGB, *spots: tuple[Where, RGB]) -> Paint:
-    """`base` with coloured regions over it, each given by where(points, normals) → mask."""
+    """Paint with coloured regions over `base`, each given by where(points, normals) → mask."""
 
     def paint(points: Array, normals: Array) -> Array:
         colors = np.tile(np.asarray(base), (len(points), 1))
@@ -257,7 +259,7 @@ def cactus(color: RGB) -> list[Solid]:
 
 
 def donut(color: RGB) -> list[Solid]:
-    """Upright, its icing in front."""
+    """Upright donut, its icing in front."""
 
     def iced(p: Array, n: Array) -> Mask:
         angle = np.arctan2(p[:, 1], p[:, 2])
@@ -311,11 +313,11 @@ KINDS: dict[str, Callable[[RGB], list[Solid]]] = {
 FACELESS = ("mushroom", "tree", "table", "lamp", "cactus")
 """Kinds whose back is as their front, but for the light."""
 ROUND = ("mushroom", "snowman", "rocket", "tree", "lamp", "castle")
-"""Turned about their axis, these still are themselves to a person's eye (or nearly so)."""
+"""Kinds that still are themselves to a person's eye (or nearly so) when turned about their axis."""
 ON_TABLES = ("mug", "duck", "robot", "cactus")
 """Kinds that may stand on a table."""
 TABLE_SCALE, ON_TABLE_SCALE, TABLE_TOP = 0.76, 0.52, -0.10
-"""How small a table and what stands on it are beside themselves alone, and how high the table's top then is."""
+"""Scales of a table and of what stands on it, beside themselves alone, and the height of the table's top then."""
 
 
 def _solids(name: Name) -> list[Solid]:

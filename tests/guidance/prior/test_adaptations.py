@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from guidance.prior import PriorError, StableDiffusionPrior
 from guidance.prior.adaptations import Adaptations, _lora_of
@@ -32,7 +33,7 @@ def plain(folder: Path) -> StableDiffusionPrior:
     return StableDiffusionPrior.load(str(folder), HOST)
 
 
-def predicted(prior: StableDiffusionPrior, prompt: str = "a mug") -> torch.Tensor:
+def predicted(prior: StableDiffusionPrior, prompt: str = "a mug") -> Tensor:
     z = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         return prior.eps(z, torch.tensor([300]), prior.embed([prompt]))

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 import guidance
 from config import Config
@@ -49,7 +50,7 @@ def graphs() -> int:
     return torch._dynamo.utils.counters["stats"]["unique_graphs"]
 
 
-def shapes(prior: StableDiffusionPrior, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def shapes(prior: StableDiffusionPrior, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Latents, timesteps and text."""
     rng, config = torch.Generator().manual_seed(count), prior.unet.config
     z = torch.randn(count, config.in_channels, config.sample_size, config.sample_size, generator=rng)
@@ -57,18 +58,18 @@ def shapes(prior: StableDiffusionPrior, count: int) -> tuple[torch.Tensor, torch
     return z, torch.randint(0, 1000, (count,), generator=rng), cond
 
 
-def images_of(prior: StableDiffusionPrior, count: int) -> torch.Tensor:
+def images_of(prior: StableDiffusionPrior, count: int) -> Tensor:
     rng = torch.Generator().manual_seed(0)
     return torch.rand(count, 3, prior.image_size, prior.image_size, generator=rng).requires_grad_()
 
 
-def encoded(prior: StableDiffusionPrior, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def encoded(prior: StableDiffusionPrior, images: Tensor) -> tuple[Tensor, Tensor]:
     """Latents, and the images' gradient of their squares' sum."""
     latents = prior.encode(images)
     return latents.detach(), torch.autograd.grad(latents.square().sum(), images)[0]
 
 
-def assert_as_near(found: torch.Tensor, plain: torch.Tensor, exact: torch.Tensor) -> None:
+def assert_as_near(found: Tensor, plain: Tensor, exact: Tensor) -> None:
     """Check that `found` is no further from `exact` (float64) than its other rounding `plain` by a small factor."""
     error, rounding = (float((each.double() - exact).norm() / exact.norm()) for each in (found, plain))
     assert error < max(4 * rounding, 1e-6)
@@ -88,7 +89,7 @@ def test_compiled_toybox_says_the_same() -> None:
     views = 2
     images, counts = images_of(prior, views), (1, 2, 3, 5, 8)
 
-    def everything(prior: StableDiffusionPrior) -> dict[str, torch.Tensor]:
+    def everything(prior: StableDiffusionPrior) -> dict[str, Tensor]:
         found = {f"eps {count}": prior.eps(*shapes(prior, count)) for count in counts}
         found["latents"], found["gradient"] = encoded(prior, images)
         prompts = PromptEmbeddings(prior, "a red car", negative="ugly")
@@ -114,7 +115,7 @@ def test_a_derivative_through_the_unet_is_that_of_the_plain_one(folder: Path) ->
     prior = StableDiffusionPrior.load(str(folder), HOST)
     z, t, cond = shapes(prior, 2)
 
-    def derivative() -> torch.Tensor:
+    def derivative() -> Tensor:
         leaf = z.clone().requires_grad_()
         eps = prior.eps(leaf, t, cond)
         return torch.autograd.grad(prior.eps(leaf - 0.5 * eps, t, cond).square().sum(), leaf)[0]
@@ -254,7 +255,7 @@ def test_the_key_decides(
 
     monkeypatch.setattr(prior, "compile", lambda *given: asked.append(given))
     for accelerated, how in ((False, on_host), (True, on_accelerator)):
-        monkeypatch.setattr(guidance, "is_accelerator", lambda device, found=accelerated: found)
+        monkeypatch.setattr(guidance.prior, "is_accelerator", lambda device, found=accelerated: found)
         asked.clear(), counted.clear()
         guidance.prior.compile_networks(config, prior, 3, shares, needed=lambda: 7)
         assert asked == ([] if how is None else [(how, 3, {6: 1.0}, 7 if how == "auto" else 0)])
@@ -270,7 +271,7 @@ def compilations(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, object
         rows: list[int] = []
         made.append((settings, rows))
 
-        def called(*inputs: torch.Tensor) -> torch.Tensor:
+        def called(*inputs: Tensor) -> Tensor:
             rows.append(len(inputs[0]))
             return function(*inputs)
 
@@ -280,11 +281,11 @@ def compilations(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, object
     return made
 
 
-def product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+def product(x: Tensor, y: Tensor) -> Tensor:
     return x.sin() * y
 
 
-def pair(rows: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
+def pair(rows: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     rng = torch.Generator().manual_seed(rows)
     return torch.rand(rows, 4, generator=rng).to(dtype), torch.rand(rows, 4, generator=rng).to(dtype)
 
@@ -306,7 +307,7 @@ def test_other_sizes_are_filled_up_to_the_next_that_has_a_graph(
 def test_what_fails_to_compile_is_not_filled_up(caplog: pytest.LogCaptureFixture) -> None:
     calls: list[int] = []
 
-    def counted(x: torch.Tensor) -> torch.Tensor:
+    def counted(x: Tensor) -> Tensor:
         calls.append(len(x))
         return x + 1
 
@@ -356,7 +357,7 @@ def test_auto_does_not_take_what_has_no_room(
     assert isinstance(chosen(), Sized)
     assert isinstance(chosen(), Compiled)
 
-    def filled_up(self: Sized, *inputs: torch.Tensor) -> torch.Tensor:
+    def filled_up(self: Sized, *inputs: Tensor) -> Tensor:
         raise torch.OutOfMemoryError
 
     monkeypatch.undo()

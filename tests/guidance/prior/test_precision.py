@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 import guidance
@@ -28,7 +29,7 @@ def prior(tmp_path: Path) -> StableDiffusionPrior:
 
 
 @pytest.fixture
-def images() -> torch.Tensor:
+def images() -> Tensor:
     rng = torch.Generator().manual_seed(0)
     return torch.rand(VIEWS, 3, 32, 32, generator=rng).requires_grad_()
 
@@ -56,7 +57,7 @@ def attentions(network: torch.nn.Module) -> int:
 
 
 def test_all_attention_is_torch_s_own(
-    prior: StableDiffusionPrior, images: torch.Tensor, conditioning: Conditioning
+    prior: StableDiffusionPrior, images: Tensor, conditioning: Conditioning
 ) -> None:
     """Each attention of a network calls the fused kernel once; none is two products and a softmax."""
     halves = {"encoder": prior.vae.encoder, "decoder": prior.vae.decoder, "unet": prior.unet}
@@ -92,13 +93,13 @@ def watched(
 
     def note(place: str, *values: object) -> None:
         seen[place] |= {
-            value.dtype for value in values if isinstance(value, torch.Tensor) and value.is_floating_point()
+            value.dtype for value in values if isinstance(value, Tensor) and value.is_floating_point()
         }
 
     for name in ("encode", "decode", "eps"):
         plain = getattr(prior, name)
 
-        def noted(*args: torch.Tensor, plain: Any = plain) -> torch.Tensor:
+        def noted(*args: Tensor, plain: Any = plain) -> Tensor:
             answer = plain(*args)
             note("prior", *args, answer)
             return answer
@@ -116,7 +117,7 @@ def watched(
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_only_the_networks_are_in_half_precision(
     prior: StableDiffusionPrior,
-    images: torch.Tensor,
+    images: Tensor,
     conditioning: Conditioning,
     watched: dict[str, set[torch.dtype]],
     variant: str,

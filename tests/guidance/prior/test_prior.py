@@ -13,6 +13,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from config.schema import Config
 from guidance import PromptEmbeddings, build
@@ -41,7 +42,7 @@ def copy(folder: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def images() -> torch.Tensor:
+def images() -> Tensor:
     return torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
 
 
@@ -54,7 +55,7 @@ def test_what_is_loaded(prior: StableDiffusionPrior) -> None:
         assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
-def test_encode_is_the_scaled_posterior_mean(prior: StableDiffusionPrior, images: torch.Tensor) -> None:
+def test_encode_is_the_scaled_posterior_mean(prior: StableDiffusionPrior, images: Tensor) -> None:
     latents = prior.encode(images)
     assert latents.shape == (2, 4, 16, 16)
     expected = prior.vae.encode(2 * images - 1).latent_dist.mode() * prior.vae.config.scaling_factor
@@ -62,7 +63,7 @@ def test_encode_is_the_scaled_posterior_mean(prior: StableDiffusionPrior, images
     assert torch.equal(latents, prior.encode(images))
 
 
-def test_decode_undoes_the_scaling(prior: StableDiffusionPrior, images: torch.Tensor) -> None:
+def test_decode_undoes_the_scaling(prior: StableDiffusionPrior, images: Tensor) -> None:
     latents = prior.encode(images)
     decoded = prior.decode(latents)
     expected = prior.vae.decode(latents / prior.vae.config.scaling_factor).sample
@@ -70,7 +71,7 @@ def test_decode_undoes_the_scaling(prior: StableDiffusionPrior, images: torch.Te
     torch.testing.assert_close(decoded, (expected / 2 + 0.5).clamp(0, 1))
 
 
-def test_other_image_sizes_are_resized(prior: StableDiffusionPrior, images: torch.Tensor) -> None:
+def test_other_image_sizes_are_resized(prior: StableDiffusionPrior, images: Tensor) -> None:
     # Two-fold nearest enlargement, averaged back: smooth images survive it nearly unchanged.
     smooth = torch.nn.functional.avg_pool2d(images, 9, 1, 4).detach()
     large = torch.nn.functional.interpolate(smooth, scale_factor=2, mode="bilinear").requires_grad_()
@@ -123,9 +124,7 @@ def test_v_prediction_becomes_the_noise_that_the_scheduler_means(tmp_path: Path)
 
 
 @pytest.mark.parametrize("guidance_type", ["sds", "sctd"])
-def test_gradient_reaches_the_images(
-    prior: StableDiffusionPrior, images: torch.Tensor, guidance_type: str
-) -> None:
+def test_gradient_reaches_the_images(prior: StableDiffusionPrior, images: Tensor, guidance_type: str) -> None:
     prompts = PromptEmbeddings(prior, "a mug", negative="ugly")
     conditioning = prompts.at(torch.tensor([0.0, 130.0]), torch.tensor([90.0, 20.0]))
     output = build(Config(guidance_type=guidance_type), prior)(images, conditioning, 0, rngs(len(images)))
@@ -207,10 +206,10 @@ def test_a_differentiated_unet_keeps_blocks_only_and_gives_the_same_derivative(
     """The derivative is that of a chain of two evaluations, as in SCTD without its approximation."""
     z0, cond = torch.randn(2, 4, 16, 16), prior.embed(["a", "b"])
 
-    def derivative() -> tuple[torch.Tensor, int]:
+    def derivative() -> tuple[Tensor, int]:
         kept = 0
 
-        def count(tensor: torch.Tensor) -> torch.Tensor:
+        def count(tensor: Tensor) -> Tensor:
             nonlocal kept
             kept += tensor.numel()
             return tensor
@@ -231,7 +230,7 @@ def test_a_differentiated_unet_keeps_blocks_only_and_gives_the_same_derivative(
 
 @pytest.mark.parametrize("name", ["vae", "unet"])
 def test_a_network_that_overflows_in_half_precision_leaves_it(
-    folder: Path, images: torch.Tensor, caplog: pytest.LogCaptureFixture, name: str
+    folder: Path, images: Tensor, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     """A last convolution is made so strong that answers pass 65504, where float16 ends."""
     prior = StableDiffusionPrior.load(str(folder), HOST)
@@ -243,7 +242,7 @@ def test_a_network_that_overflows_in_half_precision_leaves_it(
     t, cond = torch.tensor([500, 500]), 30 * prior.embed(["a mug", "a car"])
     z = 30 * torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
 
-    def answer() -> torch.Tensor:
+    def answer() -> Tensor:
         return prior.encode(images) if name == "vae" else prior.eps(z, t, cond)
 
     precise = answer()
@@ -286,7 +285,7 @@ def test_encoding_singly_gives_the_same_and_holds_less(prior: StableDiffusionPri
         prior.encode_singly = singly
         held = 0
 
-        def count(tensor: torch.Tensor) -> torch.Tensor:
+        def count(tensor: Tensor) -> Tensor:
             nonlocal held
             held += tensor.numel() * tensor.element_size()
             return tensor
@@ -302,7 +301,7 @@ def test_encoding_singly_gives_the_same_and_holds_less(prior: StableDiffusionPri
 
 
 def test_views_are_encoded_and_decoded_one_by_one(
-    prior: StableDiffusionPrior, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+    prior: StableDiffusionPrior, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prior, "encode_singly", True)
     seen: list[int] = []

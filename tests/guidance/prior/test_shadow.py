@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from guidance.prior import StableDiffusionPrior
 from guidance.prior.shadow import META, fused_attention, shadow
@@ -61,7 +62,7 @@ def test_fused_attention_never_holds_the_matrix() -> None:
 def test_what_is_compiled_stays_with_the_true_one(prior: StableDiffusionPrior) -> None:
     """A compiled network is made for the true networks' weights."""
 
-    def compiled(*inputs: torch.Tensor) -> torch.Tensor:
+    def compiled(*inputs: Tensor) -> Tensor:
         raise AssertionError
 
     prior._denoise = prior._posterior_mean = compiled

@@ -1,6 +1,6 @@
-"""A renderer as text-to-3D code writes it against the rasterizer that returns (color, radii, depth_alpha).
+"""Renderer as text-to-3D code writes it against the rasterizer that returns (color, radii, depth_alpha).
 
-Written for the original's interface alone: nothing in it knows whose module it imports.
+It is written for the original's interface alone: nothing in it knows whose module it imports.
 """
 
 import math
@@ -15,7 +15,7 @@ SH_BAND_1 = math.sqrt(3 / (4 * math.pi))
 
 
 def colors_from_sh(degree, features, directions):
-    """features [N, K, 3] and unit directions [N, 3] to colors [N, 3], for degrees 0 and 1."""
+    """Turn features [N, K, 3] and unit directions [N, 3] into colors [N, 3], for degrees 0 and 1."""
     colors = SH_BAND_0 * features[:, 0]
     if degree > 0:
         x, y, z = directions.split(1, dim=1)
@@ -54,7 +54,7 @@ def render(
     bg_aug_ratio=0.0,
     sh_deg_aug_ratio=0.0,
 ):
-    """One image [3, H, W] with depth, transmittance, disparity and what densification asks for."""
+    """Render one image [3, H, W] with depth, transmittance, disparity and what densification needs."""
     screenspace_points = torch.zeros_like(pc.get_xyz, requires_grad=True) + 0
     if screenspace_points.requires_grad:
         screenspace_points.retain_grad()
@@ -112,7 +112,7 @@ def render(
 
 
 def visible_points(viewpoint_camera, pc, bg_color):
-    """[N] bool: what lies in front of the camera."""
+    """Mask [N] of the points that lie in front of the camera."""
     return make_rasterizer(viewpoint_camera, bg_color, 1.0, pc.active_sh_degree, False).markVisible(
         pc.get_xyz
     )

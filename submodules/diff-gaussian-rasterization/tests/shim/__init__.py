@@ -1,7 +1,8 @@
-"""Runs the kernels of a .cu file on the CPU, so that their logic can be tested without a GPU.
+"""Run the kernels of a .cu file on the CPU, so that their logic can be tested without a GPU.
 
-The file is compiled behind cuda_shim.h, and a block's threads run as fibers in an order that a seed permutes. Where
-threads wait for one another in vain, the launch fails and says which; shared memory holds NaN until written.
+The file is compiled behind cuda_shim.h, and a block's threads run as fibers in an order that a seed permutes.
+Where threads wait for one another in vain, the launch fails and names them; shared memory holds NaN until
+written.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ VARIANT = os.environ.get("DGR_SHIM", "plain")
 
 
 class ShimKernels:
-    """Launches kernels as on a CUDA device, but returns when they have run; pointers in their frames are to CPU memory.
+    """Launcher of kernels as on a CUDA device, which returns when they have run; pointers in frames are to
+    CPU memory.
 
     Threads and blocks run in natural order with seed 0, else in one permuted by the seed. The source names its kernels in
     a macro DGR_KERNELS(X); each takes one struct by value. Variants (build.py) are "plain"; "races", which reports
@@ -33,7 +35,9 @@ class ShimKernels:
         self._library, self._path = load(source, variant)
 
     def launch(self, name: str, blocks: int, threads: int, frame: ctypes.Structure) -> None:
-        """Raises RuntimeError where a thread waits in vain, or for a race, with the threads and lines it is about."""
+        """Run a kernel. Raises RuntimeError where a thread waits in vain, or for a race, with the threads and
+        lines it is about.
+        """
         size = self._library.shim_frame_size(name.encode())
         if size and size != ctypes.sizeof(frame):
             raise RuntimeError(

@@ -1,4 +1,4 @@
-"""Compiles the shim with the kernels of one source, once per process and variant."""
+"""Compile the shim with the kernels of one source, once per process and variant."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def is_clang() -> bool:
 
 
 def run_compiler(*arguments: str) -> str:
-    """What $CXX, else g++, prints with these arguments; raises RuntimeError with its errors."""
+    """Run $CXX, else g++, with these arguments, and return what it prints. Raises RuntimeError with its errors."""
     return _run([*shlex.split(os.environ.get("CXX") or "g++"), *arguments])
 
 

@@ -1,4 +1,4 @@
-"""Runs tests with AddressSanitizer and UndefinedBehaviorSanitizer on the kernels."""
+"""Run tests with AddressSanitizer and UndefinedBehaviorSanitizer on the kernels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from .build import run_compiler
 
 
 def run_sanitized(*pytest_arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs pytest with the variant "sanitized" as the default, in a process of its own; its output is one text.
+    """Run pytest with the variant "sanitized" as the default, in a process of its own; its output is one
+    text.
 
     The address sanitizer's library must come first in the process, and it must find libstdc++ there when it starts, or
     it ends the process at torch's first exception.
@@ -23,7 +24,7 @@ def run_sanitized(*pytest_arguments: str) -> subprocess.CompletedProcess[str]:
         "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
         "UBSAN_OPTIONS": "print_stacktrace=1",
     }
-    # Capture by file descriptor would swallow what a sanitizer says as it ends the process; faulthandler would take
+    # Capture by file descriptor would swallow what a sanitizer prints as it ends the process; faulthandler would take
     # faults away from it.
     options = ["-v", "--capture=sys", "-p", "no:faulthandler", "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", *options, *pytest_arguments]
@@ -42,6 +43,6 @@ def _address_sanitizer() -> str:
 
 
 def _library(name: str) -> str:
-    """Its path, or nothing where the compiler has none."""
+    """The library's path, or nothing where the compiler has none."""
     path = run_compiler(f"-print-file-name={name}").strip()
     return str(Path(path).resolve()) if os.path.isabs(path) else ""

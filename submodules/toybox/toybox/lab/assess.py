@@ -1,4 +1,4 @@
-"""What the judge and the truth say of an asset: 120 views around it."""
+"""Assess an asset by the judge and the truth: 120 views around it."""
 
 from __future__ import annotations
 
@@ -20,16 +20,20 @@ from toybox.splats import canonical
 from toybox.world import FACELESS
 
 SURFACE_TURNS, SURFACE_POLARS = 12, 3
-"""The surface is what is seen from so many sides, at so many heights within the training cameras'."""
+"""Numbers of sides, and of heights within the training cameras', from which the surface is seen."""
 
 
 @dataclass(frozen=True)
 class Assessment:
-    """recognised: share of the views whose kind and colours the judge names right (R-Precision over all toys and
-    "none of these"); janus: share of the views from behind (azimuth beyond ±120°) that it takes for a front (within
-    ±60°), 0 for kinds whose back is as their front; psnr: to the true toy's renders on white, in dB; chamfer: between the surfaces that the training cameras
-    can see of the asset and of the true toy, in percent of the radius of the ball that toys fit in; features
-    [NUM_VIEWS, 128]: the views in the space of the Fréchet distance."""
+    """Verdict on an asset.
+
+    recognised: share of the views whose kind and colours the judge names right (R-Precision over all toys and
+    "none of these"); janus: share of the views from behind (azimuth beyond ±120°) that it takes for a front
+    (within ±60°), 0 for kinds whose back is as their front; psnr: to the true toy's renders on white, in dB;
+    chamfer: between the surfaces that the training cameras can see of the asset and of the true toy, in
+    percent of the radius of the ball that toys fit in; features [NUM_VIEWS, 128]: the views in the space of
+    the Fréchet distance.
+    """
 
     prompt: str
     recognised: float
@@ -40,7 +44,7 @@ class Assessment:
 
     @property
     def short(self) -> str:
-        """For a table's cell."""
+        """Text for a table's cell."""
         return f"{self.recognised:.0%}, {self.psnr:.1f} dB"
 
     def __str__(self) -> str:

@@ -34,11 +34,13 @@ VIEWS = (0.0, 90.0, 180.0)
 
 
 STACKED_EVERY = 7
-"""Of the toys on tables, so few are sampled."""
+"""Step through the toys on tables: every so many-th is sampled."""
 
 
 def view_right(verdict: Verdict, azimuth: Tensor) -> Tensor:
-    """[B] bool: front, side or back as asked; which side does not count, for prompts cannot say it."""
+    """Mask [B] of views that are front, side or back as wanted; which side does not count, for prompts cannot
+    name it.
+    """
     return ((verdict.azimuth.abs() - azimuth.abs()).abs() < 45) & (verdict.name >= 0)
 
 
@@ -79,7 +81,7 @@ def samples(prior: StableDiffusionPrior, names: Sequence[Name], azimuth: Tensor,
 
 @dataclass(frozen=True)
 class Found:
-    """A toy's samples from each of VIEWS, [views, 3, H, W], and for each whether toy and view are right."""
+    """Samples of a toy from each of VIEWS, [views, 3, H, W], and for each whether toy and view are right."""
 
     name: Name
     images: Tensor
@@ -118,7 +120,7 @@ def prior_scores(found: Sequence[Found]) -> dict[str, float]:
 
 
 def sheet(found: Sequence[Found]) -> Tensor:
-    """Of each kind, alone and on a table, a trained toy and a held-out one (marked `*`), from VIEWS."""
+    """Sheet of a trained toy and a held-out one (marked `*`) of each kind, alone and on a table, from VIEWS."""
     shown: dict[tuple[str, bool, bool], Found] = {}
     for toy in found:
         shown.setdefault((toy.name.kind, toy.name.on is not None, toy.name in HELD_OUT), toy)

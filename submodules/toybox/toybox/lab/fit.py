@@ -1,4 +1,4 @@
-"""One training loop for the VAE, the U-Net and the judge: seeded, resumable, logged."""
+"""Training loop for the VAE, the U-Net and the judge: seeded, resumable, logged."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ Loss = Callable[[int, torch.Generator], tuple[Tensor, dict[str, float | Tensor]]
 
 @dataclass(frozen=True)
 class Schedule:
-    """steps of AdamW at learning rate lr: linear warm-up over `warmup` steps, then half a cosine to zero.
+    """Schedule of AdamW: `steps` at learning rate lr, linear warm-up over `warmup` steps, then half a cosine
+    to zero.
 
-    ema: decay of the averaged weights, which are what the model holds in the end; 0 keeps the last ones."""
+    ema: decay of the averaged weights, which are what the model holds in the end; 0 keeps the last ones.
+    """
 
     steps: int
     lr: float

@@ -61,8 +61,11 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def build_vae() -> AutoencoderKL:
-    """Factor 8, 4 latent channels. Its initialisation lets the deep thin stack learn from the first step:
-    weights of variance 1/fan-in, residual branches scaled down, a small posterior variance."""
+    """A VAE of factor 8 and 4 latent channels.
+
+    Its initialisation lets the deep thin stack learn from the first step: weights of variance 1/fan-in,
+    residual branches scaled down, a small posterior variance.
+    """
     vae = AutoencoderKL(
         in_channels=3,
         out_channels=3,
@@ -89,7 +92,7 @@ def build_vae() -> AutoencoderKL:
 
 
 def build_unet() -> UNet2DConditionModel:
-    """Plain blocks at 16², cross-attention at 8² and 4²."""
+    """A U-Net with plain blocks at 16² and cross-attention at 8² and 4²."""
     return UNet2DConditionModel(
         sample_size=IMAGE_SIZE // 8,
         in_channels=4,
@@ -105,7 +108,7 @@ def build_unet() -> UNet2DConditionModel:
 
 
 def build_scheduler() -> DDIMScheduler:
-    """Stable Diffusion's: scaled-linear betas, 1000 steps, epsilon prediction."""
+    """Stable Diffusion's scheduler: scaled-linear betas, 1000 steps, epsilon prediction."""
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,

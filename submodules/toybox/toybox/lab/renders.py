@@ -30,7 +30,7 @@ COLORED = 0.5
 
 
 def backgrounds(model_params: ModelParams, count: int, rng: torch.Generator) -> Tensor:
-    """[count, 3]: the training loop's, in colours and in greys alike."""
+    """Colours [count, 3] of backgrounds: the training loop's, in colours and in greys alike."""
     colored, grey = (
         sample_background(model_params.model_copy(update={"bg_gray": gray}), [rng] * count)
         for gray in (False, True)
@@ -40,8 +40,11 @@ def backgrounds(model_params: ModelParams, count: int, rng: torch.Generator) -> 
 
 @dataclass(frozen=True)
 class Renders:
-    """M views: premultiplied colours over black and alpha [M, 4, H, W] uint8, name [M] (index into NAMES, -1 for
-    what is no toy), azimuth and polar [M] in degrees."""
+    """Views of objects.
+
+    M views: premultiplied colours over black and alpha [M, 4, H, W] uint8, name [M] (index into NAMES, -1 for
+    what is no toy), azimuth and polar [M] in degrees.
+    """
 
     rgba: np.ndarray
     name: np.ndarray
@@ -72,7 +75,7 @@ class Renders:
 
     @classmethod
     def load(cls, folder: Path) -> Renders:
-        """Raises FileNotFoundError if the folder holds no finished set."""
+        """Load a set. Raises FileNotFoundError if the folder holds no finished one."""
         return cls(*(np.load(folder / f"{field.name}.npy") for field in fields(cls)))
 
 

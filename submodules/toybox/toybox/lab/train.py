@@ -29,9 +29,9 @@ from toybox.lab.train_unet import train_unet
 from toybox.lab.train_vae import train_vae
 
 TOY_ROUNDS, TOY_VIEWS, STACKED_VIEWS, DISPARITY_VIEWS = 4, 48, 32, 3
-"""Of every toy in training."""
+"""Rounds and views of every toy in training."""
 VAE_SHARES = (0.5, 0.15, 0.1, 0.25)
-"""Of a batch: toys alone, on tables, disparity images, clutter."""
+"""Shares of a batch: toys alone, on tables, disparity images, clutter."""
 
 
 def rendered(folder: Path, name: str, make: Callable[[torch.Generator], Renders], seed: int) -> Renders:
@@ -45,7 +45,7 @@ def rendered(folder: Path, name: str, make: Callable[[torch.Generator], Renders]
 
 
 def clutter(config: Config, rng: torch.Generator) -> Renders:
-    """What the encoder meets on the way from noise to a toy."""
+    """Clutter that the encoder meets on the way from noise to a toy."""
     makers = [(splats.cloud, -1)] * 240 + impostors() + worn_toys()
     return collect(config, makers, 4, rng, label="clutter")
 
@@ -65,14 +65,14 @@ def write_pipeline_index(folder: Path) -> None:
 
 
 def train_words(config: Config, work: Path, out: Path, seed: int) -> None:
-    """Tokenizer and text encoder."""
+    """Train the tokenizer and the text encoder."""
     tokenizer = build_tokenizer()
     save_half(train_text(tokenizer, work, seed), out / "text_encoder")
     tokenizer.save_pretrained(out / "tokenizer")
 
 
 def seen_toys(config: Config, work: Path, seed: int) -> list[Renders]:
-    """What autoencoder and U-Net see alike: toys alone, toys on tables, and disparity images of both."""
+    """Toys that autoencoder and U-Net see alike: toys alone, toys on tables, and disparity images of both."""
     alone, stacked = (
         [name for name in TRAINING if (name.on is not None) == table] for table in (False, True)
     )
@@ -93,7 +93,7 @@ def train_autoencoder(config: Config, work: Path, out: Path, seed: int) -> None:
 
 
 def train_denoiser(config: Config, work: Path, out: Path, seed: int) -> None:
-    """The U-Net, whose text encoder and autoencoder are read from `out`; with it the prior is whole."""
+    """Train the U-Net, whose text encoder and autoencoder are read from `out`; with it the prior is whole."""
     vae = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32)
     tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
     encoder = CLIPTextModel.from_pretrained(out / "text_encoder", dtype=torch.float32)
@@ -104,7 +104,7 @@ def train_denoiser(config: Config, work: Path, out: Path, seed: int) -> None:
 
 
 def train_judges(config: Config, work: Path, out: Path, seed: int) -> None:
-    """The judge of pictures; that of point clouds has nothing to learn."""
+    """Train the judge of pictures; that of point clouds has nothing to learn."""
 
     def clean(rng: torch.Generator) -> Renders:
         return Renders.joined(

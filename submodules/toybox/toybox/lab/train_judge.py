@@ -1,4 +1,4 @@
-"""The judge: clean and worn toys are themselves; everything that only resembles one is "none of these"."""
+"""Train the judge: clean and worn toys are themselves; everything that only resembles one is "none of these"."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from toybox.world import COLORS, KINDS, ROUND, Name
 
 STEPS, BATCH = 5000, 64
 SHARES = (0.34, 0.26, 0.40)
-"""Of a batch: clean toys, worn toys, impostors."""
+"""Shares of a batch: clean toys, worn toys, impostors."""
 
 
 def worn_toys() -> list[tuple[Maker, int]]:
@@ -35,7 +35,7 @@ def worn_toys() -> list[tuple[Maker, int]]:
 
 
 def impostors() -> list[tuple[Maker, int]]:
-    """One maker for every name; each draws the way in which its object is wrong."""
+    """Makers of impostors, one for every name; each draws the way in which its object is wrong."""
 
     def make(name: Name) -> Maker:
         def maker(rng: torch.Generator) -> splats.Splats:
@@ -61,7 +61,9 @@ def impostors() -> list[tuple[Maker, int]]:
 
 
 def two_fronted_toys(config: Config, views: int, rng: torch.Generator) -> Renders:
-    """Fronts on both sides, kept only where a person sees it: from the side, for toys that have a side."""
+    """Renders of toys with fronts on both sides, kept only where a person sees it: from the side, for toys
+    that have one.
+    """
     names = [Name(kind, color) for kind in ("car", "duck", "chair", "robot", "boat") for color in COLORS]
     makers: list[tuple[Maker, int]] = [
         ((lambda rng, n=name: splats.two_fronted(splats.canonical(n), axis=0)), -1)  # type: ignore[misc]
@@ -81,7 +83,7 @@ class JudgeSets:
 
 
 def blurred(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Half of the images at a lower resolution: distilled assets are never crisp."""
+    """The images, half of the time at a lower resolution: distilled assets are never crisp."""
     if torch.rand((), generator=rng) < 0.5:
         return images
     size = int(torch.randint(44, 100, (), generator=rng))

@@ -1,4 +1,4 @@
-"""The tiny Point-E: the toys' true point clouds from their captions, in OpenAI's checkpoint format.
+"""Train the tiny Point-E: the toys' true point clouds from their captions, in OpenAI's checkpoint format.
 
 It makes 1,024 points, as OpenAI's base models do, and does without an upsampler.
 """
@@ -38,7 +38,9 @@ BASE = StageConfig(
 STEPS, POINTS = 5000, 8192
 """Steps, and points in each: few points of many clouds rather than all of few, so that a step sees many toys and times."""
 CLOUD_SIZES = (32, 64, 64, 256)
-"""In turn. A toy's points are independent of each other, so that it makes four times as many as well."""
+"""Sizes of the clouds, in turn. A toy's points are independent of each other, so that it makes four times as
+many as well.
+"""
 PHRASINGS = 4
 """Captions of a toy that are encoded, once, before training."""
 EMPTY_SHARE = 0.1
@@ -54,7 +56,7 @@ class Clouds:
         ]
 
     def draw(self, names: list[int], count: int, rng: torch.Generator) -> Tensor:
-        """[B, count, 6] of toys by their index in TRAINING."""
+        """Clouds [B, count, 6] of toys by their index in TRAINING."""
         clouds = [self.clouds[i] for i in names]
         return torch.stack([c[torch.randint(len(c), (count,), generator=rng)] for c in clouds])
 
@@ -62,7 +64,7 @@ class Clouds:
 def noise_loss(
     model: PointTransformer, stage: StageConfig, clouds: Tensor, rng: torch.Generator, **told: Tensor
 ) -> tuple[Tensor, dict[str, float | Tensor]]:
-    """|ε - ε_θ(x_t, t)|² at stratified timesteps, of clouds [B, N, 6] in their own units."""
+    """Loss |ε - ε_θ(x_t, t)|² at stratified timesteps, of clouds [B, N, 6] in their own units."""
     batch = len(clouds)
     abar = torch.from_numpy(alphas_cumprod(stage.schedule, stage.timesteps)).float()
     strata = (torch.arange(batch) + torch.rand(batch, generator=rng)) / batch
@@ -77,7 +79,7 @@ def noise_loss(
 
 
 def initialised(model: PointTransformer) -> PointTransformer:
-    """Normal weights of variance 1/(16 width) and a silent output, as Point-E's own training began."""
+    """The model with normal weights of variance 1/(16 width) and a silent output, as Point-E's own training began."""
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.25 * model.config.width**-0.5)
@@ -88,7 +90,7 @@ def initialised(model: PointTransformer) -> PointTransformer:
 
 
 def text_encoder_of(prior: Path) -> tuple[CLIPTokenizer, CLIPTextModelWithProjection]:
-    """The prior's, with a projection that changes nothing: CLIP's part in OpenAI's layout."""
+    """The prior's text encoder, with a projection that changes nothing: CLIP's part in OpenAI's layout."""
     tokenizer = CLIPTokenizer.from_pretrained(prior / "tokenizer")
     trained = CLIPTextModel.from_pretrained(prior / "text_encoder", dtype=torch.float32)
     encoder = CLIPTextModelWithProjection(trained.config)
@@ -98,7 +100,8 @@ def text_encoder_of(prior: Path) -> tuple[CLIPTokenizer, CLIPTextModelWithProjec
 
 
 def train_point_e(folder: Path, out: Path, seed: int) -> None:
-    """Train it, with its checkpoints in `folder`, and write it to `out`, as point_e.load reads it.
+    """Train the tiny Point-E, with its checkpoints in `folder`, and write it to `out`, as point_e.load reads
+    it.
 
     The prior is read from the folder above `out`.
     """

@@ -1,4 +1,5 @@
-"""The text encoder, before anything that reads it: the meanings of a prompt's words add up in every token.
+"""Train the text encoder, before anything that reads it: the meanings of a prompt's words add up in every
+token.
 
 Trained beside a denoiser, it may mix kind and colour in any way that suits the pairs in training, and held-out pairs come out
 as others. Here a prompt's embedding is by construction the sum of what its kind, its colour, its table and its view
@@ -25,12 +26,15 @@ STEPS, BATCH = 2500, 128
 VIEW_SHARE, EMPTY_SHARE = 0.75, 0.05
 
 SLOTS = ((None, *KINDS), (None, *COLORS), (None, *COLORS), (None, *VIEW_WORDS))
-"""What a prompt may say, or not say yet: a kind, its colour, the colour of the table below, a view."""
+"""Slots of a prompt, and what each may hold, None until it is named: a kind, its colour, the colour of the
+table below, a view.
+"""
 
 
 def meanings() -> list[Tensor]:
-    """For each slot a vector for each of its entries, [entries, TEXT_WIDTH]: all orthogonal, of mean 0 and of such a length
-    that a sum of one from each slot has variance 1, as a layer norm leaves it."""
+    """Vectors of each slot's entries, [entries, TEXT_WIDTH]: all orthogonal, of mean 0 and of such a length
+    that a sum of one from each slot has variance 1, as a layer norm leaves it.
+    """
     count = sum(map(len, SLOTS))
     random_vectors = np.random.default_rng(0).standard_normal((TEXT_WIDTH, count))
     basis, _ = np.linalg.qr(np.column_stack([np.ones(TEXT_WIDTH), random_vectors]))
@@ -39,7 +43,7 @@ def meanings() -> list[Tensor]:
 
 
 def said(text: str) -> list[tuple[int, int, int, int]]:
-    """For the state before the first word and after each word of a prompt, what was said so far: an entry of each slot."""
+    """Entries of each slot that a prompt has named so far, before its first word and after each word."""
     canonical = {name: key for key, names in SYNONYMS.items() for name in names}
     words = [canonical.get(word, word) for word in re.findall(r"[a-z]+|,", text.lower())]
     kind = color = table = view = 0
@@ -60,14 +64,16 @@ def said(text: str) -> list[tuple[int, int, int, int]]:
 
 
 def target(texts: list[str], length: int, vectors: list[Tensor]) -> Tensor:
-    """[B, length, TEXT_WIDTH]: after every token the sum of what was said; from the end token on, of all that was."""
+    """Target [B, length, TEXT_WIDTH]: after every token the sum of what was named; from the end token on, of
+    all that was.
+    """
     states = [said(text) for text in texts]
     padded = torch.tensor([(*s, *[s[-1]] * (length - len(s))) for s in states])
     return sum((vectors[slot][padded[..., slot]] for slot in range(len(vectors))), torch.zeros(()))
 
 
 def random_prompt(rng: random.Random) -> str:
-    """Of any toy, held out or not: these are words alone."""
+    """A prompt of any toy, held out or not: these are words alone."""
     if rng.random() < EMPTY_SHARE:
         return ""
     prompt = random_caption(rng.choice(NAMES), rng)
@@ -75,7 +81,7 @@ def random_prompt(rng: random.Random) -> str:
 
 
 def tokens(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
-    """[B, MAX_TOKENS]"""
+    """Tokens [B, MAX_TOKENS] of the texts."""
     return tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
 
 

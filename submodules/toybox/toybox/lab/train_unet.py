@@ -1,4 +1,4 @@
-"""The denoiser, on cached latents, conditioned as the training loop conditions it."""
+"""Train the denoiser, on cached latents, conditioned as the training loop conditions it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def cached_latents(
 
 @torch.no_grad()
 def phrasings(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, used: np.ndarray, seed: int) -> Tensor:
-    """[len(NAMES), PHRASINGS, views, L, D]: captions of the names `used` (the other rows are 0), with each view's words."""
+    """Embeddings [len(NAMES), PHRASINGS, views, L, D] of captions of the names `used` (the other rows are 0),
+    with each view's words.
+    """
     words = random.Random(seed)
     length, width = tokenizer.model_max_length, text_encoder.config.hidden_size
     rows = torch.zeros(len(NAMES), PHRASINGS, len(VIEW_WORDS), length, width)
@@ -70,8 +72,11 @@ def train_unet(
     folder: Path,
     seed: int,
 ) -> UNet2DConditionModel:
-    """Epsilon prediction with min-SNR weights, stratified timesteps, and conditions interpolated by azimuth
-    as `guidance.prompts` does: the prior then knows every azimuth, and not only three."""
+    """Train the U-Net: epsilon prediction with min-SNR weights and stratified timesteps.
+
+    Conditions are interpolated by azimuth as `guidance.prompts` does: the prior then knows every azimuth, and
+    not only three.
+    """
     torch.manual_seed(seed)
     unet: UNet2DConditionModel = build_unet().to(memory_format=torch.channels_last)
     latents = cached_latents(vae, sets, config.model, folder / "latents.pt", seed)

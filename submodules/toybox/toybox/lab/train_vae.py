@@ -1,4 +1,4 @@
-"""The autoencoder: toys, clutter, disparity images, on grey backgrounds."""
+"""Train the autoencoder: toys, clutter, disparity images, on grey backgrounds."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ def reconstruction_loss(
 def train_vae(
     sets: list[tuple[Renders, float]], model_params: ModelParams, folder: Path, seed: int
 ) -> AutoencoderKL:
-    """sets: renders and the share of a batch that each gives. Crops of 64² first, four times as fast, then whole views."""
+    """Train the autoencoder: crops of 64² first, four times as fast, then whole views.
+
+    sets: renders and the share of a batch that each gives.
+    """
     torch.manual_seed(seed)
     vae = build_vae().to(memory_format=torch.channels_last)
     shares = np.array([share for _, share in sets])

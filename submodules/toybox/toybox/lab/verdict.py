@@ -1,4 +1,4 @@
-"""What toybox, where the truth is known, adds to a run: a warning at its start, and a verdict at its end."""
+"""A warning at the start of a run, and a verdict at its end: with toybox, the truth is known."""
 
 from __future__ import annotations
 
