@@ -45,6 +45,17 @@ def fresh_compiler(cache: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     torch._dynamo.reset()
 
 
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have torch trace graphs, and differentiate them, but generate no code of them, which takes minutes."""
+    compiled = torch.compile
+
+    def trace(function: Any, *, mode: str | None, **settings: Any) -> Any:
+        return compiled(function, backend="aot_eager", **settings)
+
+    monkeypatch.setattr(torch, "compile", trace)
+
+
 def graphs() -> int:
     """Number of graphs that dynamo has made since the test began."""
     return torch._dynamo.utils.counters["stats"]["unique_graphs"]
@@ -81,7 +92,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_folder(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_compiled_toybox_says_the_same() -> None:
     """Noise at every batch size from one graph; latents, their gradient, and that of a whole guidance."""
     prior, exact = (StableDiffusionPrior.load("toybox", HOST) for _ in range(2))
@@ -111,6 +122,7 @@ def test_compiled_toybox_says_the_same() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("traced")
 def test_a_derivative_through_the_unet_is_that_of_the_plain_one(folder: Path) -> None:
     prior = StableDiffusionPrior.load(str(folder), HOST)
     z, t, cond = shapes(prior, 2)
@@ -126,6 +138,7 @@ def test_a_derivative_through_the_unet_is_that_of_the_plain_one(folder: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize("how", ["dynamic", "static"])
 def test_view_by_view_and_after_a_change_of_precision_it_is_the_same(
     how: str, folder: Path, caplog: pytest.LogCaptureFixture
@@ -152,7 +165,8 @@ def test_view_by_view_and_after_a_change_of_precision_it_is_the_same(
     assert "uncompiled" not in caplog.text
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
+@pytest.mark.usefixtures("traced")
 def test_adapted_networks_are_compiled_too(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -176,7 +190,19 @@ PROGRAM = """
 import sys, torch
 from guidance.prior import StableDiffusionPrior
 prior = StableDiffusionPrior.load(sys.argv[1], torch.device("cpu"))
+unet = prior.unet.config
+rng = torch.Generator().manual_seed(0)
+z = torch.randn(2, unet.in_channels, unet.sample_size, unet.sample_size, generator=rng)
+inputs = z, torch.tensor([20, 700]), torch.randn(2, 16, unet.cross_attention_dim, generator=rng)
+images = torch.rand(1, 3, prior.image_size, prior.image_size, generator=rng).requires_grad_()
+
+def everything():
+    latents = prior.encode(images)
+    return prior.eps(*inputs), latents.detach(), torch.autograd.grad(latents.square().sum(), images)[0]
+
+plain = everything()
 prior.compile("static", 1, {2: 1.0})
+torch.testing.assert_close(everything(), plain, rtol=1e-4, atol=1e-5)
 found = torch._dynamo.utils.counters["inductor"]
 print(found["fxgraph_cache_miss"], found["fxgraph_cache_hit"])
 """
@@ -186,8 +212,9 @@ print(found["fxgraph_cache_miss"], found["fxgraph_cache_hit"])
 def test_a_second_process_finds_what_the_first_has_compiled(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The caches hold the U-Net, and the encoder forward and backward."""
+    """Both predict and encode as without a compiler; the caches hold the U-Net, and the encoder forward and backward."""
     monkeypatch.setenv(CACHE, str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_DEBUG_COMPILE", "1")  # unoptimized, for g++ to take less than minutes
     runs = [
         subprocess.run(
             [sys.executable, "-c", PROGRAM, str(folder)], cwd=ROOT, check=True, capture_output=True, text=True
