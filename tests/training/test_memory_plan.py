@@ -48,7 +48,7 @@ def test_plans_end_with_one_view_at_a_time() -> None:
     assert [plan.encode_singly for plan in plans(5)] == [False, True, True, True, True]
 
 
-@pytest.fixture(params=["assumed", pytest.param("true", marks=pytest.mark.slow)])
+@pytest.fixture(params=["assumed", pytest.param("true", marks=pytest.mark.thorough)])
 def needed(
     request: pytest.FixtureRequest, bagel: Config, sd21: StableDiffusionPrior, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[MemoryPlan], int]:

@@ -19,16 +19,21 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1]
 WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"]
-OTHER_SYSTEMS = ["aarch64-linux-gnu", "aarch64-macos", "x86_64-linux-musl", "x86_64-macos"]
-
-pytestmark = pytest.mark.slow
+OTHER_SYSTEMS = [
+    pytest.param("aarch64-macos", marks=pytest.mark.slow),  # farthest from this one
+    *(
+        pytest.param(system, marks=pytest.mark.thorough)
+        for system in ("aarch64-linux-gnu", "x86_64-linux-musl", "x86_64-macos")
+    ),
+]
 
 
 def _compilers() -> list[str]:
-    """Commands of g++, clang++ and those with a version behind their name, from everywhere in PATH."""
+    """Commands of g++, clang++ and those with a version behind their name, from everywhere in PATH: one for each program."""
     folders = [Path(folder) for folder in os.get_exec_path() if Path(folder).is_dir()]
-    names = {p.name for folder in folders for p in folder.iterdir()}
-    return sorted(name for name in names if re.fullmatch(r"(g|clang)\+\+(-\d+)?", name))
+    found = sorted(p for folder in folders for p in folder.iterdir())
+    named = {p.resolve(): p.name for p in found if re.fullmatch(r"(g|clang)\+\+(-\d+)?", p.name)}
+    return sorted(named.values())
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +48,7 @@ def _run(command: list[str], folder: Path) -> None:
     assert result.returncode == 0, result.stderr[-4000:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiler", _compilers())
 def test_builds_without_a_warning(compiler: str, recipe: dict[str, Any], tmp_path: Path) -> None:
     for level, flags in recipe["INSTRUCTION_SETS"].items():

@@ -120,7 +120,7 @@ def test_the_rasterizer_on_one_architecture(record: str) -> None:
     assert found == [[row[0], row[column]] for row in committed], resources.WRITE
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_rasterizer_on_all_architectures(record: str) -> None:
     measured = resources.measure(*kernels.sources())
     assert not resources.local_memory(measured)
