@@ -251,12 +251,12 @@ class GaussianRasterizationSettings(NamedTuple):
     image_width: int
     tanfovx: float
     tanfovy: float
-    bg: Tensor
+    bg: torch.Tensor
     scale_modifier: float
-    viewmatrix: Tensor
-    projmatrix: Tensor
+    viewmatrix: torch.Tensor
+    projmatrix: torch.Tensor
     sh_degree: int
-    campos: Tensor
+    campos: torch.Tensor
     prefiltered: bool
     debug: bool
 
