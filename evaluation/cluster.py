@@ -17,7 +17,7 @@ from utils.files import write_bytes
 from utils.run_folder import OUTPUTS, RunFolder, slug
 
 CHECKOUT = Path(__file__).parents[1]
-LEFT_BEHIND = [".git", "benchmarks", "docs", "exporting", "outputs", "submodules", "tests"]
+LEFT_BEHIND = [".git", "benchmarks", "docs", "exporting", "outputs", "submodules"]
 """Folders that the machines of a cluster do not need, or have installed. They get the rest of the checkout with the job."""
 
 

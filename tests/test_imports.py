@@ -64,7 +64,7 @@ def test_a_cluster_gets_what_a_run_needs_and_no_more() -> None:
         needed = {each for row in found for each in MAY_IMPORT[row]}
     top = {row for row in MAY_IMPORT if "." not in row and row not in (*PACKAGES, *COMMANDS)}
     assert {row for row in LEFT_BEHIND if row in top} == top - found
-    assert {"submodules", "tests", "docs", "outputs", ".git"} <= set(LEFT_BEHIND)
+    assert {"submodules", "docs", "outputs", ".git"} <= set(LEFT_BEHIND)
 
 
 def test_evaluation_needs_toybox_for_its_own_assets_only() -> None:
