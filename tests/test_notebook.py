@@ -36,7 +36,7 @@ def test_its_flags_and_files_are_there() -> None:
         assert all((ROOT / path).is_file() for path in re.findall(r"--opt (\S+)", command))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_it_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import nbformat
     from nbclient import NotebookClient

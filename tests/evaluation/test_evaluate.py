@@ -70,7 +70,7 @@ def test_what_cannot_be_evaluated_is_one_sentence(
     assert words[-1] in said
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_suite_becomes_a_table_once(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["--suite", str(suite), "--fid_images", "96"]
     assert main(command) == 1

@@ -52,7 +52,7 @@ def test_every_published_name_of_image_reward_has_a_place() -> None:
     assert published.items() >= first.items()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_they_score_views_through_the_command_s_own_path(tmp_path: Path) -> None:
     write_image_reward(tmp_path / "reward")
     options = replace(

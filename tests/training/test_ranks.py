@@ -118,7 +118,7 @@ def test_a_mistake_is_one_sentence_of_both_processes(flags: list[str], tmp_path:
     assert not list(tmp_path.rglob("config.yaml"))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_signal_to_torchrun_keeps_the_run_and_two_processes_go_on(flags: list[str], tmp_path: Path) -> None:
     flags = [*flags, *DENSIFIED.split(), "--iterations", "24"]
     whole = torchrun("train.py", *flags, "--workspace", "whole", cwd=tmp_path)

@@ -48,7 +48,7 @@ def _run(command: list[str], folder: Path) -> None:
     assert result.returncode == 0, result.stderr[-4000:]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("compiler", _compilers())
 def test_builds_without_a_warning(compiler: str, recipe: dict[str, Any], tmp_path: Path) -> None:
     for level, flags in recipe["INSTRUCTION_SETS"].items():

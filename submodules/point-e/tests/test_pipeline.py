@@ -224,7 +224,7 @@ def test_a_damaged_stage_is_named(folders: dict[str, Path], tmp_path: Path) -> N
         point_e.load(folder)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_openais_files_at_their_true_size(tmp_path: Path) -> None:
     rng = torch.Generator().manual_seed(0)
     for name, file in (("base40M-textvec", "base_40m_textvec.pt"), ("upsample", "upsample_40m.pt")):

@@ -121,7 +121,7 @@ def test_compiled_toybox_says_the_same() -> None:
         assert_as_near(found[name], plain[name], truth[name].double())
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.usefixtures("traced")
 def test_a_derivative_through_the_unet_is_that_of_the_plain_one(folder: Path) -> None:
     prior = StableDiffusionPrior.load(str(folder), HOST)
@@ -208,7 +208,7 @@ print(found["fxgraph_cache_miss"], found["fxgraph_cache_hit"])
 """
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_second_process_finds_what_the_first_has_compiled(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
