@@ -43,7 +43,7 @@ COLORS = {
 
 @cache
 def reached(row: str) -> frozenset[str]:
-    """All that a row imports, itself or through others."""
+    """Rows that a row imports, itself or through others."""
     return frozenset(MAY_IMPORT[row]).union(*map(reached, MAY_IMPORT[row]))
 
 
@@ -55,7 +55,7 @@ def arrows() -> list[tuple[str, str]]:
 
 @cache
 def layer(row: str) -> int:
-    """One more than the highest of its imports. A package that imports none is right below the lowest of its users."""
+    """Layer of a row: one more than the highest of its imports. A package that imports none is right below the lowest of its users."""
     if row in PACKAGES:
         return min(layer(user) for user in MAY_IMPORT if row in MAY_IMPORT[user]) - 1
     return 1 + max((layer(to) for to in MAY_IMPORT[row] if to not in PACKAGES), default=-1)
@@ -79,7 +79,7 @@ def box(row: str) -> str:
 
 
 def port(at: str, others: list[str], other: str) -> float:
-    """Where on its box's edge an arrow begins or ends: in the middle if it is straight, else on the side that it leads to."""
+    """Place on its box's edge an arrow begins or ends: in the middle if it is straight, else on the side that it leads to."""
     x, other_x = middle(at)[0], middle(other)[0]
     nearer = [each for each in others if x < middle(each)[0] <= other_x or other_x <= middle(each)[0] < x]
     return x + PORT * len(nearer) * (1 if other_x > x else -1)

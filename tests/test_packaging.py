@@ -1,4 +1,4 @@
-"""What `pip install -e ".[mesh]"` takes, against the pinned requirements, the folders, and the commands that pages and messages name."""
+"""Packages that `pip install -e ".[mesh]"` takes, against the pinned requirements, the folders, and the commands that pages and messages name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def pinned(file: str) -> set[str]:
 
 
 def packages(extra: str) -> set[str]:
-    """Those of an extra and of the extras that it takes."""
+    """Packages of an extra and of the extras that it takes."""
     wanted = [Requirement(each) for each in EXTRAS[extra]]
     further = [packages(name) for each in wanted if each.name == PROJECT["name"] for name in each.extras]
     return {each.name for each in wanted if each.name != PROJECT["name"]}.union(*further)

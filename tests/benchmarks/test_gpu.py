@@ -57,14 +57,19 @@ def write_tools(folder: Path) -> None:
         (folder / name).chmod(0o755 | stat.S_IXUSR)
 
 
-@pytest.mark.slow
-def test_a_short_rehearsal_ends_in_a_report(tmp_path: Path) -> None:
-    """One of the steps runs on the processor, beside one that crashes and one that hangs."""
+def broken_steps() -> tuple[Step, ...]:
+    """Steps of which one crashes and one hangs."""
     crash = "found.once('one', lambda: 1); found.once('two', os.abort); found.once('three', lambda: 3)"
-    broken = (
+    return (
         step("x-crash", crash),
         step("y-hang", "found.once('long', lambda: time.sleep(600))", seconds=2),
     )
+
+
+@pytest.mark.slow
+def test_a_short_rehearsal_ends_in_a_report(tmp_path: Path) -> None:
+    """One of the steps runs on the processor, beside one that crashes and one that hangs."""
+    broken = broken_steps()
     [rasterizer] = [each for each in STEPS if each.name == "c-rasterizer"]
     flags = ["--rehearse", "--minutes", "30", "--out", str(tmp_path)]
     assert script.main(flags, [rasterizer, *broken]) == 1
@@ -82,11 +87,7 @@ def test_the_rehearsal_ends_in_a_report(tmp_path: Path, monkeypatch: pytest.Monk
     write_tools(tmp_path / "tools")
     monkeypatch.setenv("PATH", f"{tmp_path / 'tools'}{os.pathsep}{os.environ['PATH']}")
     out = tmp_path / "out" / "rehearsal"
-    crash = "found.once('one', lambda: 1); found.once('two', os.abort); found.once('three', lambda: 3)"
-    broken = (
-        step("x-crash", crash),
-        step("y-hang", "found.once('long', lambda: time.sleep(600))", seconds=2),
-    )
+    broken = broken_steps()
     flags = ["--rehearse", "--minutes", "30", "--out", str(out.parent)]
     assert script.main(flags, [*STEPS, *broken]) == 1
     found = json.loads((out / "report.json").read_text())["steps"]

@@ -35,7 +35,7 @@ def both_classes(prior: AnalyticPrior, **prompts: bool) -> Conditioning:
 
 @dataclass(frozen=True)
 class Ends:
-    """Where 300 Adam steps lead each of 32 random starts twice, with the same draws: to class 0, and to class 1."""
+    """Ends of 300 Adam steps from each of 32 random starts twice, with the same draws: to class 0, and to class 1."""
 
     prior: AnalyticPrior
     latents: Tensor

@@ -62,7 +62,7 @@ KEYS = {
     ],
 )
 def test_an_iteration_waits_for_nothing(tiny_config: Config, method: str, keep: str) -> None:
-    """All views at once or in parts; the log does wait."""
+    """Iterations wait for nothing, with all views at once or in parts; the log does wait."""
     state = on_the_device(changed(tiny_config, guidance_type=method, keep=keep, **KEYS))
     with no_waits():
         iteration = training_step(state, 1)

@@ -39,7 +39,7 @@ SOONER = (
     "--densification_interval 4 --relocate_interval 5 --opacity_reset_interval 9 "
     "--densify_until_iter 18 --start_reset_iter 3 --end_reset_iter 14"
 )
-"""What DENSIFIED and AUGMENTED do in 50 iterations, in 20."""
+"""Flags that do in 20 iterations what DENSIFIED and AUGMENTED do in 50."""
 
 
 def torchrun(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

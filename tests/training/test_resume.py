@@ -65,7 +65,7 @@ def whole(settings: Config, tmp_path_factory: pytest.TempPathFactory) -> Result:
 
 @pytest.fixture(scope="module")
 def stopped(settings: Config, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """The same run, stopped after iteration 5, with checkpoints of iterations 4 and 5."""
+    """A run like `whole`, stopped after iteration 5, with checkpoints of iterations 4 and 5."""
     outputs = tmp_path_factory.mktemp("stopped")
     with pytest.raises(Interrupted):
         train(changed(settings, checkpoint_iterations=(4,)), outputs, end_at(5, signal.SIGTERM))

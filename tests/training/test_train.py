@@ -251,7 +251,7 @@ def test_words_that_toybox_has_never_seen_are_named(
 def test_a_mistake_on_the_command_line_exits_with_2_and_one_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """In a process of its own, where nothing else has set up what it prints with, as users start it."""
+    """The command runs in a process of its own, as users start it: nothing else has set up what it prints with."""
     flags = ["--iteration", "5"]
     done = subprocess.run([sys.executable, "train.py", *flags], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2

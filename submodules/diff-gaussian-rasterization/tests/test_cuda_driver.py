@@ -76,7 +76,7 @@ def _compiled(
 def compile_once(
     source: str, name: str, headers: dict[str, str], architecture: str, options: tuple[str, ...]
 ) -> nvrtc.Compiled:
-    """What NVRTC makes of it: of the same source only once for all tests, for it takes seconds."""
+    """Compile with NVRTC, the same source only once for all tests, for it takes seconds."""
     return _compiled(source, name, tuple(headers.items()), architecture, options)
 
 

@@ -212,7 +212,7 @@ print(found["fxgraph_cache_miss"], found["fxgraph_cache_hit"])
 def test_a_second_process_finds_what_the_first_has_compiled(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both predict and encode as without a compiler; the caches hold the U-Net, and the encoder forward and backward."""
+    """Two processes predict and encode as without a compiler; the caches hold the U-Net, and the encoder forward and backward."""
     monkeypatch.setenv(CACHE, str(tmp_path))
     monkeypatch.setenv("TORCHINDUCTOR_DEBUG_COMPILE", "1")  # unoptimized, for g++ to take less than minutes
     runs = [
