@@ -41,7 +41,7 @@ from training.begin import begin, run_folder_of
 from training.iterations import iterations, logs, progress
 from training.keeper import Keeper
 from training.recorder import Recorder
-from training.summary import cost_of, logged_numbers, summary
+from training.summary import cost_of, logged_numbers, summary, warn_if_invisible
 from utils.device import resolve_device
 from utils.interruption import Interrupted, Interruption
 from utils.ranks import ALONE, Ranks, RanksDiffer, launched, meeting
@@ -97,6 +97,7 @@ def train(
             if interruption.signal is not None and counts.step < last:
                 raise Interrupted(interruption.signal, f"stopped. {keeper.last_words(state)}")
             recorder.finish(state.gaussians, summary(state))
+            warn_if_invisible(state.gaussians)
         cost = cost_of(state)
         recorder.page(cost)
         cost.write(run.result)

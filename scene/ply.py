@@ -14,6 +14,7 @@ from torch import Tensor
 
 from scene.point_cloud import PointCloud
 from utils.files import atomic_path
+from utils.finite import NotFiniteError
 from utils.spherical_harmonics import dc_to_rgb, degree_of, num_coefficients
 
 MAX_ROWS = 50_000_000
@@ -38,12 +39,12 @@ def write_gaussians(path: str | os.PathLike[str], raw: Mapping[str, Tensor]) -> 
     """Write N Gaussians as float32, binary little endian, atomically; the same values give the same bytes.
 
     raw: xyz [N, 3], f_dc [N, 1, 3], f_rest [N, K-1, 3], opacity [N, 1] (logits), scaling [N, 3] (log),
-    rotation [N, 4], before activation. f_rest goes channel by channel, normals are 0. Raises ValueError,
+    rotation [N, 4], before activation. f_rest goes channel by channel, normals are 0. Raises NotFiniteError,
     with the group's name, for values that are not finite: such a file would break any viewer.
     """
     for name, tensor in raw.items():
         if not bool(torch.isfinite(tensor).all()):
-            raise ValueError(
+            raise NotFiniteError(
                 f"{name} has values that are not finite, so {os.fspath(path)!r} was not written."
             )
     columns = [

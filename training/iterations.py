@@ -33,9 +33,11 @@ def iterations(state: Training, interruption: Interruption) -> Iterator[Iteratio
     counts, ranks, last = state.counts, state.ranks, state.config.optimization.iterations
     began = time.perf_counter()
     for step in range(counts.step + 1, last + 1):
+        state.whole = False
         iteration = training_step(state, step)
         now = time.perf_counter()
         counts.step, counts.seconds, began = step, counts.seconds + now - began, now
+        state.whole = True
         if logs(step, last):
             settle(state)
             iteration = replace(iteration, numbers=of_all(iteration.numbers, state))

@@ -18,6 +18,7 @@ from training.faults import settle
 from training.state import Training, checkpoint_of
 from utils import checkpoints
 from utils.checkpoints import Checkpoint
+from utils.ranks import RanksDiffer
 from utils.run_folder import RunFolder
 
 SHARE_FOR_GROWTH = 0.05
@@ -76,21 +77,32 @@ class Keeper:
 
     @contextmanager
     def explaining(self, state: Training) -> Iterator[None]:
-        """Add to what ends the loop how to go on: a number that is not finite, or memory that has run out."""
+        """Keep the run, whatever ends the loop, and add how to go on: to the sentence for a number that is not finite or memory
+        that has run out, in a line of its own for any other error."""
         try:
             yield
+        except RanksDiffer:
+            raise
         except FloatingPointError as error:
             raise FloatingPointError(f"{error} {self.last_words(state)}") from None
         except torch.OutOfMemoryError:
-            # Density control may have been in the middle of its work: this state is not to be kept.
-            raise MemoryError(
-                f"Out of memory at iteration {state.counts.step + 1}. {self.way_on()}"
-            ) from None
+            at = state.counts.step + (0 if state.whole else 1)
+            raise MemoryError(f"Out of memory at iteration {at}. {self.last_words(state)}") from None
+        except Exception:
+            logger.error(self.last_words(state))
+            raise
 
     def last_words(self, state: Training) -> str:
-        """Keep the run, if it is sound, and return how to go on with it."""
-        if not state.gaussians.nonfinite():
-            self.keep(state)
+        """Keep the run, if it is sound, and return how to go on with it.
+
+        In the middle of an iteration it is not: density control may have been at work.
+        """
+        try:
+            if state.whole and not state.gaussians.nonfinite():
+                self.keep(state)
+        except (RuntimeError, FloatingPointError) as error:  # a device that has failed gives nothing back
+            reason = str(error).partition("\n")[0]
+            logger.warning("No checkpoint of iteration %d (%s).", state.counts.step, reason)
         return self.way_on()
 
     def way_on(self) -> str:

@@ -34,6 +34,7 @@ from utils.background import Background
 from utils.device import HOST
 from utils.event_log import EventLog, gather
 from utils.files import write_text
+from utils.finite import NotFiniteError
 from utils.media import Pixels, Row, contact_sheet, read_image, rows_sheet, write_png, write_video
 from utils.run_cost import RunCost
 from utils.run_folder import RunFolder
@@ -91,10 +92,14 @@ class Recorder:
             write_text(run.cameras, cameras_json(six_views(config.camera)))
 
     @contextmanager
-    def _extra(self, what: str) -> Iterator[None]:
-        """Guard what a run can do without: if the disk does not take it, one warning reports that, and the run goes on."""
+    def _extra(self, what: str, step: int | None = None) -> Iterator[None]:
+        """Guard what a run can do without, and go on: what the disk does not take is reported once, a picture of numbers that
+        are not finite, as those of an iteration that is left out, at each `step`."""
         try:
             yield
+        except NotFiniteError:
+            when = "" if step is None else f" of iteration {step}"
+            logger.warning("%s%s: not all values are finite, left out.", what, when)
         except OSError as error:
             if what not in self._given_up:
                 reason = error.strerror or error
@@ -129,10 +134,10 @@ class Recorder:
         picture = training_picture(seen, guided.predictions, guided.gradient, self._decode)
 
         def write() -> None:
-            sheet = picture.sheet()
-            with self._extra("A training picture"):
+            with self._extra("A training picture", step):
+                sheet = picture.sheet()
+                self._log.image("train/views", sheet, step)
                 write_png(self.run.train_picture(step), sheet)
-            self._log.image("train/views", sheet, step)
 
         self._background.submit(write, picture.nbytes)
 
@@ -153,7 +158,7 @@ class Recorder:
         frame = show_pixels(gaussians, self._process_cameras[index : index + 1], **self._how).rgb
 
         def write() -> None:
-            with self._extra("A frame of the process video"):
+            with self._extra("A frame of the process video", step):
                 write_png(self.run.process_frame(index), frame.on_host()[0])
 
         self._background.submit(write, frame.nbytes)
@@ -164,13 +169,16 @@ class Recorder:
         statistics = {"opacity": gaussians.opacities.detach(), "scale": gaussians.scales.detach()}
 
         def write() -> None:
-            images = views.on_host()
-            with self._extra("The test views"):
+            with self._extra("The test views", step):
+                images = views.on_host()
+                self._log.image("test/six_views", contact_sheet(images, columns=3), step)
                 for azimuth, image in zip(cameras.azimuth.tolist(), images):
                     write_png(self.run.test_view(step, azimuth), image)
-            self._log.image("test/six_views", contact_sheet(images, columns=3), step)
-            for name, values in statistics.items():
-                self._log.histogram(f"gaussians/{name}", values.to(HOST), step)
+            with self._extra("A histogram", step):
+                for name, values in statistics.items():
+                    if not bool(torch.isfinite(values).all()):
+                        raise NotFiniteError(f"{name} has values that are not finite.")
+                    self._log.histogram(f"gaussians/{name}", values.to(HOST), step)
 
         self._background.submit(write, views.nbytes + sum(values.nbytes for values in statistics.values()))
 
@@ -179,7 +187,7 @@ class Recorder:
         shown = show_pixels(gaussians, around, **self._how)
 
         def write(kind: str, frames: Pixels) -> None:
-            with self._extra("A turntable video"):
+            with self._extra("A turntable video", step):
                 write_video(self.run.video(step, kind), frames.on_host())
 
         # One job each, so that the first one's memory is free while the second is encoded.
@@ -191,7 +199,7 @@ class Recorder:
         raw = {name: parameter.detach().clone() for name, parameter in gaussians.raw().items()}
 
         def write() -> None:
-            with self._extra("The Gaussians on the way"):
+            with self._extra("The Gaussians on the way", step):
                 write_gaussians(self.run.point_cloud(step), raw)
 
         self._background.submit(write, sum(tensor.nbytes for tensor in raw.values()))

@@ -98,7 +98,12 @@ class Noted:
 
 @dataclass
 class Training:
-    """A run, or one process's part of it. noted: what the device has found that the host has not looked at."""
+    """A run, or one process's part of it.
+
+    Attributes:
+        noted: what the device has found that the host has not looked at.
+        whole: false in the middle of an iteration, when the Gaussians are those of no `counts.step`.
+    """
 
     config: Config
     optimizer: GaussianOptimizer
@@ -110,6 +115,7 @@ class Training:
     ranks: Ranks
     counts: Counts
     noted: list[Noted] = field(default_factory=list)
+    whole: bool = True
 
     @property
     def gaussians(self) -> GaussianModel:

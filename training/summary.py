@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import textwrap
 
 from config import differences
 from gaussian_renderer import COUNTS
+from scene.gaussian_model import GaussianModel
 from training.state import DENSITY, Counts, Training
 from training.step import Iteration
 from utils.device import machine, peak_memory
 from utils.run_cost import RunCost
+
+logger = logging.getLogger(__name__)
+
+LEAST_OPACITY = 1 / 255
+"""Opacity below which the rasterizer leaves a Gaussian out."""
 
 
 def logged_numbers(state: Training, iteration: Iteration) -> dict[str, float]:
@@ -41,6 +48,7 @@ def summary(state: Training) -> list[str]:
         f"{config.guidance_type}, prior {config.guidance.model_key}, seed {config.seed}: {counts.step} iterations in "
         f"{counts.seconds:.0f} s ({counts.step / counts.seconds:.1f} it/s), {len(state.gaussians)} Gaussians",
         *density_control(counts),
+        *invisible(state.gaussians),
     ]
     if config.guidance.BEG:
         lines.append(f"Brightness-Equalised Generation dimmed the colours {counts.dimmed} times")
@@ -53,6 +61,23 @@ def density_control(counts: Counts) -> list[str]:
     done = {name.replace("_", " "): getattr(counts, name) for name in DENSITY}
     parts = [f"{count:,} {name}" for name, count in done.items() if count]
     return [f"Density control: {', '.join(parts)}"] if parts else []
+
+
+def invisible(gaussians: GaussianModel) -> list[str]:
+    """Sentence for Gaussians none of which can be seen, with what makes runs end like that; none for others."""
+    greatest = float(gaussians.opacities.detach().max())
+    if greatest >= LEAST_OPACITY:
+        return []
+    return [
+        f"The asset is invisible: its greatest opacity is {greatest:.2g}. A lower opacity_lr, lambda_alpha or guidance_scale "
+        "may keep it, and iterations that were left out are counted above."
+    ]
+
+
+def warn_if_invisible(gaussians: GaussianModel) -> None:
+    """Log the sentence of `invisible`, if there is one."""
+    for sentence in invisible(gaussians):
+        logger.warning(sentence)
 
 
 def cost_of(state: Training) -> RunCost:

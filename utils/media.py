@@ -19,6 +19,7 @@ from torch import Tensor
 
 from utils.device import HOST
 from utils.files import atomic_path
+from utils.finite import NotFiniteError
 
 LABEL_HEIGHT = 18
 """Height in pixels of the line of text above each picture of a contact sheet."""
@@ -41,9 +42,11 @@ class Pixels:
         return self.levels.nbytes
 
     def on_host(self) -> Tensor:
-        """Fetch the levels to the host. Waits for the device; raises ValueError for values that were not finite."""
+        """Fetch the levels to the host. Waits for the device; raises NotFiniteError for values that were not."""
         if not bool(self.finite):
-            raise ValueError("image has values that are not finite, but a picture needs numbers in [0, 1].")
+            raise NotFiniteError(
+                "image has values that are not finite, but a picture needs numbers in [0, 1]."
+            )
         return self.levels.to(HOST)
 
     @staticmethod

@@ -206,25 +206,39 @@ def test_what_the_disk_does_not_take_is_told_once_and_the_rest_is_written(
     assert len(caplog.records) == 3
 
 
-def record_a_broken_picture(config: Config, run: RunFolder, then: BaseException | None = None) -> None:
-    seen, guided = views_of()
+def test_pictures_of_what_is_not_finite_are_left_out_and_named(
+    config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One of a gradient, and what is due when a Gaussian is broken, which no view shows: the others are there."""
+    run, (seen, guided) = RunFolder(tmp_path), views_of()
+    broken = gaussians()
+    broken.raw()["opacity"].data[0] = torch.nan
     with Recorder(config, run, lambda z: z[:, :3]) as record:
         record.picture(1, seen, replace(guided, gradient=guided.gradient * torch.nan))
-        if then is not None:
-            raise then
+        record.after_step(STEPS, broken)
+        record.picture(2 * config.guidance.vis_interval, seen, guided)
+    left_out = {message.partition(":")[0] for message in caplog.messages}
+    of = {"A training picture": 1, "A histogram": STEPS, "The Gaussians on the way": STEPS}
+    assert left_out == {f"{what} of iteration {step}" for what, step in of.items()}
+    assert run.train_picture(2 * config.guidance.vis_interval).exists()
+    assert not run.train_picture(1).exists()
 
 
-def test_a_picture_of_what_is_not_finite_ends_the_run(config: Config, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not finite"):
-        record_a_broken_picture(config, RunFolder(tmp_path))
+def record_a_broken_job(config: Config, run: RunFolder, then: BaseException) -> None:
+    def fail() -> None:
+        raise ValueError("of the thread")
+
+    with Recorder(config, run, lambda z: z[:, :3]) as record:
+        record._background.submit(fail)
+        raise then
 
 
 def test_an_error_of_the_loop_is_not_hidden_by_one_of_the_thread(
     config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(FloatingPointError, match="of the loop"):
-        record_a_broken_picture(config, RunFolder(tmp_path), FloatingPointError("of the loop"))
-    assert "Besides, not all could be written: image has values that are not finite" in caplog.text
+        record_a_broken_job(config, RunFolder(tmp_path), FloatingPointError("of the loop"))
+    assert "Besides, not all could be written: of the thread" in caplog.text
 
 
 @pytest.mark.parametrize(("error", "written"), [(FloatingPointError, 4), (KeyboardInterrupt, 0)])

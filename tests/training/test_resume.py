@@ -394,6 +394,35 @@ def test_memory_that_does_not_hold_one_view_is_one_sentence(
     assert "Out of memory at iteration 5. To go on from iteration 3: python train.py --resume" in error
 
 
+def test_whatever_ends_a_run_leaves_the_last_whole_iteration(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error between iterations keeps them all; one in the middle of density control keeps nothing of that iteration."""
+
+    def fail(done: int) -> None:
+        if done == 4:
+            raise RuntimeError("of a picture")
+
+    with pytest.raises(RuntimeError, match="of a picture"):
+        train(config, tmp_path / "between", fail)
+    run = the_run(tmp_path / "between")
+    assert checkpoints.steps_in(run.checkpoints)[-1] == 4
+    assert f"To go on from iteration 4: python train.py --resume {run.root}" in caplog.text
+
+    def half(optimizer: GaussianOptimizer, *rest: object) -> None:
+        optimizer.keep(torch.arange(len(optimizer.model)) % 2 == 0)
+        raise RuntimeError("of density control")
+
+    monkeypatch.setattr("training.step.refine", half)
+    with pytest.raises(RuntimeError, match="of density control"):
+        train(changed(config, checkpoint_iterations=(1,)), tmp_path / "within")
+    (step,) = checkpoints.steps_in(the_run(tmp_path / "within").checkpoints)[-1:]
+    found = checkpoints.load_last(the_run(tmp_path / "within").checkpoints)
+    assert found is not None
+    assert f"To go on from iteration {step}: python train.py --resume" in caplog.text
+    assert len(found.tensors["gaussians/xyz"]) == 300
+
+
 def test_ctrl_c_before_the_first_iteration_is_one_sentence(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 
+import pytest
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
@@ -14,7 +15,7 @@ from tests.training.small_run import COST, run_in
 from training.iterations import iterations
 from training.report_page import write_report_page
 from training.state import assemble
-from training.summary import density_control, logged_numbers
+from training.summary import density_control, logged_numbers, summary, warn_if_invisible
 from utils.interruption import Interruption
 
 
@@ -32,6 +33,20 @@ def test_every_gaussian_is_accounted_for() -> None:
     assert len(state.gaussians) == before + counts.cloned + counts.split - counts.pruned
     assert sum(numbers[f"rasterizer/{name}"] for name in COUNTS) == len(state.gaussians)
     assert f"{counts.pruned:,} pruned" in density_control(counts)[0]
+
+
+def test_an_asset_that_nobody_can_see_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    state = assemble(config_of("sds", "sphere"))
+    warn_if_invisible(state.gaussians)
+    assert not caplog.messages
+    state.counts.step, state.counts.seconds = 1, 1.0
+    assert not any("invisible" in line for line in summary(state))
+    with torch.no_grad():
+        state.gaussians._opacities[:] = -20.0
+    warn_if_invisible(state.gaussians)
+    (message,) = caplog.messages
+    assert message in summary(state)
+    assert "its greatest opacity is 2.1e-09" in message
 
 
 def test_the_report_has_what_happened_and_leaves_out_what_did_not(tmp_path: Path) -> None:
