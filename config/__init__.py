@@ -71,7 +71,8 @@ def load(argv: Sequence[str]) -> Config:
         raise SystemExit(0)
     path, flags = parse(argv)
     resumed = run_to_resume(flags[""].get("resume"), flags[""].get("start_checkpoint"))
-    values = read(path or (resumed.config if resumed else PRESET_FOLDER / "quickstart.yaml"))
+    default = resumed.config if resumed else PRESET_FOLDER / "quickstart.yaml"
+    values = read(default if path is None else path)
     values["ModelParams"].setdefault("opt_path", path or DEFAULT_FILE)
     for section, given in flags.items():
         values[section].update(given)
@@ -92,6 +93,9 @@ def run_to_resume(resume: str | None, start_checkpoint: str | None) -> RunFolder
     """
     if resume is None and start_checkpoint is None:
         return None
+    for name, value in (("resume", resume), ("start_checkpoint", start_checkpoint)):
+        if value is not None and not str(value).strip():
+            raise ConfigError(f"{name} is {show(value)}, but must be the path of what is resumed.")
     root = Path(str(resume) if start_checkpoint is None else start_checkpoint).absolute()
     run = RunFolder(root if start_checkpoint is None else root.parent.parent)
     if start_checkpoint is not None and resume is not None and run.root != Path(resume).absolute():

@@ -21,8 +21,8 @@ START_FILE = "a path to a .ply, .obj, .glb, .gltf or .stl file"
 def _shape_or_file(value: Any) -> str:
     if value == "shapee":
         raise sentence(
-            "GenerateCamParams.init_shape is 'shapee', which is not part of this project: "
-            "give the path of the mesh that Shap-E wrote, and init_axes 'z,-y'."
+            "GenerateCamParams.init_shape is 'shapee', but Shap-E is not part of this project: give the mesh that it wrote, "
+            "as in --init_shape shapee.ply --init_axes z,-y, or --init_shape pointe."
         )
     if isinstance(value, str) and (value in INIT_SHAPES or value.lower().endswith(START_SUFFIXES)):
         return value
@@ -31,7 +31,7 @@ def _shape_or_file(value: Any) -> str:
 
 def _axes(value: Any) -> str | None:
     """Parse two different axes with or without a sign, as in 'z,-y'; spaces and plus signs are dropped."""
-    if value is None:
+    if value is None or value == "":
         return None
     axes = up_and_front(value) if isinstance(value, str) else None
     if axes is None:

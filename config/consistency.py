@@ -24,6 +24,7 @@ def check(config: Config) -> None:
     """
     released = config.guidance.sctd_variant == "released"
     try:
+        _check_prior(config)
         _check_start(config)
         if config.guidance_type == "sctd":
             (_check_released_sctd if released else _check_sctd)(config)
@@ -31,6 +32,18 @@ def check(config: Config) -> None:
             _check_gcs(config)
     except ValueError as error:
         raise ConfigError(f"{error}.") from None
+
+
+def _check_prior(config: Config) -> None:
+    params = config.guidance
+    if not (params.hf_key or params.model_key.strip()):
+        raise ValueError("GuidanceParams.model_key is '', but must name a prior, such as toybox")
+    for key in ("LoRA_path", "textual_inversion_path"):
+        path = getattr(params, key)
+        if path is not None and not os.path.exists(os.path.expanduser(path)):
+            raise ValueError(
+                f"GuidanceParams.{key} is {show(path)}, but there is no such file: --{key} FILE names it, --{key} '' goes without"
+            )
 
 
 def _check_start(config: Config) -> None:
@@ -111,8 +124,11 @@ def idle(config: Config) -> list[str]:
     no_time = optimization.iterations <= first + 1
     shape, pretrained = config.camera.init_shape, config.model.pretrained_model_path is not None
     start = "pretrained_model_path" if pretrained else f"init_shape {shape}"
+    model_key = params.hf_key or params.model_key
+    single_file = os.path.isfile(os.path.expanduser(model_key))
     tables = {
         "GuidanceParams": (
+            ("is_safe_tensor", params.is_safe_tensor and not single_file, f"model_key {model_key}"),
             ("sds", params.sds and method != "sds", with_method),
             ("sctd_variant", params.sctd_variant == "released" and method != "sctd", with_method),
             ("approximate", not params.approximate and not papers_sctd, variant),

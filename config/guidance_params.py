@@ -52,7 +52,7 @@ class GuidanceParams(Section):
     guidance: Annotated[str, one_of("SD")] = key("SD", "the family of priors", unused=True)
     g_device: OptionalText = key(None, "the prior's device; --device sets all devices", unused=True)
     hf_key: OptionalText = key(None, "another name of model_key; wins over it")
-    is_safe_tensor: Flag = key(False, "model_key must be a single .safetensors file")
+    is_safe_tensor: Flag = key(False, "model_key is a single .safetensors file; told from the file itself")
     base_model_key: OptionalText = key(
         None,
         "the model that a single file was made from, a hub id or folder, for its configuration and tokenizer",

@@ -218,6 +218,11 @@ def _optional(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: None if value is None else convert(value)
 
 
+def _to_text_or_none(value: Any) -> str | None:
+    """Text as it is; null and blanks are none, so that a flag can take back what a file has."""
+    return None if value is None or not _to_text(value).strip() else _to_text(value)
+
+
 Whole = Annotated[int, BeforeValidator(_to_whole)]
 Real = Annotated[float, BeforeValidator(_to_real)]
 Flag = Annotated[bool, BeforeValidator(_to_flag)]
@@ -225,4 +230,4 @@ Text = Annotated[str, BeforeValidator(_to_text)]
 OptionalWhole = Annotated[int | None, BeforeValidator(_optional(_to_whole))]
 OptionalReal = Annotated[float | None, BeforeValidator(_optional(_to_real))]
 OptionalFlag = Annotated[bool | None, BeforeValidator(_optional(_to_flag))]
-OptionalText = Annotated[str | None, BeforeValidator(_optional(_to_text))]
+OptionalText = Annotated[str | None, BeforeValidator(_to_text_or_none)]

@@ -20,8 +20,27 @@ Values = dict[str, dict[str, Any]]
 """YAML section name ('' for the top of the file) -> key -> raw value."""
 
 
+class _NamedTwice(yaml.YAMLError):
+    """A key that a mapping has twice; YAML would silently take the last one. The message is the rest of a sentence."""
+
+
 class _BoundedLoader(yaml.SafeLoader):
-    """YAML loader like ``yaml.safe_load``, but nested merge keys (``<<``) cannot grow a small file without end."""
+    """YAML loader like ``yaml.safe_load``, but nested merge keys (``<<``) cannot grow a small file without end, and no key
+    of a mapping may come twice."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            # A mapping may have several merge keys.
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                line = key.start_mark.line + 1
+                if key.value in lines:
+                    raise _NamedTwice(
+                        f"has {key.value} twice, in lines {lines[key.value]} and {line}: keep one"
+                    )
+                lines[key.value] = line
+        return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         super().flatten_mapping(node)
@@ -49,6 +68,11 @@ def read(path: str | os.PathLike[str]) -> Values:
 
 
 def _text_of(path: str | os.PathLike[str]) -> str:
+    if not str(path).strip():
+        raise ConfigError(f"--opt is {show(str(path))}, but must be the path of a YAML file.")
+    if Path(path).is_fifo() and not str(path).startswith("/dev/"):
+        # Opening it would wait for a writer. Those under /dev, such as a shell's <(...), have one.
+        raise ConfigError(f"--opt {path} is a named pipe, which may have no end: name a YAML file.")
     try:
         with open(path, "rb") as file:
             content = file.read(LARGEST_FILE + 1)
@@ -74,6 +98,8 @@ def _parse(text: str, path: str) -> Any:
         mark = error.problem_mark or error.context_mark
         place = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise ConfigError(f"{path}{place} is not YAML: {error.problem or error.context}.") from None
+    except _NamedTwice as error:
+        raise ConfigError(f"{path} {error}.") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {error}.") from None
     except RecursionError:

@@ -33,13 +33,17 @@ class RunFolder:
 
     @classmethod
     def unused(cls, base: Path) -> RunFolder:
-        """Make the folder `base`, or that name with the first number that is free."""
+        """Make the folder `base`, or that name with the first number that is free. Raises OSError, one sentence."""
         for number in range(1, 1000):
             root = base if number == 1 else base.with_name(f"{base.name}-{number}")
             try:
                 root.mkdir(parents=True)
             except FileExistsError:
                 continue
+            except OSError as error:
+                raise OSError(
+                    f"{base.parent} cannot be written ({error.strerror}), but a run's files go there."
+                ) from None
             return cls(root)
         raise FileExistsError(f"{base} and 999 names like it exist already; choose another workspace.")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import torch
 
@@ -23,8 +22,6 @@ def load_prior(config: Config, device: torch.device) -> StableDiffusionPrior:
     """
     params = config.guidance
     model_key = params.hf_key or params.model_key
-    if params.is_safe_tensor and not Path(model_key).expanduser().is_file():
-        raise PriorError(f"is_safe_tensor is true, but model_key '{model_key}' is no file.")
     return StableDiffusionPrior.load(
         model_key,
         device,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ BROKEN_FILES = [
     ("GuidanceParams: {t_mode: monotone}", "GuidanceParams.t_mode|'monotone'|nearest is 'mono'"),
     ("GuidanceParams: {weighting: 1}", "GuidanceParams.weighting|1|sigma_over_alpha, one, sigma_squared"),
     ("GenerateCamParams: {init_shape: spheer}", "GenerateCamParams.init_shape|'spheer'|.ply|is 'sphere'"),
-    ("GenerateCamParams: {init_shape: shapee}", "GenerateCamParams.init_shape|'shapee'|mesh|init_axes 'z,-y'"),
+    ("GenerateCamParams: {init_shape: shapee}", "init_shape|'shapee'|--init_shape shapee.ply --init_axes z,-y"),
     ("GenerateCamParams: {init_shape: a.fbx}", "GenerateCamParams.init_shape|'a.fbx'|.obj, .glb, .gltf or .stl"),
     ("GenerateCamParams: {init_shape: 3}", "GenerateCamParams.init_shape|3|sphere, box"),
     ("GenerateCamParams: {init_axes: z}", "GenerateCamParams.init_axes|'z'|such as 'y,z' or 'z,-y'"),
@@ -67,7 +68,11 @@ BROKEN_FILES = [
     ("OptimizationParams: {feature_lr_final: 0}", "OptimizationParams.feature_lr is 0.005|_final is 0"),
     ("phase_num: 60\nGuidanceParams: {text: a mug}", "phase_num 60|num_ddim_timesteps 50|more steps or fewer segments"),
     ("GuidanceParams: {text: ' '}", "GuidanceParams.text|--text"),
+    ("GuidanceParams: {text: a, LoRA_path: a/b.pt}", "GuidanceParams.LoRA_path|'a/b.pt'|no such file|--LoRA_path ''"),
+    ("GuidanceParams: {text: a, model_key: ''}", "GuidanceParams.model_key|''|toybox"),
     # the file itself
+    ("seed: 1\nModelParams: {}\nModelParams: {}", "broken.yaml has ModelParams twice, in lines 2 and 3"),
+    ("GuidanceParams:\n  text: a\n  negative: b\n  text: c", "broken.yaml has text twice, in lines 2 and 4"),
     ("ModelParams:\n  - sh_degree: 1", "ModelParams|[{'sh_degree': 1}]|section of keys"),
     ("ModelParams: none", "ModelParams|'none'|section of keys"),
     ("- text: a mug", "broken.yaml|[{'text': 'a mug'}]|sections"),
@@ -98,6 +103,8 @@ BROKEN_FLAGS = [
     (["--opt", "a.yaml", "b.yaml"], "--opt|a.yaml|one YAML file"),
     (["--opt", "bagle.yml"], "bagle.yml|config/bagel.yaml"),
     (["--opt", "/"], "--opt /|directory"),
+    (["--opt", ""], "--opt is ''|a YAML file"),
+    (["--resume", ""], "resume is ''|path of what is resumed"),
     (["--opt", "a\0b"], "--opt|null byte"),
     (["--init_shape", "no/a.glb"], "GenerateCamParams.init_shape|'no/a.glb'|no such file"),
     (["--init_shape", "long" * 999 + ".obj"], "GenerateCamParams.init_shape|no such file"),
@@ -136,6 +143,11 @@ def test_file_that_is_not_text(tmp_path: Path) -> None:
     file = tmp_path / "broken.yaml"
     file.write_bytes(b"GuidanceParams:\n  text: caf\xe9")
     assert "UTF-8 (byte 27)" in sentence_of(["--opt", str(file)])
+
+
+def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.yaml")
+    assert "named pipe" in sentence_of(["--opt", str(tmp_path / "x.yaml")])
 
 
 def test_aliases_that_describe_an_enormous_value(tmp_path: Path) -> None:

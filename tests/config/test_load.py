@@ -172,7 +172,7 @@ def test_the_configuration_is_frozen() -> None:
     "argv",
     [
         [],
-        ["--opt", str(Path(__file__).parent / "every_key.yaml")],
+        ["--opt", str(Path(__file__).parent / "every_key.yaml"), "--LoRA_path", ""],
         ["--text", "Sébastien's “mug”: #1\nnext - {line}, 'quoted'", "--max_scale", "1e-7"],
         ["--grad_clip", "[]", "--checkpoint_iterations", "1", "20", "--lambda_tv", "1e22"],
         ["--text", "no", "--negative", "null", "--workspace", "1e3", "--inverse_text", "~"],
@@ -241,6 +241,19 @@ def test_a_key_that_acts_as_another_value_than_its_default_warns(
     ]
     load(["--opt", written(tmp_path, "GuidanceParams: {text: a mug}")])
     assert all(name in caplog.text for _, name in marked)
+
+
+def test_a_flag_takes_back_what_a_file_has(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As files of LucidDreamer need it, whose LoRA lies elsewhere and whose single file is not wanted."""
+    file = written(
+        tmp_path,
+        "GuidanceParams: {text: a mug, LoRA_path: gone.safetensors, is_safe_tensor: true, base_model_key: x/y}",
+    )
+    config = load(["--opt", file, "--LoRA_path", "", "--base_model_key", " ", "--model_key", "toybox"])
+    assert config.guidance.LoRA_path is config.guidance.base_model_key is None
+    assert caplog.messages == [
+        "GuidanceParams.is_safe_tensor (true) with model_key toybox is accepted without effect."
+    ]
 
 
 @pytest.mark.parametrize(

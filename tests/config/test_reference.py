@@ -128,6 +128,15 @@ def test_fixture_names_every_key_of_the_reference() -> None:
         assert set(content[section]) >= {*DEFAULTS[section], *WITHOUT_DEFAULT[section].split()}
 
 
+@pytest.fixture(autouse=True)
+def _beside_the_files_that_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The LoRA that EVERY_KEY names has to be there."""
+    monkeypatch.chdir(tmp_path)
+    file = Path(yaml.safe_load(EVERY_KEY.read_text(encoding="utf-8"))["GuidanceParams"]["LoRA_path"])
+    file.parent.mkdir(parents=True)
+    file.touch()
+
+
 def test_a_file_with_every_key_loads_and_means_the_same() -> None:
     config = load(["--opt", str(EVERY_KEY)])
     content = yaml.safe_load(EVERY_KEY.read_text(encoding="utf-8"))

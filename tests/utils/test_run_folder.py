@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from utils.run_folder import RunFolder, slug
 
 
@@ -22,3 +24,11 @@ def test_names_of_runs_are_safe_in_paths() -> None:
     assert slug("../../etc/A red mug!") == "etc-a-red-mug"
     assert slug("…") == "run"
     assert len(slug("a " * 500)) <= 60
+
+
+def test_a_place_that_takes_no_folder_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "outputs").touch()
+    with pytest.raises(
+        OSError, match=r"outputs/x cannot be written \(Not a directory\), but a run's files go"
+    ):
+        RunFolder.create("x", "a mug", tmp_path / "outputs")

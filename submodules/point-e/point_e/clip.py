@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import logging
 import re
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ftfy
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -82,16 +84,22 @@ def _missing(folder: Path, text: bool) -> str:
     return " and ".join(lacking)
 
 
+def cleaned(text: str) -> str:
+    """Text as CLIP's own tokenizer takes it: mojibake, curly quotes and ligatures mended, HTML's entities resolved (twice)."""
+    return html.unescape(html.unescape(ftfy.fix_text(text))).strip()
+
+
 @torch.no_grad()
 def text_vector(folder: Path, text: str, device: torch.device) -> Tensor:
-    """Vector [1, D] of unit length, float32. What goes beyond CLIP's length (77 tokens in ViT-L/14) is cut off."""
+    """Vector [1, D] of unit length, float32, of the text as `cleaned`. What goes beyond CLIP's length (77 tokens in ViT-L/14)
+    is cut off."""
     from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
     with _one_sentence(folder):
         tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         tower = _tower(CLIPTextModelWithProjection, folder, device)
         length = tower.config.max_position_embeddings
-        tokens = tokenizer(text, verbose=False).input_ids
+        tokens = tokenizer(cleaned(text), verbose=False).input_ids
         if len(tokens) > length:
             logger.warning("the prompt is cut at %d tokens: %s", length, text)
             tokens = [*tokens[: length - 1], tokens[-1]]

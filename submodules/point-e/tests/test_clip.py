@@ -26,7 +26,7 @@ from tiny_clip import (
 from transformers import CLIPModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from point_e import PointEError
-from point_e.clip import find_clip, image_vector_and_grid, preprocess, text_vector
+from point_e.clip import cleaned, find_clip, image_vector_and_grid, preprocess, text_vector
 
 HOST = torch.device("cpu")
 
@@ -47,6 +47,22 @@ def random_image(width: int, height: int, mode: str = "RGB") -> Image.Image:
     rng = np.random.default_rng(width * height)
     small = rng.integers(0, 256, (5, 7, 4), dtype=np.uint8)
     return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC).convert(mode)
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("“a” ﬁsh", '"a" fish'),  # curly quotes and a ligature
+        ("a &amp;amp; b", "a & b"),  # entities, escaped twice
+        ("&lt;b&gt;", "<b>"),
+        ("cafÃ© ", "café"),  # UTF-8 read as Latin-1
+        ("cafe\u0301", "café"),
+    ],
+)
+def test_text_is_cleaned_as_openai_cleans_it(folder: Path, text: str, plain: str) -> None:
+    """Expected are the tokens that OpenAI's tokenizer gives, by its rules: ftfy, then html.unescape twice."""
+    assert cleaned(text) == plain
+    assert torch.equal(text_vector(folder, text, HOST), text_vector(folder, plain, HOST))
 
 
 @pytest.mark.parametrize("text", ["a", "a corgi", "A  Corgi"])
