@@ -17,7 +17,7 @@ from config import Config, ConfigError
 from scene.gaussian_model import GaussianModel
 from scene.mesh import sample_mesh
 from scene.optimizer import GaussianOptimizer
-from scene.ply import read_points
+from scene.points_ply import read_points
 from scene.snapshot import restore, snapshot
 from tests.fuzz import Watched, mangled
 from tests.scene.meshes import checkerboard, exported, painted, square

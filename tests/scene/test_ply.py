@@ -10,7 +10,8 @@ from plyfile import PlyData, PlyElement
 from torch import Tensor
 
 from scene.gaussian_model import GaussianModel
-from scene.ply import has_faces, read_gaussians, read_points, write_gaussians
+from scene.ply import has_faces, read_gaussians, write_gaussians
+from scene.points_ply import read_points
 
 
 def random_raw(count: int, degree: int, seed: int = 0) -> dict[str, Tensor]:
