@@ -79,14 +79,11 @@ def _unpacked(values: Array) -> Array | None:
     """Colours [N, 3] of packed ones [N]; None for a kind of number that cannot hold them."""
     if values.dtype.kind == "f":
         finite = values[np.isfinite(values)]
-        # Bits of a colour below alpha's are a float of nearly 0: larger ones hold the number itself.
-        if (
-            len(finite)
-            and finite.max() >= 1
-            and bool((finite == np.floor(finite)).all())
-            and finite.min() >= 0
-        ):
-            bits = np.nan_to_num(np.minimum(values, 2.0**32 - 1)).astype(np.int64)
+        # The bits of a colour without alpha make a float of nearly 0, those with one mostly a vast number or a
+        # fraction: whole numbers between are the colour itself.
+        whole = len(finite) == len(values) > 0 and bool((finite == np.floor(finite)).all())
+        if whole and finite.min() >= 0 and 1 <= finite.max() < 1 << 24:
+            bits = values.astype(np.int64)
         else:
             bits = values.astype(np.float32).view(np.uint32).astype(np.int64)
     elif values.dtype.kind in "iu" and values.dtype.itemsize >= 4:

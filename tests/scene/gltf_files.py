@@ -90,3 +90,44 @@ class Document:
     def write(self, folder: Path, name: str = "x.glb") -> str:
         (folder / name).write_bytes(self.encode())
         return str(folder / name)
+
+
+def everything() -> Document:
+    """Return a document that uses all that is read."""
+    document = Document(samplers=[{"wrapS": 33648, "wrapT": 33071}])
+    picture = document.picture(sampler=0)
+    transform = {"offset": [0.5, 0], "rotation": 0.1, "scale": [2, 2], "texCoord": 0}
+    info = {"index": picture, "texCoord": 1, "extensions": {"KHR_texture_transform": transform}}
+    metallic = {
+        "pbrMetallicRoughness": {"baseColorTexture": info, "baseColorFactor": [0.5, 0.5, 0.5, 1]},
+        "emissiveFactor": [0, 1, 0],
+        "emissiveTexture": {"index": picture},
+        "alphaMode": "MASK",
+        "extensions": {"KHR_materials_emissive_strength": {"emissiveStrength": 2.0}},
+    }
+    specular = {"diffuseFactor": [1, 1, 1, 1], "diffuseTexture": {"index": picture}}
+    first = document.square(
+        metallic,
+        TEXCOORD_1=document.accessor((PLACES * 65535).astype(np.uint16), normalized=True),
+        JOINTS_0=document.accessor(np.zeros((4, 4), np.uint8)),
+        WEIGHTS_0=document.accessor(np.tile(np.array([255, 0, 0, 0], np.uint8), (4, 1)), normalized=True),
+    )
+    second = document.square(
+        {"extensions": {"KHR_materials_pbrSpecularGlossiness": specular}},
+        POSITION=document.accessor((SQUARE * 32767).astype(np.int16), pad=2, normalized=True),
+        COLOR_0=document.accessor(np.full((4, 4), 60000, np.uint16), normalized=True),
+    )
+    indices = {"bufferView": document.view(np.array([1], np.uint16).tobytes()), "componentType": 5123}
+    values = {"bufferView": document.view(np.array([2, 0, 0], np.float32).tobytes())}
+    sparse = {"count": 1, "indices": indices, "values": values}
+    document.json["accessors"].append({"componentType": 5126, "count": 4, "type": "VEC3", "sparse": sparse})
+    second["targets"] = [{"POSITION": len(document.json["accessors"]) - 1}]
+    copies = {"attributes": {"TRANSLATION": document.accessor(SQUARE)}}
+    nodes = [
+        {"children": [1, 2], "rotation": [0, 0, 0, 1]},
+        {"mesh": 0, "skin": 0},
+        {"translation": [1, 2, 3], "mesh": 0, "extensions": {"EXT_mesh_gpu_instancing": copies}},
+    ]
+    document.show(first, second, nodes=nodes).json["meshes"][0]["weights"] = [0.5]
+    document.json |= {"skins": [{"joints": [2]}], "scenes": [{"nodes": [0]}], "scene": 0}
+    return document
