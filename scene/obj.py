@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from pathlib import Path
@@ -29,9 +30,8 @@ class _Text:
     def __init__(self, text: str) -> None:
         self.vertices: list[str] = []
         self.places: list[str] = []
-        self.corners: list[int] = []
-        self.corner_places: list[int] = []
-        self.sizes: list[int] = []
+        self.faces: list[str] = []
+        """Corners of each face, counted from 1."""
         self.materials: list[str] = []
         """The material of each face."""
         self.libraries: list[str] = []
@@ -39,7 +39,10 @@ class _Text:
         self.unused: Counter[str] = Counter()
         material = ""
         for line in text.replace("\\\r\n", " ").replace("\\\n", " ").splitlines():
-            key, rest = (*line.split(None, 1), "", "")[:2]
+            words = line.split(None, 1)
+            if not words:
+                continue
+            key, rest = words[0], words[1] if len(words) == 2 else ""
             if key == "v":
                 self.vertices.append(rest)
             elif key == "vt":
@@ -57,17 +60,43 @@ class _Text:
                 self.unused[LINES[key]] += 1
 
     def _face(self, rest: str) -> None:
-        words = rest.split("#")[0].split()
-        for word in words:
-            numbers = word.split("/")
-            corner = int(numbers[0])
-            place = int(numbers[1]) if len(numbers) > 1 and numbers[1] else 0
-            # Negative numbers count back from the last so far; all others from 1.
-            self.corners.append(corner - 1 if corner > 0 else len(self.vertices) + corner)
-            self.corner_places.append(place - 1 if place >= 0 else len(self.places) + place)
-            if corner == 0:
-                raise ValueError(f"a face has the corner {word!r}, but corners count from 1")
-        self.sizes.append(len(words))
+        if "-" in rest:
+            rest = " ".join(self._from_one(word) for word in rest.split())
+        self.faces.append(rest)
+
+    def _from_one(self, word: str) -> str:
+        """Count a corner from 1 that counts back from the last vertex, or place, so far."""
+        numbers = word.split("/")
+        for index, known in enumerate((self.vertices, self.places)):
+            if index < len(numbers) and numbers[index].startswith("-"):
+                numbers[index] = str(len(known) + 1 + int(numbers[index]))
+        return "/".join(numbers[:2])
+
+
+def _corners(faces: list[str]) -> tuple[Array, Array, Array]:
+    """Vertices [C] and places [C] of the corners of faces, counted from 0, and the number of corners of each [P].
+
+    A corner that has no place has -1. Raises ValueError for a corner that is no number.
+    """
+    numbers, sizes = [np.empty((0, 2), dtype=np.int64)], []
+    for start in range(0, len(faces), CHUNK):
+        words = [face.partition("#")[0].split() for face in faces[start : start + CHUNK]]
+        sizes += [len(row) for row in words]
+        flat = [word for row in words for word in row]
+        # A program writes all corners alike: v, v/vt, v//vn or v/vt/vn.
+        slashes = {word.count("/") for word in flat}
+        if len(slashes) == 1:
+            columns = slashes.pop() + 1
+            digits = "/".join(flat).replace("//", "/0/").split("/")
+            if len(digits) == columns * len(flat) and "" not in digits:
+                table = np.array(list(map(int, digits)), dtype=np.int64).reshape(-1, columns)
+                place = table[:, 1] if columns > 1 else np.zeros(len(table), dtype=np.int64)
+                numbers.append(np.stack([table[:, 0], place], axis=1))
+                continue
+        rows = [[int(number or 0) for number in (*word.split("/"), "0")[:2]] for word in flat]
+        numbers.append(np.array(rows, dtype=np.int64).reshape(-1, 2))
+    corners, places = (np.concatenate(numbers) - 1).T
+    return corners, places, np.array(sizes, dtype=np.int64)
 
 
 def read_obj(path: str) -> list[Placed]:
@@ -81,14 +110,15 @@ def read_obj(path: str) -> list[Placed]:
         return []
     points, colors = _table(text.vertices, 0, 3), _colors(path, text)
     uv = _table(text.places, 0, 2)
-    if not text.sizes:
+    if not text.faces:
         return [(Shape(points, NO_FACES, Paint(vertices=colors)), np.eye(4))]
     unused = [plural(count, what) for what, count in text.unused.items()]
     materials = _materials(path, text.libraries, unused)
     named = list(dict.fromkeys(text.materials))
     missing = [name for name in named if name and name not in materials]
     unused += [f"material {name!r}, which no .mtl file beside it describes" for name in missing]
-    if short := sum(size < 3 for size in text.sizes):
+    corners, places, sizes = _corners(text.faces)
+    if short := int((sizes < 3).sum()):
         unused.append(f"{plural(short, 'face')} of fewer than 3 corners")
     if colors is not None and any(material.plain is not None for material in materials.values()):
         if np.nanmin(colors) >= WHITE:
@@ -96,11 +126,10 @@ def read_obj(path: str) -> list[Placed]:
         else:
             unused.append("plain colours of materials, where vertices have colours")
 
-    triangles, polygon = fans(np.array(text.sizes, dtype=np.int64))
-    corners = np.array(text.corners, dtype=np.int64)
-    places = np.array(text.corner_places, dtype=np.int64)
-    if len(corners) and not 0 <= corners.min() <= corners.max() < len(points):
-        raise ValueError(f"a face has vertex {corners.max() + 1}, but there are {len(points)}")
+    triangles, polygon = fans(sizes)
+    beyond = corners[(corners < 0) | (corners >= len(points))]
+    if len(beyond):
+        raise ValueError(f"a face has vertex {beyond[0] + 1}, but there are 1 to {len(points)}")
     places[(places < -1) | (places >= len(uv))] = -1
     number = {name: index for index, name in enumerate(named)}
     of_triangle = np.array([number[name] for name in text.materials])[polygon]
@@ -131,8 +160,14 @@ def _table(lines: list[str], first: int, end: int) -> Array:
         rows = [line.partition("#")[0].split()[first:end] for line in lines[start : start + CHUNK]]
         whole = [index for index, row in enumerate(rows) if len(row) == end - first]
         if whole:
-            table[np.array(whole) + start] = np.array([rows[index] for index in whole], dtype=np.float64)
+            table[np.array(whole) + start] = _floats([rows[index] for index in whole])
     return table
+
+
+def _floats(rows: list[list[str]]) -> Array:
+    """Words as numbers [R, C]."""
+    flat = np.array(list(map(float, itertools.chain.from_iterable(rows))), dtype=np.float64)
+    return flat.reshape(len(rows), -1)
 
 
 def _colors(path: str, text: _Text) -> Array | None:
