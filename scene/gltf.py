@@ -1,63 +1,165 @@
-"""Checks of a glTF file before it is read."""
+"""Meshes in glTF 2.0 files."""
 
 from __future__ import annotations
 
-import json
-import os
-import struct
 from typing import Any
 
-GLTF_SUFFIXES = (".glb", ".gltf")
-MAX_COUNT = 30_000_000
-"""Largest count of numbers, vectors or matrices in a header; more are taken for a damaged file."""
-COMPRESSIONS = ("KHR_draco_mesh_compression", "EXT_meshopt_compression")
+import numpy as np
+
+from scene.files_beside import plural, report_unused
+from scene.gltf_accessors import numbers, whole_numbers
+from scene.gltf_file import READ, GltfFile
+from scene.gltf_materials import Materials
+from scene.gltf_nodes import instances, shown_nodes, world_matrices
+from scene.mesh_colors import Array
+from scene.mesh_shapes import NO_FACES, Placed, Shape
+
+POINTS, TRIANGLES, STRIP, FAN = 0, 4, 5, 6
+"""Modes of a primitive (section 5.24.4); those between are lines."""
 
 
-def check_gltf(path: str) -> bool:
-    """Return whether the colours in a .glb or .gltf file, other than its textures, are linear.
+def read_gltf(path: str) -> list[Placed]:
+    """Read the meshes of the scene that a .glb or .gltf file opens with, in its rest pose.
 
-    They are in glTF 2.0 (sections 3.7.2.1 and 3.9.2), but trimesh writes them as it has them, in sRGB, and
-    signs its files.
-
-    Raises ValueError, one sentence, for a file that claims more than it can hold, or that is compressed. By
-    glTF 2.0's section 3.6.2.1 an accessor without a buffer is filled with zeros, as many as it claims. So are
-    those of a compression that the reader does not know.
+    A shape's colours are what a person sees in full white light. Lines and points are vertices without faces.
+    A warning reports what is not used. Raises ValueError, mostly in one sentence, or whatever else comes of a
+    file that is not sound.
     """
-    try:
-        header = _header(path)
-        counts = [int(accessor["count"]) for accessor in header.get("accessors", [])]
-        extensions = set(header.get("extensionsUsed", []))
-        generator = str(header["asset"].get("generator"))
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-        RecursionError,
-        struct.error,
-    ) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"{path!r} cannot be read as glTF 2.0: {reason}.") from error
-    if min(counts, default=0) < 0 or sum(counts) > MAX_COUNT:
-        raise ValueError(
-            f"{path!r} claims {sum(counts)} values in {os.path.getsize(path)} bytes, but at most {MAX_COUNT} are read."
+    file = GltfFile(path)
+    unused: list[str] = []
+    reader = _Reader(file, unused)
+    placed: list[Placed] = []
+    shown = shown_nodes(file)
+    for index in shown:
+        node = file.entry("nodes", index)
+        if "mesh" in node:
+            placed += reader.placed(node, reader.worlds[index])
+    report_unused(path, unused + _left_out(file, shown))
+    return placed
+
+
+def _left_out(file: GltfFile, shown: list[int]) -> list[str]:
+    """What a file holds beside meshes and materials."""
+    nodes = [file.entry("nodes", index) for index in shown]
+    lights = sum("KHR_lights_punctual" in node.get("extensions", {}) for node in nodes)
+    found = {
+        "camera": sum("camera" in node for node in nodes),
+        "light": lights,
+        "animation": len(file.entries("animations")),
+        "other scene": max(0, len(file.entries("scenes")) - 1),
+    }
+    extensions = [str(name) for name in file.document.get("extensionsUsed", []) if name not in READ]
+    if lights:
+        extensions = [name for name in extensions if name != "KHR_lights_punctual"]
+    return [plural(count, what) for what, count in found.items() if count] + [
+        f"the effect of {name}" for name in sorted(set(extensions))
+    ]
+
+
+class _Reader:
+    """Shapes of a file's meshes, each made once."""
+
+    def __init__(self, file: GltfFile, unused: list[str]) -> None:
+        self._file, self._unused = file, unused
+        self._materials = Materials(file, unused)
+        self._shapes: dict[tuple[int, str], list[tuple[Shape, dict[str, Any]]]] = {}
+        self.worlds = world_matrices(file)
+
+    def placed(self, node: dict[str, Any], world: Array) -> list[Placed]:
+        """The shapes of a node's mesh, and where they are."""
+        shapes = self._shapes_of(node)
+        if "skin" not in node:
+            return [(shape, world @ copy) for copy in instances(self._file, node) for shape, _ in shapes]
+        # The node's own place does not count for what bones move (section 3.7.3.3).
+        bones = self._bones(self._file.entry("skins", node["skin"]))
+        return [(self._posed(shape, attributes, bones), np.eye(4)) for shape, attributes in shapes]
+
+    def _shapes_of(self, node: dict[str, Any]) -> list[tuple[Shape, dict[str, Any]]]:
+        """The shapes of a node's mesh in its own coordinates, and the attributes of each."""
+        mesh = self._file.entry("meshes", node["mesh"])
+        weights = node.get("weights", mesh.get("weights", []))
+        key = (node["mesh"], str(weights))
+        if key not in self._shapes:
+            self._shapes[key] = [
+                (shape, primitive["attributes"])
+                for primitive in mesh["primitives"]
+                for shape in [self._shape(primitive, weights)]
+                if shape is not None
+            ]
+        return self._shapes[key]
+
+    def _shape(self, primitive: dict[str, Any], weights: list[float]) -> Shape | None:
+        attributes = primitive["attributes"]
+        if "POSITION" not in attributes:
+            self._unused.append("a primitive without positions")
+            return None
+        accessor = self._file.entry("accessors", attributes["POSITION"])
+        if "bufferView" not in accessor and "sparse" not in accessor:
+            raise ValueError(f"its accessors[{attributes['POSITION']}] holds positions, but has no data")
+        vertices = _positions(self._file, attributes["POSITION"])
+        for weight, target in zip(weights, primitive.get("targets", [])):
+            if weight and "POSITION" in target:
+                vertices = vertices + weight * _positions(self._file, target["POSITION"])
+        faces = self._faces(primitive, len(vertices))
+        paint = self._materials.paint(primitive)
+        for values in (paint.vertices, *(t.uv for t in (paint.texture, paint.glow_texture) if t is not None)):
+            if values is not None and len(values) != len(vertices):
+                raise ValueError(f"a mesh has {len(vertices)} positions, but {len(values)} colours or places")
+        return Shape(vertices, faces, paint)
+
+    def _faces(self, primitive: dict[str, Any], count: int) -> Array:
+        """The triangles [F, 3] of a primitive of `count` vertices, none for points and lines."""
+        mode = primitive.get("mode", TRIANGLES)
+        if mode not in (TRIANGLES, STRIP, FAN):
+            return NO_FACES
+        order = (
+            np.arange(count)
+            if "indices" not in primitive
+            else whole_numbers(self._file, primitive["indices"])
         )
-    for name in COMPRESSIONS:
-        if name in extensions:
-            raise ValueError(f"{path!r} is compressed with {name}, but it must be plain: export it without.")
-    return "trimesh" not in generator
+        order = order.reshape(-1)
+        if mode == TRIANGLES:
+            if len(order) % 3:
+                self._unused.append(f"{len(order) % 3} corners that make no triangle")
+            return order[: len(order) // 3 * 3].reshape(-1, 3)
+        last = max(len(order) - 2, 0)
+        first = order[:last] if mode == STRIP else np.repeat(order[:1], last)
+        return np.stack([first, order[1:][:last], order[2:][:last]], axis=1)
+
+    def _bones(self, skin: dict[str, Any]) -> Array:
+        """The matrices [J, 4, 4] by which the joints of a skin move its vertices, at rest."""
+        joints = skin["joints"]
+        for joint in joints:
+            self._file.entry("nodes", joint)
+        matrices = np.stack([self.worlds[joint] for joint in joints])
+        if "inverseBindMatrices" in skin:
+            inverse = numbers(self._file, skin["inverseBindMatrices"])[: len(joints)].reshape(-1, 4, 4)
+            matrices = matrices @ inverse.transpose(0, 2, 1)
+        return matrices
+
+    def _posed(self, shape: Shape, attributes: dict[str, Any], bones: Array) -> Shape:
+        """A shape whose vertices the bones have moved to the scene's coordinates."""
+        moved, total = np.zeros_like(shape.vertices), np.zeros(len(shape.vertices))
+        for index in range(2):
+            if f"JOINTS_{index}" not in attributes or f"WEIGHTS_{index}" not in attributes:
+                continue
+            joints = whole_numbers(self._file, attributes[f"JOINTS_{index}"])
+            weights = numbers(self._file, attributes[f"WEIGHTS_{index}"])
+            if len(joints) and not 0 <= joints.min() <= joints.max() < len(bones):
+                raise ValueError(f"a vertex has joint {joints.max()}, but there are {len(bones)}")
+            for joint, weight in zip(joints.T, weights.T):
+                placed = np.einsum("vij,vj->vi", bones[joint, :3, :3], shape.vertices) + bones[joint, :3, 3]
+                moved += weight[:, None] * placed
+                total += weight
+        held = total[:, None] > 0
+        vertices = np.where(held, moved / np.where(held, total[:, None], 1.0), shape.vertices)
+        return Shape(vertices, shape.faces, shape.paint)
 
 
-def _header(path: str) -> Any:
-    """The JSON of the file."""
-    with open(path, "rb") as file:
-        if path.lower().endswith(".gltf"):
-            return json.loads(file.read())
-        magic, version, claimed, length, kind = struct.unpack("<4sIII4s", file.read(20))
-        size = os.path.getsize(path)
-        if magic != b"glTF" or version != 2 or kind != b"JSON":
-            raise ValueError("it does not start as a binary glTF file does")
-        if max(claimed, length + 20) > size:
-            raise ValueError(f"it claims {max(claimed, length + 20)} bytes and has {size}")
-        return json.loads(file.read(length))
+def _positions(file: GltfFile, index: Any) -> Array:
+    values = numbers(file, index)
+    if values.shape[1] != 3:
+        raise ValueError(
+            f"its accessors[{index}] holds positions of {values.shape[1]} numbers, but 3 are needed"
+        )
+    return values

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from config.camera_params import MESH_SUFFIXES, START_SUFFIXES
 from config.schema import Config
 from scene.gaussian_model import GaussianModel
-from scene.ply import has_faces, read_points
+from scene.ply import has_faces
 from scene.point_cloud import PointCloud, fit_to_view, thin, upright, without_broken
+from scene.points_ply import read_points
 from scene.shapes import near_grey, shape_points
 from utils.spherical_harmonics import num_coefficients
 

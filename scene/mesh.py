@@ -1,37 +1,40 @@
-"""Meshes as coloured points: any file that trimesh reads, sampled uniformly by area."""
+"""Meshes as coloured points: sampled uniformly by area."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-import trimesh
 
-from scene.gltf import GLTF_SUFFIXES, check_gltf
-from scene.mesh_colors import colors_at, colors_of_vertices
+from scene.files_beside import Picture
+from scene.mesh_colors import Decode, Paint
+from scene.mesh_shapes import Placed, Shape
 from scene.point_cloud import PointCloud, thin, without_broken
 
 MAX_SIZE = 10_000_000
 """Largest number of faces, or vertices, in all, instances counted; no start can be made of more."""
 GREY = 0.5
 """Colour of a mesh's uncoloured places, where others have colours."""
+PICTURES = 4
+"""Decoded textures that are kept while others are."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A mesh or cloud of a scene.
+    """A shape of a scene.
 
     Its vertices [V, 3] are in the scene's coordinates, NaN where they are not finite in float32. It has faces
-    [F, 3], and the colours that trimesh knows.
+    [F, 3] and what colours it.
     """
 
     vertices: np.ndarray
     faces: np.ndarray
-    geometry: Any
+    paint: Paint
 
     def areas(self) -> np.ndarray:
         """Double areas [F] of the faces; NaN where a vertex is."""
@@ -47,14 +50,15 @@ def sample_mesh(path: str, count: int, rng: torch.Generator) -> PointCloud:
     warning; a file without any area gives its vertices, at most `count`, with another. Raises
     FileNotFoundError, or ValueError in one sentence for a file that cannot be read or holds nothing.
     """
-    parts, linear = _parts(path)
+    parts = _parts(path)
+    decode: Decode = lru_cache(maxsize=PICTURES)(Picture.decode)
     areas = np.concatenate([part.areas() for part in parts])
     if broken := int(np.isnan(areas).sum()):
         message = "%r: %d of %d faces have vertices that are not finite and are left out."
         logging.warning(message, path, broken, len(areas))
     cumulative = np.cumsum(np.nan_to_num(areas))
     if len(cumulative) == 0 or cumulative[-1] == 0:
-        return _vertices(path, parts, linear, count, rng)
+        return _vertices(path, parts, decode, count, rng)
     # Stratified: a draw from each of `count` equal pieces of the area.
     offset, r1, r2 = torch.rand(3, count, generator=rng, dtype=torch.float64).numpy()
     drawn = np.searchsorted(cumulative, (np.arange(count) + offset) / count * cumulative[-1], side="right")
@@ -72,19 +76,25 @@ def sample_mesh(path: str, count: int, rng: torch.Generator) -> PointCloud:
         if len(rows) == 0:
             continue  # no face, or none with an area
         points[here] = np.einsum("nk,nkd->nd", weights[here], part.vertices[part.faces[rows]])
-        found = colors_at(part.geometry, part.faces, rows, weights[here], linear)
+        interpolate = _interpolation(part.faces[rows], weights[here])
+        found = part.paint.colors(interpolate, rows, len(rows), decode)
         if found is not None:
             colors[here] = found
     return _cloud(points, colors)
 
 
-def _vertices(path: str, parts: list[Part], linear: bool, count: int, rng: torch.Generator) -> PointCloud:
+def _interpolation(corners: np.ndarray, weights: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Interpolation of values of vertices [V, C] at points [M, C], with weights [M, 3] of corners [M, 3]."""
+    return lambda values: np.einsum("nk,nkd->nd", weights, values[corners])
+
+
+def _vertices(path: str, parts: list[Part], decode: Decode, count: int, rng: torch.Generator) -> PointCloud:
     """The vertices of all parts, at most `count`."""
     points = np.concatenate([part.vertices for part in parts])
     colors = [
         np.full(part.vertices.shape, np.nan) if found is None else found
         for part in parts
-        for found in [colors_of_vertices(part.geometry, linear)]
+        for found in [part.paint.colors(lambda values: values, None, len(part.vertices), decode)]
     ]
     cloud = without_broken(_cloud(points, np.concatenate(colors)), path)
     logging.warning("%r has no face with an area: the start is its %d vertices.", path, len(cloud))
@@ -99,39 +109,67 @@ def _cloud(points: np.ndarray, colors: np.ndarray) -> PointCloud:
     return PointCloud(tensor, torch.from_numpy(np.nan_to_num(colors, nan=GREY).astype(np.float32)))
 
 
-def _parts(path: str) -> tuple[list[Part], bool]:
-    """Parts of a file, with at least one vertex in all, and whether its colours are linear."""
+def _parts(path: str) -> list[Part]:
+    """Parts of a file, with at least one vertex in all."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path!r} is not there, but it must be a mesh.")
-    linear = path.lower().endswith(GLTF_SUFFIXES) and check_gltf(path)
     try:
-        scene = trimesh.load_scene(path, process=False)
-        placed = [scene.graph[node] for node in scene.graph.nodes_geometry]
-        _check_size([scene.geometry[name] for _, name in placed])
-        parts = [_part(scene.geometry[name], matrix) for matrix, name in placed]
-    except Exception as error:  # trimesh's readers raise whatever their parsing runs into
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        with np.errstate(all="ignore"):  # numbers that are not finite are left out and counted later
+            placed = _read(path)
+            _check_size([shape for shape, _ in placed])
+            parts = [_part(shape, matrix) for shape, matrix in placed]
+    except Exception as error:  # readers raise whatever their parsing runs into
+        reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+        if isinstance(error, ValueError) and reason.startswith(repr(path)):
+            raise ValueError(f"{reason}.") from error
+        if isinstance(error, KeyError):
+            reason = f"it lacks {reason}"
+        elif isinstance(error, TypeError | AttributeError):
+            reason = f"it is not as its format has it ({reason})"
         raise ValueError(f"{path!r} cannot be read as a mesh: {reason}.") from error
     if sum(len(part.vertices) for part in parts) == 0:
         raise ValueError(f"{path!r} holds neither faces nor vertices, but it must be a mesh.")
-    return parts, linear
+    bare = sum(len(part.vertices) for part in parts if not len(part.faces))
+    if bare and any(len(part.faces) for part in parts):
+        logging.warning("%r: %d points and ends of lines beside the faces are not used.", path, bare)
+    return parts
 
 
-def _check_size(geometries: list[Any]) -> None:
-    """Check the size of all that nodes show, before a node's copy of its mesh is made.
+def _read(path: str) -> list[Placed]:
+    """The shapes of a file by the end of its name, and where they are."""
+    # Imported where they are asked for: a start need not wait for the readers of other formats.
+    if path.lower().endswith((".glb", ".gltf")):
+        from scene.gltf import read_gltf
+
+        return read_gltf(path)
+    if path.lower().endswith(".obj"):
+        from scene.obj import read_obj
+
+        return read_obj(path)
+    if path.lower().endswith(".ply"):
+        from scene.mesh_ply import read_mesh_ply
+
+        return read_mesh_ply(path)
+    from scene.stl import read_stl
+
+    return read_stl(path)
+
+
+def _check_size(shapes: list[Shape]) -> None:
+    """Check the size of all that is shown, before an instance's copy of its shape is made.
 
     Raises ValueError if it is too much.
     """
     for kind in ("vertices", "faces"):
-        total = sum(len(getattr(geometry, kind, ())) for geometry in geometries)
+        total = sum(len(getattr(shape, kind)) for shape in shapes)
         if total > MAX_SIZE:
             raise ValueError(f"it shows {total} {kind}, but a start uses at most {MAX_SIZE}")
 
 
-def _part(geometry: Any, matrix: np.ndarray) -> Part:
-    vertices = trimesh.transform_points(np.asarray(geometry.vertices, dtype=np.float64), matrix)
+def _part(shape: Shape, matrix: np.ndarray) -> Part:
+    vertices = shape.vertices @ matrix[:3, :3].T + matrix[:3, 3]
     vertices[~(np.abs(vertices) <= np.finfo(np.float32).max)] = np.nan
-    faces = np.asarray(getattr(geometry, "faces", ()), dtype=np.int64).reshape(-1, 3)
+    faces = shape.faces
     if faces.size and not 0 <= faces.min() <= faces.max() < len(vertices):
         raise ValueError(f"a face has vertex {faces.max()}, but there are {len(vertices)}")
-    return Part(vertices, faces, geometry)
+    return Part(vertices, faces, shape.paint)

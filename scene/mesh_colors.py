@@ -1,109 +1,110 @@
-"""The colours of a mesh as trimesh has read it: of its vertices, faces, textures or materials."""
+"""The colours of a part of a mesh: of its vertices, faces, textures and material."""
 
 from __future__ import annotations
 
-import logging
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
+from scene.files_beside import Picture
+
 Array = np.ndarray
-MAX_PIXELS = 8192 * 8192
-"""Largest texture in pixels: a file of a few kilobytes can claim any number."""
+Decode = Callable[[Picture], Array | None]
+REPEAT, MIRROR, CLAMP = "repeat", "mirror", "clamp"
 
 
-def colors_at(geometry: Any, faces: Array, rows: Array, weights: Array, linear: bool) -> Array | None:
-    """Return sRGB colours [M, 3] in [0, 1] at points of a trimesh.Trimesh, or None if it has none.
+@dataclass(frozen=True)
+class Texture:
+    """A picture, and the place of each vertex in it: uv [V, 2], where (0, 0) is its lower left.
 
-    Point i is at weights[i] [M, 3], barycentric, of face rows[i] [M] of `faces` [F, 3]. `linear` is true if
-    colours of vertices and materials are linear (see `gltf.check_gltf`); textures are always sRGB.
+    A vertex without a place has NaN. `wrap` is what comes beyond [0, 1] along u and along v.
     """
-    visual = geometry.visual
-    corners = faces[rows]
 
-    def interpolated(values: Array) -> Array:
-        return np.einsum("nk,nkd->nd", weights, values[corners])
+    picture: Picture
+    uv: Array
+    wrap: tuple[str, str] = (REPEAT, REPEAT)
 
-    if visual.kind == "texture":
-        uv = _of_vertices(visual.uv, geometry)
-        painted = _of_vertices(visual.vertex_attributes.get("color"), geometry)
-        return _material_colors(
-            visual.material,
-            None if uv is None else interpolated(uv),
-            None if painted is None else interpolated(_unit(painted)),
-            len(rows),
-            linear,
-        )
-    if visual.kind == "face":
-        colors = _unit(visual.face_colors)[rows]
-    elif visual.kind == "vertex":
-        colors = interpolated(_unit(visual.vertex_colors))
-    else:
-        return None
-    return to_srgb(colors) if linear else colors
+    def colors(self, pixels: Array, uv: Array) -> Array:
+        """Return the nearest pixels [M, 3] in [0, 1] at uv [M, 2], NaN where that is not finite."""
+        known = np.isfinite(uv)
+        u, v = (_wrapped(np.where(known, uv, 0.0)[:, axis], self.wrap[axis]) for axis in range(2))
+        height, width = pixels.shape[:2]
+        column = np.minimum(u * width, width - 1).astype(np.int64)
+        row = np.minimum(v * height, height - 1).astype(np.int64)
+        return np.where(known.all(axis=1)[:, None], pixels[height - 1 - row, column] / 255, np.nan)
 
 
-def colors_of_vertices(geometry: Any, linear: bool) -> Array | None:
-    """Return sRGB colours [V, 3] in [0, 1] of the vertices of a trimesh.Trimesh or trimesh.PointCloud, or None."""
-    values = _of_vertices(getattr(geometry.visual, "vertex_colors", None), geometry)
-    if values is None or geometry.visual.kind != "vertex":
-        return None
-    return to_srgb(_unit(values)) if linear else _unit(values)
+def _wrapped(values: Array, how: str) -> Array:
+    """Texture coordinates in [0, 1]; both ends of that stay as they are."""
+    if how == CLAMP:
+        return np.clip(values, 0.0, 1.0)
+    if how == MIRROR:
+        return 1.0 - np.abs(values % 2.0 - 1.0)
+    return np.where((values >= 0) & (values <= 1), values, values % 1)
 
 
-def _of_vertices(values: Any, geometry: Any) -> Array | None:
-    """Return `values` as an array with a row for each vertex; None if they are no such thing."""
-    array = None if values is None else np.asarray(values)
-    return array if array is not None and array.ndim == 2 and len(array) == len(geometry.vertices) else None
+@dataclass(frozen=True)
+class Paint:
+    """What gives a part its colours, all of it optional.
 
-
-def _unit(colors: Any) -> Array:
-    """Scale the first three channels of colours [..., 3 or 4] to [0, 1]; whole numbers count to the top of
-    their type."""
-    array = np.asarray(colors)[..., :3]
-    if np.issubdtype(array.dtype, np.integer):
-        return array / np.iinfo(array.dtype).max
-    return np.clip(np.nan_to_num(array.astype(np.float64)), 0, 1)
-
-
-def _material_colors(
-    material: Any, uv: Array | None, painted: Array | None, count: int, linear: bool
-) -> Array | None:
-    """Return colours [count, 3] of a material at texture coordinates `uv` [count, 2].
-
-    `painted` [count, 3] are the colours of the vertices. glTF multiplies base colour, texture and the vertices'
-    colours, where they are linear. Else a texture hides the rest: materials of .obj files are written so, and
-    trimesh gives any texture a grey base colour.
+    A plain colour [3], colours of vertices [V, 3] and of faces [F, 3], and a texture are sRGB, and the last of
+    them that a point has hides the others. If `multiplied`, they are linear, except for the texture, and are
+    multiplied, as in glTF. `glow` [3], linear, times its texture is light that is added.
     """
-    image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
-    texels = None if uv is None or image is None else _texels(image, uv)
-    if linear:
-        factor = getattr(material, "baseColorFactor", None)
-        colors = np.ones((count, 3)) if factor is None else np.tile(_unit(factor), (count, 1))
-        for factors in (painted, None if texels is None else to_linear(texels)):
-            colors = colors if factors is None else colors * factors
-        return to_srgb(colors)
-    if texels is None:
-        return np.tile(_unit(material.main_color), (count, 1)) if painted is None else painted
-    return texels
+
+    plain: Array | None = None
+    vertices: Array | None = None
+    faces: Array | None = None
+    texture: Texture | None = None
+    multiplied: bool = False
+    glow: Array | None = None
+    glow_texture: Texture | None = None
+
+    def colors(
+        self, interpolate: Callable[[Array], Array], faces: Array | None, count: int, decode: Decode
+    ) -> Array | None:
+        """Return sRGB colours [count, 3] in [0, 1], NaN where a point has none; None if no point has any.
+
+        `interpolate` turns values of vertices [V, C] into those of the points [count, C], and `faces` [count]
+        names the face of each. `decode` gives a picture's pixels.
+        """
+        layers = [None if self.plain is None else np.tile(self.plain, (count, 1))]
+        layers.append(None if self.faces is None or faces is None else self.faces[faces])
+        layers.append(None if self.vertices is None else interpolate(self.vertices))
+        texels = _texels(self.texture, interpolate, decode)
+        if self.multiplied:
+            layers.append(None if texels is None else to_linear(texels))
+            known = [
+                np.clip(np.where(np.isnan(layer), 1.0, layer), 0, 1) for layer in layers if layer is not None
+            ]
+            colors = to_srgb(np.prod(known, axis=0)) if known else None
+        else:
+            colors = None
+            for layer in [*layers, texels]:
+                if layer is not None:
+                    colors = layer if colors is None else np.where(np.isnan(layer), colors, layer)
+            colors = None if colors is None else np.clip(colors, 0, 1)
+        return colors if self.glow is None else self._glowing(colors, interpolate, count, decode)
+
+    def _glowing(
+        self, colors: Array | None, interpolate: Callable[[Array], Array], count: int, decode: Decode
+    ) -> Array:
+        """`colors` with the light added."""
+        assert self.glow is not None
+        light = np.tile(self.glow, (count, 1))
+        if self.glow_texture is not None:
+            texels = _texels(self.glow_texture, interpolate, decode)
+            light = light * (0.0 if texels is None else np.nan_to_num(to_linear(texels)))
+        # Light brighter than the picture can show keeps its hue.
+        light = light / np.maximum(light.max(axis=1, keepdims=True), 1.0)
+        below = 0.0 if colors is None else np.nan_to_num(to_linear(colors))
+        return to_srgb(np.clip(below + light, 0, 1))
 
 
-def _texels(image: Any, uv: Array) -> Array | None:
-    """Pixels [M, 3] of a PIL image at uv [M, 2]; (0, 0) is its lower left, and it repeats beyond [0, 1].
-
-    None, with a warning, if it cannot be decoded.
-    """
-    try:
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"it has {image.width} x {image.height} pixels, at most {MAX_PIXELS} are read")
-        pixels = np.asarray(image.convert("RGB"))
-    except Exception as error:  # Pillow's decoders raise whatever their parsing runs into
-        logging.warning("A texture cannot be read (%s): the material's plain colour is used.", error)
-        return None
-    inside = np.nan_to_num(np.where((uv >= 0) & (uv <= 1), uv, uv % 1))
-    height, width = pixels.shape[:2]
-    column, row = np.minimum(inside * [width, height], [width - 1, height - 1]).astype(np.int64).T
-    return pixels[height - 1 - row, column] / 255
+def _texels(texture: Texture | None, interpolate: Callable[[Array], Array], decode: Decode) -> Array | None:
+    pixels = None if texture is None else decode(texture.picture)
+    return None if texture is None or pixels is None else texture.colors(pixels, interpolate(texture.uv))
 
 
 def to_srgb(linear: Array) -> Array:

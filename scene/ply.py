@@ -1,4 +1,4 @@
-"""PLY files: Gaussians in the layout of Inria's viewer, and point clouds of any origin."""
+"""PLY files, and Gaussians in them in the layout of Inria's viewer."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import torch
 from plyfile import PlyData, PlyElement, PlyParseError
 from torch import Tensor
 
-from scene.point_cloud import PointCloud
 from utils.files import atomic_path
 from utils.finite import NotFiniteError
-from utils.spherical_harmonics import dc_to_rgb, degree_of, num_coefficients
+from utils.spherical_harmonics import degree_of, num_coefficients
 
 MAX_ROWS = 50_000_000
 """Largest number of vertices, or faces, in a header; more are taken for a damaged file."""
@@ -94,38 +93,27 @@ def read_gaussians(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     }
 
 
-def read_points(path: str | os.PathLike[str]) -> PointCloud:
-    """Read any PLY file with x, y, z; colours from red, green, blue (integers or [0, 1]) or from f_dc.
+def read_ply(
+    path: str | os.PathLike[str], list_lengths: Mapping[str, Mapping[str, int]] | None = None
+) -> PlyData:
+    """Read all elements of a PLY file.
 
-    Numbers may be other than finite; else raises like read_gaussians.
+    `list_lengths` names the length of every list, by element and property: a binary file is read many times
+    faster so, and refused where one differs. Raises FileNotFoundError, or ValueError in one sentence.
     """
-    vertices = _read_vertices(path)
-    names = set(vertices.dtype.names or ())
-    points = torch.from_numpy(np.stack([_column(path, vertices, name) for name in "xyz"], axis=1))
-    colors: Tensor | None = None
-    if names >= {"red", "green", "blue"}:
-        channels = []
-        for name in ("red", "green", "blue"):
-            kind = vertices.dtype[name]
-            top = np.iinfo(kind).max if np.issubdtype(kind, np.integer) else 1.0
-            channels.append(_column(path, vertices, name) / np.float32(top))
-        colors = torch.from_numpy(np.stack(channels, axis=1)).clamp(0, 1)
-    elif names >= {"f_dc_0", "f_dc_1", "f_dc_2"}:
-        dc = np.stack([_column(path, vertices, f"f_dc_{i}") for i in range(3)], axis=1)
-        colors = dc_to_rgb(torch.from_numpy(dc)).clamp(0, 1)
-    return PointCloud(points=points, colors=colors)
+    name = os.fspath(path)
+    _rows(path)
+    try:
+        return PlyData.read(name, known_list_len=list_lengths or {})
+    except (PlyParseError, ValueError, EOFError, ArithmeticError, MemoryError) as error:
+        raise ValueError(f"{name!r} cannot be read as a PLY file: {error}.") from error
 
 
 def _read_vertices(path: str | os.PathLike[str]) -> np.ndarray:
     """The structured array of a PLY file's element "vertex"."""
-    name = os.fspath(path)
-    _rows(path)
-    try:
-        data = PlyData.read(name)
-    except (PlyParseError, ValueError, EOFError, UnicodeDecodeError) as error:
-        raise ValueError(f"{name!r} cannot be read as a PLY file: {error}.") from error
+    data = read_ply(path)
     if "vertex" not in data:
-        raise ValueError(f"{name!r} has no element 'vertex', but the points are read from there.")
+        raise ValueError(f"{os.fspath(path)!r} has no element 'vertex', but the points are read from there.")
     return data["vertex"].data
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,9 +19,10 @@ from config import Config, ConfigError
 from scene.gaussian_model import GaussianModel
 from scene.mesh import sample_mesh
 from scene.optimizer import GaussianOptimizer
-from scene.ply import read_points
+from scene.points_ply import read_points
 from scene.snapshot import restore, snapshot
 from tests.fuzz import Watched, mangled
+from tests.scene.gltf_files import everything
 from tests.scene.meshes import checkerboard, exported, painted, square
 from utils import checkpoints
 from utils.checkpoints import Checkpoint
@@ -110,6 +113,84 @@ MESH_WORDS = [
     *(b'"children": [0]', b'"uri": "/dev/zero"', b'"bufferView": 0', b'"matrix": [0]', b'"byteOffset": -1'),
     *(b"element vertex 4000000000\n", b"property list uint int vertex_indices\n", b"\xff" * 64, b"\x00" * 64),
 ]
+RICH_OBJ = (
+    b"mtllib x.mtl\nv 0 0 0 1 0 0\nv 1 0 0 1 0 0\nv 1 1 0 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 1 1\n#MRGB ff00ff00\n"
+    b"usemtl a\nf 1/1 2/2 3/3\nusemtl b\nf -4/1 -2/3 -1\nf 1//1 2//2 3//3 4//4\nl 1 2\n"
+)
+RICH_MTL = (
+    b"newmtl a\nKd 0.5 0.5 1\nmap_Kd -s 1 2 -o .5 0 -clamp on -mm 0 1 t.png\nd 0.5\nmap_Bump n.png\n"
+    b"newmtl b\nKd 0 0 0\nKe 1 0 0\nTr 0.1\n"
+)
+MTL_WORDS = [
+    *(
+        b"newmtl a\n",
+        b"map_Kd ",
+        b"-s ",
+        b"-o 1e999 nan",
+        b"-bm ",
+        b"-clamp on ",
+        b"/dev/zero",
+        b"..\\..\\x",
+        b"\x00",
+    ),
+    *(b"Kd 1e999 nan -1\n", b"Kd spectral x\n", b"Ke 9\n", b"\\\n", b"\xff\xfe", b'"', b"\t", b"~" * 5000),
+]
+RICH_PLY = (
+    b"ply\nformat ascii 1.0\ncomment TextureFile t.png\ncomment TextureFile u.png\nelement vertex 4\n"
+    b"property float x\nproperty float y\nproperty float z\nproperty float r\nproperty float g\nproperty float b\n"
+    b"property float s\nproperty float t\nelement face 2\nproperty list uchar int vertex_indices\n"
+    b"property list uchar float texcoord\nproperty int texnumber\nproperty uchar red\nend_header\n"
+    b"0 0 0 1 0 0 0 0\n1 0 0 200 0 0 1 0\n1 1 0 1 0 0 1 1\n0 1 0 1 0 0 0 1\n"
+    b"4 0 1 2 3 8 0 0 1 0 1 1 0 1 0 9\n3 0 1 2 0 1 9\n"
+)
+ODD: list[Any] = [
+    *(
+        None,
+        True,
+        -1,
+        0,
+        1,
+        2,
+        3,
+        4,
+        5,
+        7,
+        10**9,
+        10**30,
+        0.5,
+        1e300,
+        float("nan"),
+        float("inf"),
+        "",
+        "x",
+        "VEC4",
+    ),
+    *(
+        [],
+        {},
+        [0],
+        [1, 2],
+        [1e300] * 3,
+        [0] * 4,
+        [[[]]],
+        {"index": 0},
+        "../../x",
+        "data:;base64,AA==",
+        5121,
+        5126,
+    ),
+]
+"""Values that some place in a document does not expect."""
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Walk through all places in a JSON value: the dict or list, and the key or number in it."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in list(items):
+        yield value, key
+        yield from places(inner)
+
+
 JSON_WORDS = [
     *(
         b"{",
@@ -161,6 +242,9 @@ def test_ply_files(tmp_path: Path, count: int) -> None:
     )
     header += b"property uchar red\nproperty uchar green\nproperty uchar blue\nend_header\n"
     contents.append(header + b"0 0 0 1 2 3\n1 0 0 1 2 3\n0 1 0 1 2 3\n")
+    contents.append(header.replace(b"uchar", b"float") + b"0 0 0 1 200 3\n1 0 0 .1 2 3\n0 1 0 1 2 -3\n")
+    packed = header.partition(b"property uchar")[0] + b"property float rgb\nend_header\n"
+    contents.append(packed + b"0 0 0 2.3e-38\n1 0 0 16711680\n0 1 0 -1e38\n")
     for number in range(count):
         path.write_bytes(mangled(chance.choice(contents), PLY_WORDS, chance))
         for read in (GaussianModel.load_ply, read_points):
@@ -180,6 +264,11 @@ def test_meshes(tmp_path: Path, count: int) -> None:
     for suffix in (".obj", ".glb", ".gltf", ".stl", ".ply"):
         made = square(vertex_colors=[(255, 0, 0)] * 4) if suffix == ".ply" else mesh
         contents[suffix] = Path(exported(made, tmp_path / f"sound{suffix}")).read_bytes()
+    contents[".rich.glb"] = everything().encode()
+    contents[".rich.ply"] = RICH_PLY
+    contents[".rich.obj"] = RICH_OBJ
+    (tmp_path / "x.mtl").write_bytes(RICH_MTL)
+    image.save(tmp_path / "t.png")
     for number in range(count):
         suffix = chance.choice(sorted(contents))
         path = tmp_path / f"x{suffix}"
@@ -190,6 +279,33 @@ def test_meshes(tmp_path: Path, count: int) -> None:
         refused += said is not None
     watched.check()
     assert count / 4 < refused < count
+
+
+@sizes(200, 2000)
+def test_documents_and_materials(tmp_path: Path, count: int) -> None:
+    # Damage that JSON and the lines of .mtl survive, so that it reaches what reads them.
+    chance, watched, refused = random.Random(0), Watched(), 0
+    checkerboard(cells=2, pixels=2)[0].save(tmp_path / "t.png")
+    (tmp_path / "x.obj").write_bytes(RICH_OBJ)
+    for number in range(count):
+        if number % 4:
+            path, document = tmp_path / "x.glb", everything()
+            for _ in range(chance.randint(1, 3)):
+                container, key = chance.choice(list(places(document.json)))
+                if chance.random() < 0.2:
+                    del container[key]
+                else:
+                    container[key] = chance.choice(ODD)
+            path.write_bytes(document.encode())
+        else:
+            path = tmp_path / "x.obj"
+            (tmp_path / "x.mtl").write_bytes(mangled(RICH_MTL, MTL_WORDS, chance))
+        rng = torch.Generator().manual_seed(0)
+        said = watched(partial(sample_mesh, str(path), 50, rng), (ValueError, OSError))
+        assert one_sentence(said), (number, said)
+        refused += said is not None
+    watched.check()
+    assert count / 3 < refused < count
 
 
 @sizes(200, 1000)

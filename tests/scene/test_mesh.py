@@ -4,7 +4,6 @@ import json
 import logging
 import struct
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from trimesh.visual.material import PBRMaterial, SimpleMaterial
 from scene.mesh import sample_mesh
 from scene.mesh_colors import to_linear, to_srgb
 from scene.point_cloud import PointCloud
+from tests.scene.gltf_files import glb
 from tests.scene.meshes import (
     HALVES,
     SQUARE,
@@ -240,15 +240,6 @@ def test_points_beside_a_mesh_are_left_out(tmp_path: Path) -> None:
     cloud = sampled(exported(scene, tmp_path / "x.glb"))
     assert float(cloud.points.max()) <= 1
     np.testing.assert_array_equal(colors_of(cloud), np.tile([1, 0, 0], (2000, 1)))
-
-
-def glb(document: dict[str, Any], binary: bytes = b"") -> bytes:
-    text = json.dumps(document).encode()
-    text += b" " * (-len(text) % 4)
-    body = (
-        struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary
-    )
-    return struct.pack("<4sII", b"glTF", 2, 12 + len(body)) + body
 
 
 ASSET = {"asset": {"version": "2.0"}}

@@ -10,7 +10,7 @@ from plyfile import PlyData, PlyElement
 from torch import Tensor
 
 from scene.gaussian_model import GaussianModel
-from scene.ply import has_faces, read_gaussians, read_points, write_gaussians
+from scene.ply import has_faces, read_gaussians, write_gaussians
 
 
 def random_raw(count: int, degree: int, seed: int = 0) -> dict[str, Tensor]:
@@ -149,26 +149,3 @@ def test_non_finite_values_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^scaling has"):
         GaussianModel(raw).save_ply(tmp_path / "x.ply")
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(("kind", "top"), [("u1", 255), ("<u2", 65535), ("<f4", 1.0)])
-def test_point_clouds_with_colours_of_any_kind(tmp_path: Path, kind: str, top: float) -> None:
-    vertices = np.zeros(3, dtype=[(n, "<f4") for n in "xyz"] + [(n, kind) for n in ("red", "green", "blue")])
-    vertices["y"] = [1, 2, 3]
-    vertices["green"] = np.array([0, top / 2, top])
-    PlyData([PlyElement.describe(vertices, "vertex")]).write(tmp_path / "x.ply")
-    cloud = read_points(tmp_path / "x.ply")
-    assert cloud.points[:, 1].tolist() == [1, 2, 3]
-    assert cloud.colors is not None
-    assert cloud.colors[:, 1].tolist() == pytest.approx([0, 0.5, 1], abs=2e-3)
-
-
-def test_point_clouds_without_colours_and_from_gaussians(tmp_path: Path) -> None:
-    vertices = np.zeros(2, dtype=[(n, "<f8") for n in "xyz"])
-    PlyData([PlyElement.describe(vertices, "vertex")]).write(tmp_path / "x.ply")
-    assert read_points(tmp_path / "x.ply").colors is None
-    colors = torch.rand(5, 3)
-    GaussianModel.from_points(torch.rand(5, 3), colors, 1).save_ply(tmp_path / "y.ply")
-    read = read_points(tmp_path / "y.ply").colors
-    assert read is not None
-    torch.testing.assert_close(read, colors)
