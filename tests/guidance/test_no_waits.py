@@ -19,6 +19,9 @@ from tests.tiny_diffusers import write_tiny_folder
 from tests.waits import DEVICE, Wait, no_waits
 from utils.device import resolve_device
 
+THOROUGH = pytest.mark.thorough
+WHOLE = ("sds", "ism", "cds", "gcs", "sctd")
+"""Variants of which tests/training/test_no_waits.py runs whole iterations, with Perp-Neg."""
 AZIMUTH, POLAR = torch.tensor([0.0, 60.0, 130.0, -90.0]), torch.tensor([90.0, 80.0, 70.0, 20.0])
 
 
@@ -60,8 +63,12 @@ def guide(prior: StableDiffusionPrior, variant: str, *, with_negatives: bool, **
     assert images.grad is not None
 
 
-@pytest.mark.parametrize("with_negatives", [False, True], ids=["CFG", "Perp-Neg"])
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "with_negatives", [pytest.param(False, marks=THOROUGH), True], ids=["CFG", "Perp-Neg"]
+)
+@pytest.mark.parametrize(
+    "variant", [pytest.param(name, marks=[THOROUGH] if name in WHOLE else []) for name in VARIANTS]
+)
 def test_a_guidance_waits_for_nothing(
     prior: StableDiffusionPrior, variant: str, with_negatives: bool
 ) -> None:
@@ -73,6 +80,7 @@ def test_nor_does_encoding_singly(prior: StableDiffusionPrior, monkeypatch: pyte
     guide(prior, "gcs", with_negatives=False)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("variant", "changes"),
     [

@@ -103,7 +103,13 @@ def test_the_tiny_prior_fits_anywhere(tiny_config: Config) -> None:
 
 
 @pytest.mark.parametrize(
-    "keys", [{}, {"guidance_type": "gcs"}, {"perpneg": False}, {"approximate": False}], ids=str
+    "keys",
+    [{}, {"approximate": False}]
+    + [
+        pytest.param(keys, marks=pytest.mark.thorough)
+        for keys in ({"guidance_type": "gcs"}, {"perpneg": False})
+    ],
+    ids=str,
 )
 def test_what_is_foretold_is_what_a_real_guidance_holds(tiny_config: Config, keys: dict[str, object]) -> None:
     """A real guidance is counted in the same way, forward and backward, on this machine."""
@@ -120,6 +126,7 @@ def test_what_is_foretold_is_what_a_real_guidance_holds(tiny_config: Config, key
     assert foretold == pytest.approx(memory.peak, rel=0.1)
 
 
+@pytest.mark.thorough
 def test_one_by_one_takes_less(tiny_config: Config) -> None:
     config = changed(tiny_config, C_batch_size=4, image_w=32, image_h=32)
     prior = guidance.prior.load_prior(config, HOST)

@@ -243,6 +243,7 @@ def test_a_graphs_capture_cannot_load_kernels_but_can_use_them(monkeypatch: pyte
     assert kernels.load_kernels(torch.device("cuda", 0)) is loaded
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("cache_folder")
 def test_a_gpu_newer_than_nvrtc_gets_ptx(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (99, 0))

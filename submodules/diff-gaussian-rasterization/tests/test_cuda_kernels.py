@@ -100,6 +100,7 @@ def test_the_deterministic_switch_fixes_every_byte(shim: Any, deterministic: Non
     assert all(run == runs[0] for run in runs)
 
 
+@pytest.mark.thorough
 def test_without_the_switch_only_rounding_depends_on_the_order(shim: Any, tools: Any) -> None:
     scene = tools.scene(300, views=2, width=65, height=50, size=0.2)
     shim(1)
@@ -136,6 +137,7 @@ def test_an_overflow_takes_the_slow_path_and_the_next_call_has_room(shim: Any, t
     assert capacities[0] < needed <= capacities[1]
 
 
+@pytest.mark.thorough
 def test_the_slow_path_works_with_room_for_one_list_only(
     shim: Any, tools: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +147,7 @@ def test_the_slow_path_works_with_room_for_one_list_only(
     tools.agree(tools.render(scene, "shim"), tools.render(scene, "reference", torch.float64))
 
 
+@pytest.mark.thorough
 def test_the_deterministic_switch_makes_room_at_once(shim: Any, deterministic: None, tools: Any) -> None:
     scene = _spreading(tools)
     runs = []
@@ -154,6 +157,7 @@ def test_the_deterministic_switch_makes_room_at_once(shim: Any, deterministic: N
     assert runs[0] == runs[1] == runs[2]
 
 
+@pytest.mark.thorough
 def test_room_only_grows(shim: Any, tools: Any) -> None:
     engine = shim()
     sizes = []

@@ -35,10 +35,10 @@ def test_all_weights_are_at_most_20_megabytes() -> None:
     assert sum(path.stat().st_size for path in files) <= 20e6
 
 
-@pytest.mark.parametrize("every", [27, pytest.param(9, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("every", [81, pytest.param(9, marks=pytest.mark.thorough)])
 def test_the_judge_names_every_toy_and_reads_its_azimuth(judge: Judge, every: int) -> None:
     right, views = [], []
-    for name in (*ALONE, *STACKED[::every]):
+    for name in (*ALONE[:: 1 + (every > 9)], *STACKED[::every]):
         verdict = judge.judge(show(splats.canonical(name), CAMERAS, white=True).rgb)
         right.append(named_right(verdict, [name] * len(AZIMUTHS)))
         if name.kind not in FACELESS:
