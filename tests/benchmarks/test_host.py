@@ -82,7 +82,7 @@ def test_an_iteration_of_sctd(tiny_config: Config) -> None:
     assert parts[BACKWARD_ENCODER].launches["convolution_backward"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_script_prints_what_it_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = "--model toybox --guidance gcs --views 1 --look 1 --size 32 --count 100 --json"
     script.main([*flags.split(), str(tmp_path / "found.json")])

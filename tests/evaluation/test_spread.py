@@ -79,7 +79,7 @@ def test_an_interruption_leaves_what_is_finished_and_stops_the_rest(counts: Path
     assert len(left) < 3
 
 
-@pytest.mark.slow  # torch is imported in each process
+@pytest.mark.thorough  # torch is imported in each process
 def test_each_place_has_an_accelerator_of_its_own(counts: Path, tmp_path: Path) -> None:
     prompts = ("one", "two", "three")
     runs = runs_of(counts, *prompts)

@@ -223,7 +223,7 @@ def test_no_control_is_left_out_of_these_tests(page: Page) -> None:
     assert not [name for name in (*labels, *buttons) if source.count(f'"{name}"') < 1]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_two_browsers_do_not_disturb_each_other(browser: Browser, subject: Subject) -> None:
     with showing(subject, 8200) as address, visited(browser, address) as first:
         with visited(browser, address) as second:

@@ -240,7 +240,7 @@ def test_camera_gradients(degree: int | None, covariances: bool, shim: Any, tool
             assert (actual[name] - gradient).norm() <= 1e-5 * gradient.norm(), name
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_under_sanitizers() -> None:
     """Run all of this file again, with every access to memory and every conversion checked."""
     done = run_sanitized(__file__, "-q", "-m", "not slow and not thorough")

@@ -84,7 +84,7 @@ def _run(binaries: list[Path], mode: str, seeds: range, parts: int = 1) -> None:
 
 @pytest.mark.slow
 def test_some_scenes(build: Any) -> None:
-    _run(build("memory", tuple({LEVELS[0], LEVELS[-1]})), "scenes", range(200))
+    _run(build("memory", tuple({LEVELS[0], LEVELS[-1]})), "scenes", range(60))
 
 
 @pytest.mark.slow
@@ -102,7 +102,7 @@ def test_ten_thousand_scenes(build: Any) -> None:
 
 @pytest.mark.slow
 def test_threads_do_not_race(build: Any) -> None:
-    _run(build("threads", LEVELS[-1:]), "scenes", range(100))
+    _run(build("threads", LEVELS[-1:]), "scenes", range(40))
 
 
 @pytest.mark.thorough

@@ -137,9 +137,11 @@ def test_a_derivative_through_the_unet_is_that_of_the_plain_one(folder: Path) ->
     assert torch.equal(derivative(), plain)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("traced")
-@pytest.mark.parametrize("how", ["dynamic", "static"])
+@pytest.mark.parametrize(
+    "how",
+    [pytest.param("dynamic", marks=pytest.mark.slow), pytest.param("static", marks=pytest.mark.thorough)],
+)
 def test_view_by_view_and_after_a_change_of_precision_it_is_the_same(
     how: str, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

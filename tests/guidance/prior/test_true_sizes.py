@@ -62,10 +62,11 @@ def test_parameter_counts(model: StableDiffusion) -> None:
     assert {name: _size(network) for name, network in networks.items()} == model.parameters
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize(
     "model",
-    [pytest.param(SD15, marks=pytest.mark.slow), pytest.param(SD21, marks=pytest.mark.thorough)],
+    [SD15, SD21],
     ids=lambda model: model.name,
 )
 def test_it_is_loaded_runs_and_is_adapted(model: StableDiffusion, space: Path) -> None:
