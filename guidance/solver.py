@@ -1,6 +1,6 @@
 """The first-order step that every guidance is made of.
 
-Where alpha_t = 0 (the last timestep of a prior with zero terminal SNR), z_t is the noise itself. It tells nothing of
+Where alpha_t = 0 (the last timestep of a prior with zero terminal SNR), z_t is the noise itself, without
 z_0, and a prior predicts v = alpha_t eps - sigma_t z_0 = -z_0 there: so "eps" below means v for such t.
 """
 

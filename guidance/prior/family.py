@@ -36,7 +36,7 @@ PIPELINES = {
     "MVDream": "MVDream, which makes four views together",
 }
 """First letters of `_class_name` in model_index.json -> what that is. Pipelines that also hold plain Stable Diffusion
-(inpainting, image to image, ControlNet) are told by their U-Net alone."""
+(inpainting, image to image, ControlNet) are recognised by their U-Net alone."""
 TAKES_CHANNELS = {
     9: "an inpainting model",
     8: "InstructPix2Pix or another model that edits pictures",
@@ -237,8 +237,8 @@ def _check_scheduler(scheduler: Mapping[str, Any]) -> None:
     kind = str(scheduler.get("_class_name", ""))
     prediction = str(scheduler.get("prediction_type", "epsilon"))
     if "FlowMatch" in kind or prediction.startswith("flow") or scheduler.get("use_flow_sigmas") is True:
-        told = kind if "FlowMatch" in kind else f"prediction_type '{prediction}'"
-        raise _Misfit(f"is a flow model ({told} in {SCHEDULER_CONFIG}); {FITS}")
+        mark = kind if "FlowMatch" in kind else f"prediction_type '{prediction}'"
+        raise _Misfit(f"is a flow model ({mark} in {SCHEDULER_CONFIG}); {FITS}")
     if prediction not in ("epsilon", "v_prediction"):
         raise _Misfit(
             f"has prediction_type '{prediction}' in {SCHEDULER_CONFIG}, which is not 'epsilon' or 'v_prediction'"

@@ -55,8 +55,8 @@ def parametrization_of(
     if wanted is not None:
         kind, source = wanted, "--prediction_type"
     if header is not None or wanted is not None:
-        zero_told = f", with zero terminal SNR (from {zero_source})" if zero_source else ""
-        logger.warning("model_key '%s' is read as %s (from %s)%s.", model_key, kind, source, zero_told)
+        ends = f", with zero terminal SNR (from {zero_source})" if zero_source else ""
+        logger.warning("model_key '%s' is read as %s (from %s)%s.", model_key, kind, source, ends)
     try:
         scheduler = DDIMScheduler.from_pretrained(
             settings,
@@ -106,12 +106,12 @@ def _zero_snr(header: Header) -> str:
 
 
 def _usable(model_key: str, alphas_cumprod: Tensor, prediction_type: str) -> Tensor:
-    """Noise levels at which the prediction tells the clean sample: eps does not where no signal is left."""
+    """Noise levels at which a prediction gives the clean sample: eps does not where no signal is left."""
     signal = alphas_cumprod > 0
     if prediction_type == "v_prediction" or bool(signal.all()):
         return alphas_cumprod
     logger.warning(
-        "model_key '%s' predicts epsilon but its noise levels end without signal, where that tells nothing: the last "
+        "model_key '%s' predicts epsilon but its noise levels end without signal, where that gives no image: the last "
         "level with signal stands there, and --prediction_type v_prediction is right for a model of v.",
         model_key,
     )

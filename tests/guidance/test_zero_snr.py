@@ -44,7 +44,7 @@ class ZeroSnrPrior(AnalyticPrior):
 
     def eps(self, z: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         noise = super().eps(z, t, cond)
-        # z tells nothing of the data there: the clean sample to expect is the mixture's mean.
+        # z has nothing of the data there: the clean sample to expect is the mixture's mean.
         mean = (cond[:, 0].to(z) @ self.modes.to(z)).reshape(z.shape)
         return torch.where((self._schedule.alpha(t) > 0)[:, None, None, None], noise, -mean)
 

@@ -1,4 +1,4 @@
-"""Models that cannot guide are told from their small files and headers, before anything is loaded."""
+"""Models that cannot guide are recognised by their small files and headers, before anything is loaded."""
 
 from __future__ import annotations
 
