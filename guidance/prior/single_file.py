@@ -92,7 +92,9 @@ def _misfit(header: Header, base: Path) -> str | None:
     if prefix + FIRST not in names:
         if any(name.startswith(prefix) for name in names):
             return f"is another kind of model (its {prefix}* are no U-Net of Stable Diffusion); {FITS}"
-        return f"is {_part(names)}, no whole model in the layout of Stable Diffusion ({prefix}*); {FITS}"
+        if (part := _part(names)) is None:
+            return f"is no Stable Diffusion like that of {base}: it holds no {prefix}{FIRST}"
+        return f"is {part}, no whole model in the layout of Stable Diffusion ({prefix}*); {FITS}"
     unet = json.loads((base / "unet" / "config.json").read_text(encoding="utf-8"))
     takes, gives = _size(names, prefix + FIRST, 1), _size(names, prefix + LAST, 0)
     if takes != unet.get("in_channels", 4):
@@ -116,8 +118,8 @@ def _size(shapes: Mapping[str, tuple[int, ...]], name: str, dimension: int) -> i
     return next(iter(shapes.get(name, ())[dimension : dimension + 1]), 0)
 
 
-def _part(names: Mapping[str, tuple[int, ...]]) -> str:
-    """Name the part of a model that a file holds."""
+def _part(names: Mapping[str, tuple[int, ...]]) -> str | None:
+    """Name the part of a model that a file holds, None if it is none."""
     starts = {name.split(".")[0] for name in names}
     if {"encoder", "decoder"} <= starts or starts == {"first_stage_model"}:
         return "an autoencoder (VAE) alone"
@@ -125,7 +127,7 @@ def _part(names: Mapping[str, tuple[int, ...]]) -> str:
         return "a U-Net alone, in diffusers layout"
     if "text_model" in starts or starts == {"cond_stage_model"}:
         return "a text encoder alone"
-    return "another kind of file"
+    return None
 
 
 def missing_weights(file: SingleFile) -> list[str]:
