@@ -192,12 +192,11 @@ def _check_text_encoder(unet: Mapping[str, Any], text: Mapping[str, Any]) -> Non
     writes = _whole("text_encoder/config.json", text, "hidden_size", 512)
     if not unet:
         return
-    given = unet.get("cross_attention_dim", 1280)
-    wrong = [reads for reads in (given if isinstance(given, list) else [given]) if reads != writes]
-    if wrong:
+    reads = _whole("unet/config.json", unet, "cross_attention_dim", 1280)
+    if reads != writes:
         raise _Misfit(
-            f"has a U-Net that reads text of width {wrong[0]}{WIDTHS.get(wrong[0], '')} beside a text encoder that "
-            f"writes width {writes}{WIDTHS.get(writes, '')}: unet/ and text_encoder/ must be of the same model"
+            f"has a U-Net that reads text of width {reads}{WIDTHS.get(reads, '')} beside a text encoder that writes "
+            f"width {writes}{WIDTHS.get(writes, '')}: unet/ and text_encoder/ must be of the same model"
         )
 
 
@@ -209,14 +208,21 @@ def _tokens(folder: Path, files: Set[str]) -> int:
         model = whole.get("model")
         numbers += _values(model.get("vocab") if isinstance(model, dict) else None)
         added = whole.get("added_tokens")
-        numbers += [each.get("id") for each in added or () if isinstance(each, dict)]
+        listed = added if isinstance(added, list) else []
+        numbers += [each.get("id") for each in listed if isinstance(each, dict)]
     elif "tokenizer/vocab.json" in files:
         numbers += _values(read_object(folder, "tokenizer/vocab.json"))
     if "tokenizer/added_tokens.json" in files:
         numbers += _values(read_object(folder, "tokenizer/added_tokens.json"))
     if "tokenizer/tokenizer_config.json" in files:
-        decoder = read_object(folder, "tokenizer/tokenizer_config.json").get("added_tokens_decoder")
-        numbers += [int(key) for key in decoder or () if isinstance(key, str) and key.isdecimal()]
+        config = read_object(folder, "tokenizer/tokenizer_config.json")
+        decoder = config.get("added_tokens_decoder")
+        numbers += [int(key) for key in decoder if key.isdecimal()] if isinstance(decoder, dict) else []
+        length = config.get("model_max_length", 77)
+        if length is not None and not isinstance(length, (int, float)):
+            raise _Misfit(
+                f"has model_max_length {length!r} in tokenizer/tokenizer_config.json, which must be a number"
+            )
     return 1 + max((number for number in numbers if isinstance(number, int)), default=-1)
 
 
