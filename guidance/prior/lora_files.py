@@ -19,6 +19,7 @@ from guidance.prior.weight_files import TEXT_WIDTHS, contents_of, header_of, num
 
 KEY = "LoRA_path"
 PEFT_CONFIG = "adapter_config.json"
+MOST_RANK = 1 << 16
 FROM_PEFT = "base_model.model."
 IN_FOLDERS = tuple(
     f"{stem}{suffix}"
@@ -69,8 +70,8 @@ class Settings:
                 re.compile(pattern)
         except (TypeError, AttributeError, ValueError, OverflowError, re.error):
             raise ValueError("r, lora_alpha, rank_pattern or alpha_pattern is not what PEFT writes") from None
-        if min(settings.rank, *settings.ranks.values(), 1) < 1:
-            raise ValueError("a rank is below 1")
+        if not all(1 <= rank <= MOST_RANK for rank in (settings.rank, *settings.ranks.values())):
+            raise ValueError(f"a rank is below 1 or above {MOST_RANK}")
         if not all(map(isfinite, (settings.alpha, *settings.alphas.values()))):
             raise ValueError("an alpha is not finite")
         return settings
@@ -217,7 +218,7 @@ def _settings(path: Path, notes: Mapping[str, str], from_peft: bool) -> dict[str
             return {"": Settings.of(found)}
         of = {name: _under(found, f"{name}.") for name in ("unet", "text_encoder")}
         return {name: Settings.of(values) for name, values in of.items() if values}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PriorError(f"{KEY} '{path}' has settings in {place} that cannot be used: {error}.") from None
 
 

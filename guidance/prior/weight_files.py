@@ -19,6 +19,7 @@ from utils.device import HOST
 SUFFIXES = (".safetensors", ".bin", ".pt")
 """Suffixes of weight files. The last two are pickles, of which nothing but tensors is read (`weights_only`)."""
 
+LONGEST_NAME = 300
 TEXT_WIDTHS = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "Stable Diffusion XL"}
 """Families of models by the numbers in a token's embedding."""
 
@@ -38,7 +39,16 @@ def contents_of(path: Path) -> dict[str, Any]:
     """Read what a file names: tensors, and from pickles also what they are kept in.
 
     A pickle of one tensor gives it under the file's own name.
+
+    Raises: ValueError, part of a sentence, and whatever a damaged file makes the libraries raise.
     """
+    found = _contents_of(path)
+    if wrong := next((name for name in found if len(name) > LONGEST_NAME or not name.isprintable()), None):
+        raise ValueError(f"its tensor {wrong[:40]!r} has a name too long or not printable")
+    return found
+
+
+def _contents_of(path: Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping

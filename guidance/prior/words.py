@@ -22,6 +22,8 @@ KEY = "textual_inversion_path"
 NAMELESS = ("*", "emb_params", "clip_l")
 """What programs write where a word would be; the word is the file's name then."""
 
+LONGEST_WORD = 100
+
 
 def read_words(path: Path) -> dict[str, Tensor]:
     """Read the vectors [n, D] float32 of each word, in the layout of diffusers, AUTOMATIC1111 or ComfyUI.
@@ -40,6 +42,10 @@ def read_words(path: Path) -> dict[str, Tensor]:
         words = {
             named if word in NAMELESS else word: numbers(word, values) for word, values in vectors.items()
         }
+    if wrong := [
+        word for word in words if not word.strip() or not word.isprintable() or len(word) > LONGEST_WORD
+    ]:
+        raise PriorError(f"{KEY} '{path}' has the word {wrong[0][:LONGEST_WORD]!r}, which nobody can write.")
     return {word: values.reshape(-1, values.shape[-1]) for word, values in words.items()}
 
 
@@ -61,8 +67,6 @@ def _check_layout(path: Path, vectors: Mapping[str, Any]) -> None:
             raise PriorError(
                 f"{KEY} '{path}' has a tensor {name} of shape {size}, but a word's vectors must be [n, D] or [D]."
             )
-        if not name.strip():
-            raise PriorError(f"{KEY} '{path}' has a word without letters.")
     if len(sizes) > 1 and (nameless := [name for name in sizes if name in NAMELESS]):
         raise PriorError(
             f"{KEY} '{path}' has {len(sizes)} tensors, of which {nameless[0]} has no word, so it must be the only one."

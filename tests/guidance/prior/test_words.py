@@ -134,7 +134,8 @@ def test_files_that_do_not_fit_name_their_numbers(plain: StableDiffusionPrior, t
             {"lora_unet_x.lora_up.weight": random(2, DIM)},
             "holds no word but weights such as lora_unet_x.*LoRA_path",
         ),
-        ({" ": random(DIM)}, "has a word without letters"),
+        ({" ": random(DIM)}, "has the word ' ', which nobody can write"),
+        ({"<\n>": random(DIM)}, r"its tensor '<\\n>' has a name too long or not printable"),
     ):
         for suffix in (".safetensors", ".bin"):
             file = written(tmp_path / f"x{suffix}", content)
