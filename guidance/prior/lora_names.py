@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from guidance.prior.original_names import original_names
+
 _ADAPTER = r"(\.\w+)?"
 """Name of PEFT's adapter, which some files keep."""
 _PARTS = {
@@ -90,10 +92,16 @@ def place_of(module: str) -> tuple[str, str]:
 
 
 def modules_of(networks: Mapping[str, nn.Module]) -> dict[tuple[str, str], tuple[str, nn.Module]]:
-    """Return all modules that have a weight, with their names, by network and name in underscores."""
-    return {
-        (network, name.replace(".", "_").removeprefix("text_model_")): (name, module)
-        for network, whole in networks.items()
-        for name, module in whole.named_modules()
-        if isinstance(getattr(module, "weight", None), Tensor)
-    }
+    """Return all modules that have a weight, with their names, by network and name in underscores.
+
+    Those of a U-Net are there under their original names too.
+    """
+    found = {}
+    for network, whole in networks.items():
+        originals = original_names(whole) if network == "unet" else {}
+        for name, module in whole.named_modules():
+            if isinstance(getattr(module, "weight", None), Tensor):
+                for spelling in {name, originals.get(name, name)}:
+                    place = spelling.replace(".", "_").removeprefix("text_model_")
+                    found[network, place] = (name, module)
+    return found

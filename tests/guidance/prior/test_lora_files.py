@@ -20,6 +20,7 @@ from guidance.prior import PriorError, StableDiffusionPrior
 from guidance.prior.adaptations import Adaptations
 from guidance.prior.lora_files import read_lora
 from guidance.prior.lora_merge import merge_lora
+from tests.ldm import unet_name
 from tests.lora import changes, kohya, lora
 from tests.tiny_diffusers import write_tiny_folder
 from utils.device import HOST
@@ -111,6 +112,23 @@ def test_names_of_every_program_mean_the_same(
     file = {SPELLINGS[spelling](name): values for name, values in low.items()}
     assert (file == low) == (spelling == "diffusers")
     has_changed_by(changes(low), adapted(file), plain)
+
+
+def test_original_names_of_blocks_mean_the_same(
+    plain: StableDiffusionPrior, adapted: Callable[..., dict[str, Any]]
+) -> None:
+    """ComfyUI and trainers of the original Stable Diffusion name the blocks so; every module of a U-Net is tried."""
+    kinds = plain.unet.config.up_block_types
+    layers, attended = plain.unet.config.layers_per_block, ["Attn" in kind for kind in kinds]
+    file, added = {}, {}
+    for name, weight in plain.unet.state_dict().items():
+        if name.endswith(".weight"):
+            added[f"unet.{name}"] = delta = torch.randn_like(weight)
+            original = unet_name(name, layers, attended).removesuffix(".weight")
+            for stem in (f"diffusion_model.{original}", f"lora_unet_{original.replace('.', '_')}"):
+                file[f"{stem}.diff"] = delta / 2
+    assert len(file) == 2 * len(added) > 100
+    has_changed_by(added, adapted(file), plain)
 
 
 def test_magnitudes_are_applied_in_every_spelling(
