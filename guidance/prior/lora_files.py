@@ -147,7 +147,7 @@ def read_lora(path: Path) -> LoraFile:
         unread = []
         for name in sorted(contents):
             found = lora_names.split(name)
-            if found is None or not isinstance(contents[name], Tensor):
+            if found is None or found in names or not isinstance(contents[name], Tensor):
                 unread.append(name)
                 continue
             module, part = found

@@ -41,7 +41,7 @@ def merge_lora(networks: Mapping[str, nn.Module], file: LoraFile, scale: float, 
     Args:
         networks: "unet" and "text_encoder".
         part: accept a file of which only some modules are this model's, with a warning.
-    Raises: PriorError, one sentence, before any weight is changed.
+    Raises: PriorError, one sentence; before any weight is changed where it is of what does not fit.
     """
     fit = _fit(networks, file)
     _report(networks, file, fit, part)

@@ -268,12 +268,15 @@ def test_a_part_is_applied_only_if_requested(
         name.replace("layers.0", "layers.11"): values for name, values in low.items() if "layers.0" in name
     }
     odd = {"unet.conv_in.oft_blocks": torch.zeros(2, 3, 3)}
+    first = next(iter(low))
+    twice = {first.replace("lora_A", "lora_A.default"): low[first]}
     count = len(low) // 2
     for more, words in (
         (deeper, rf"lacks {len(deeper) // 2} of its {(len(low) + len(deeper)) // 2} modules"),
         (layers, "it is of a text encoder of 12 layers, and this model's has 2"),
         (wider, r"1 of its \d+ modules have another size \(unet\.mid.*: \[16, 20\] instead of \[16, 12\]\)"),
         (odd, r"1 of its tensors are of a kind that is not read, OFT \(such as unet\.conv_in\.oft_blocks\)"),
+        (twice, r"1 of its tensors are unknown \(such as .*\.lora_A\."),
     ):
         file, fits = low | more, count - (more is wider)
         with pytest.raises(
