@@ -73,8 +73,11 @@ class GuidanceParams(Section):
     controlnet_model_key: OptionalText = key(None, "the ControlNet's model id", unused=True)
     controlnet_ratio: Real = key(0.5, "share of iterations with ControlNet", unused=True, ge=0, le=1)
     textual_inversion_path: OptionalText = key(None, "a textual inversion's file")
-    LoRA_path: OptionalText = key(None, "a LoRA's file, as diffusers, PEFT or kohya write it")
+    LoRA_path: OptionalText = key(
+        None, "a LoRA's file, as kohya, LyCORIS, diffusers or PEFT write it, or PEFT's folder"
+    )
     LoRA_scale: Real = key(1.0, "factor on the LoRA's change")
+    LoRA_partial: Flag = key(False, "apply a LoRA of which only a part fits the model")
     clip_skip: OptionalWhole = key(None, "number of last text encoder layers to leave out", ge=0)
     scheduler_type: Text = key("DDIM", "the solver's name; one first-order step serves all", unused=True)
     num_train_timesteps: OptionalWhole = key(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import random
@@ -12,18 +13,24 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
+from torch import Tensor
 from trimesh.visual.material import SimpleMaterial
 
 import config as configuration
 from config import Config, ConfigError
+from guidance.prior import PriorError, StableDiffusionPrior
+from guidance.prior.adaptations import Adaptations, adapt
 from scene.gaussian_model import GaussianModel
 from scene.mesh import sample_mesh
 from scene.optimizer import GaussianOptimizer
 from scene.points_ply import read_points
 from scene.snapshot import restore, snapshot
 from tests.fuzz import Watched, mangled
+from tests.lora import lora
 from tests.scene.gltf_files import everything
 from tests.scene.meshes import checkerboard, exported, painted, square
+from tests.tiny_diffusers import write_tiny_folder
 from utils import checkpoints
 from utils.checkpoints import Checkpoint
 from utils.device import HOST
@@ -207,6 +214,25 @@ JSON_WORDS = [
     *(b'"facts": {}', b'"layout": 2', b'"bytes": 0', b"NaN", b'"' * 3, b","),
 ]
 
+WEIGHT_WORDS = [
+    *(
+        b'"F16"',
+        b'"F8_E4M3"',
+        b'"BOOL"',
+        b'"I64"',
+        b'"C64"',
+        b"[0,0]",
+        b"[2,2]",
+        b"[12]",
+        b"[]",
+        b"[99999999999,3]",
+    ),
+    *(b".lora_down.weight", b".lora_up.weight", b".lora_mid.weight", b".alpha", b".dora_scale", b".diff_b"),
+    *(b".hada_w1_a", b".lokr_w1", b".lokr_w2_b", b".a1.weight", b".on_input", b".oft_blocks", b"lora_te2_"),
+    *(b"base_model.model.", b"unet.", b"_7_", b"\\n", b"clip_g", b"emb_params", b"string_to_param", b"<toy>"),
+    *(b"\xff" * 4, b"\x00" * 8, b"\x00\x00\xc0\x7f", b"\x80\x02c", b"q\x01", b"PK\x03\x04", *JSON_WORDS),
+]
+
 
 def gaussians(count: int = 20) -> GaussianModel:
     rng = torch.Generator().manual_seed(0)
@@ -357,3 +383,64 @@ def test_checkpoints(tmp_path: Path, count: int) -> None:
         refused += said is not None
     watched.check()
     assert count / 2 < refused <= count
+
+
+@sizes(200, 2000)
+def test_loras_and_words(tmp_path: Path, count: int) -> None:
+    prior = StableDiffusionPrior.load(str(write_tiny_folder(tmp_path / "model")), HOST)
+    low = lora(prior)
+    names = [name.removesuffix(".lora_A.weight") for name in low if "attn2" in name and "lora_A" in name][:4]
+    sizes_of = {name: low[f"{name}.lora_B.weight"].shape[0] for name in names}
+    width_of = {name: low[f"{name}.lora_A.weight"].shape[1] for name in names}
+    kinds: dict[str, dict[str, Tensor]] = {
+        "plain": {key: values for key, values in low.items() if key.split(".lora_")[0] in names},
+        "adapter_model": {
+            key.replace("unet.", "base_model.model."): values
+            for key, values in low.items()
+            if key.split(".lora_")[0] in names
+        },
+        "words": {"<toy>": torch.ones(2, 12), "<style>": torch.ones(12)},
+    }
+    kinds["dora"] = kinds["plain"] | {f"{name}.dora_scale": torch.ones(sizes_of[name], 1) for name in names}
+    kinds["loha"] = {
+        f"{name}.hada_w{n}_{half}": torch.ones(*((sizes_of[name], 2) if half == "a" else (2, width_of[name])))
+        for name in names
+        for n in (1, 2)
+        for half in "ab"
+    }
+    kinds["lokr"] = {
+        f"{name}.{part}": torch.ones(
+            *((2, 2) if part == "lokr_w1" else (sizes_of[name] // 2, width_of[name] // 2))
+        )
+        for name in names
+        for part in ("lokr_w1", "lokr_w2")
+    }
+    contents = {}
+    for kind, tensors in kinds.items():
+        save_file(tensors, tmp_path / "x.safetensors")
+        torch.save(tensors, tmp_path / "x.bin")
+        for suffix in (".safetensors", ".bin"):
+            contents[kind, suffix] = (tmp_path / f"x{suffix}").read_bytes()
+    settings = tmp_path / "adapter_config.json"
+    sound = b'{"peft_type": "LORA", "r": 2, "lora_alpha": 4, "alpha_pattern": {"to_k": 1}}'
+    chance, watched, refused = random.Random(0), Watched(), 0
+
+    def read(kind: str, path: Path) -> None:
+        Adaptations(**{"words" if kind == "words" else "lora": str(path)}).check()
+        unet, encoder, tokenizer = copy.deepcopy((prior.unet, prior.text_encoder, prior.tokenizer))
+        given = Adaptations(**{"words" if kind == "words" else "lora": str(path)}, lora_partial=True)
+        adapt(unet, encoder, tokenizer, given)("a <toy>")
+
+    for number in range(count):
+        kind, suffix = chance.choice(sorted(contents))
+        path = tmp_path / f"{'adapter_model' if kind == 'adapter_model' else 'x'}{suffix}"
+        content = contents[kind, suffix]
+        settings.write_bytes(mangled(sound, JSON_WORDS, chance) if number % 2 else sound)
+        path.write_bytes(
+            content if kind == "adapter_model" and number % 2 else mangled(content, WEIGHT_WORDS, chance)
+        )
+        said = watched(partial(read, kind, path), (PriorError,))
+        assert one_sentence(said), (number, said)
+        refused += said is not None
+    watched.check()
+    assert count / 4 < refused < count

@@ -31,8 +31,10 @@ def load_prior(config: Config, device: torch.device) -> StableDiffusionPrior:
         adaptations=Adaptations(
             lora=params.LoRA_path,
             lora_scale=params.LoRA_scale,
+            lora_partial=params.LoRA_partial,
             words=params.textual_inversion_path,
             clip_skip=params.clip_skip or 0,
+            prompts=(params.text, params.negative, params.inverse_text),
         ),
     )
 

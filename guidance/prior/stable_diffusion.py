@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from guidance.prior.adaptations import Adaptations, adapt, pipeline_of
+from guidance.prior.adaptations import Adaptations, adapt
 from guidance.prior.compiled import Compiled, lasting_cache
 from guidance.prior.compiled_unet import compiled_unet
 from guidance.prior.libraries import quiet_libraries, without_progress_bars
@@ -86,8 +86,7 @@ class StableDiffusionPrior:
         self._text_length = int(text_encoder.config.max_position_embeddings)
         self._spell: Callable[[str], str] = str
         if adaptations.files():
-            parts = {"vae": vae, "unet": unet, "text_encoder": text_encoder, "tokenizer": tokenizer}
-            self._spell = adapt(pipeline_of(**parts, scheduler=None), adaptations)
+            self._spell = adapt(unet, text_encoder, tokenizer, adaptations)
         for network in (vae, unet, text_encoder):
             network.eval().requires_grad_(False)
         for network in (vae, unet):
@@ -222,8 +221,7 @@ class StableDiffusionPrior:
     def free_text_encoder(self) -> None:
         """Let go of the text encoder, 0.7 GB of Stable Diffusion 2.1 in half precision, when all prompts are
         embedded."""
-        # How prompts are spelt is known to a pipeline that holds all networks.
-        self.text_encoder, self._spell = None, str
+        self.text_encoder = None
 
     def encode(self, images: Tensor) -> Tensor:
         """Encode images [V, 3, H, W] in [0, 1] as scaled latents z_0 [V, C, h, w] float32, differentiable.
