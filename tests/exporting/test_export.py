@@ -115,7 +115,7 @@ def test_a_missing_library_is_told_before_anything_is_written(
 def test_a_folder_that_cannot_be_made_is_told_before_the_work(
     ball: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "load_asset", None)
+    monkeypatch.setattr(export, "open_asset", None)
     (tmp_path / "file").touch()
     assert export.main([str(ball), "-o", str(tmp_path / "x.spz"), str(tmp_path / "file/x.glb")]) == 1
     assert re.fullmatch(r"export.py: .*file.*\n", capsys.readouterr().err)

@@ -67,7 +67,7 @@ def test_what_is_not_there_is_told(run: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds no Gaussians yet"):
         open_subject(run.root, HOST)
     with pytest.raises(
-        ValueError, match=r"holds no config\.yaml, but it must be a run's folder or a PLY file"
+        ValueError, match=r"holds no config\.yaml, but it must be a run's folder or a file of G"
     ):
         open_subject(tmp_path, HOST)
     with pytest.raises(FileNotFoundError, match=r"gone\.ply"):
