@@ -203,7 +203,7 @@ def _numbers(path: str | os.PathLike[str], vertices: np.ndarray, name: str) -> n
     """Return a property as float32, or raise ValueError if it is not there or holds lists."""
     if name in (vertices.dtype.names or ()) and vertices.dtype[name].hasobject:
         raise ValueError(f"{os.fspath(path)!r} has lists as {name!r}, but it must be one number a vertex.")
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         return _column(path, vertices, name)
 
 

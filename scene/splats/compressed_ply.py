@@ -40,7 +40,8 @@ def decode(path: str | os.PathLike[str]) -> Splats:
 
     def between(shares: Numbers, names: tuple[str, ...]) -> Numbers:
         low, high = bounds("min", names), bounds("max", names)
-        return low + shares * (high - low)
+        with np.errstate(invalid="ignore"):
+            return low + shares * (high - low)
 
     rotation = words("rotation")
     others = (_unpack(rotation, (10, 10, 10)) - 0.5) * math.sqrt(2)
@@ -89,7 +90,7 @@ def _column(name: str, table: np.ndarray, key: str, kind: str) -> NDArray:
     ):
         what = "lists" if found.hasobject else found.name
         raise ValueError(f"{name!r} has {what} as {key!r}, but a compressed .ply file has {wanted.name}.")
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         return np.asarray(table[key]).astype(wanted)
 
 

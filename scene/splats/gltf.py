@@ -32,6 +32,7 @@ def decode(name: str, content: bytes) -> Splats:
     """The Gaussians of the file `name`. Raises ValueError, one sentence, for what is none."""
     try:
         file, parts, total = _Glb(name, content), [], 0
+        noted = axes_of_note(file.document["asset"].get("extras"))
         for matrix, primitive in file.primitives():
             parts.append(_placed(name, file.splats(primitive), matrix))
             total += len(parts[-1])
@@ -48,8 +49,12 @@ def decode(name: str, content: bytes) -> Splats:
         RecursionError,
         struct.error,
     ) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"{name!r} cannot be read as glTF 2.0: {type(error).__name__} {reason}.") from error
+        what = (
+            f"it lacks {str(error)[:100]}"
+            if isinstance(error, KeyError)
+            else "its JSON does not fit together"
+        )
+        raise ValueError(f"{name!r} cannot be read as glTF 2.0: {what}.") from error
     if not parts:
         raise ValueError(
             f"{name!r} holds no {EXTENSION} in its scene, but the Gaussians are read from there."
@@ -63,7 +68,7 @@ def decode(name: str, content: bytes) -> Splats:
         harmonics=np.concatenate(
             [np.pad(part.harmonics, ((0, 0), (0, most - part.harmonics.shape[1]), (0, 0))) for part in parts]
         ),
-        axes=axes_of_note(file.document["asset"].get("extras")),
+        axes=noted,
     )
 
 
@@ -191,7 +196,8 @@ class _Glb:
             raise ValueError(
                 f"{self.name!r}: {attribute!r} claims {count} values, more than its buffer holds."
             )
-        found = np.ndarray((count, width), kind, view, start, (stride, kind.itemsize)).astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            found = np.ndarray((count, width), kind, view, start, (stride, kind.itemsize)).astype(np.float64)
         if accessor.get("normalized") and kind.kind in "iu":
             return np.maximum(found / np.iinfo(kind).max, -1)
         return found

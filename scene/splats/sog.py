@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
 import math
+import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from scene.splats.table import MAX_COUNT, Numbers, Splats, from_smallest_three
 from utils.axes import axes_of_note
@@ -27,6 +30,7 @@ META = "meta.json"
 PALETTE_COLUMNS = 64
 FIRST_PLACE = 252
 """Fourth byte of a rotation whose largest component is w."""
+FEW = 65_536
 MAX_META = 1 << 20
 """Bytes of the largest meta.json."""
 ROOM = 1 << 20
@@ -35,27 +39,29 @@ ROOM = 1 << 20
 
 def decode_zip(name: str, content: bytes) -> Splats:
     """The Gaussians of a zip file. Raises ValueError, one sentence, for what is none."""
-    try:
+    with _unzipping(name):
         bundle = zipfile.ZipFile(io.BytesIO(content))
-        metas = [each for each in bundle.namelist() if each.split("/")[-1] == META]
-        if not metas:
-            raise ValueError(f"{name!r} is a zip file without {META}, but a .sog file has one.")
-        # Some zip the folder, others what is in it.
-        meta = min(metas, key=len)
+    metas = [each for each in bundle.namelist() if each.split("/")[-1] == META]
+    if not metas:
+        raise ValueError(f"{name!r} is a zip file without {META}, but a .sog file has one.")
+    # Some zip the folder, others what is in it.
+    folder = min(metas, key=len).removesuffix(META)
 
-        def read(entry: str, most: int) -> bytes:
-            with bundle.open(meta.removesuffix(META) + entry) as file:
-                return file.read(most + 1)
+    def read(entry: str, most: int) -> bytes:
+        with _unzipping(name), bundle.open(folder + entry) as file:
+            return file.read(most + 1)
 
-        return _decode(name, read, len(content))
+    return _decode(name, read, len(content))
+
+
+@contextmanager
+def _unzipping(name: str) -> Iterator[None]:
+    """Make one sentence of whatever zipfile raises on a damaged file."""
+    try:
+        yield
     except (
-        zipfile.BadZipFile,
-        zlib.error,
-        NotImplementedError,
-        RuntimeError,
-        EOFError,
-        KeyError,
-        OSError,
+        *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError),
+        *(EOFError, KeyError, OSError, ValueError, OverflowError, struct.error),
     ) as error:
         reason = " ".join(str(error.args[0] if error.args else error).split())[:200]
         raise ValueError(f"{name!r} cannot be read as the zip file that a .sog file is: {reason}.") from error
@@ -71,7 +77,9 @@ def decode_folder(path: Path) -> Splats:
         with open(path.parent / (path.name if entry == META else entry), "rb") as file:
             return file.read(most + 1)
 
-    return _decode(str(path), read, 1 << 30)
+    return _decode(
+        str(path), read, sum(each.stat().st_size for each in path.parent.iterdir() if each.is_file())
+    )
 
 
 @dataclass(frozen=True)
@@ -119,6 +127,8 @@ class _Bundle:
                         f"{self.name!r}: {entry!r} has {width} × {height} pixels, but {least} to {most} are needed."
                     )
                 return np.asarray(image.convert("RGBA"))
+        except UnidentifiedImageError as error:
+            raise ValueError(f"{self.name!r}: {entry!r} is no WebP or PNG image.") from error
         except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"{self.name!r}: {entry!r} cannot be read as an image: {reason}.") from error
@@ -158,11 +168,13 @@ def _decode(name: str, read: Callable[[str, int], bytes], size: int) -> Splats:
     count = (
         meta.get("count") if "version" in meta else shape[0] if isinstance(shape, list) and shape else None
     )
-    if not isinstance(count, int) or not 0 <= count <= MAX_COUNT:
+    # Each takes several bytes; of images of one colour, which take none, there may be a few.
+    most = min(MAX_COUNT, size + FEW)
+    if type(count) is not int or not 0 <= count <= most:
         raise ValueError(
-            f"{name!r} claims {str(count)[:20]} Gaussians, but it must be a whole number up to {MAX_COUNT}."
+            f"{name!r} claims {str(count)[:20]} Gaussians in {size} bytes, but it must be a whole number up to {most}."
         )
-    # What is in a zip file is compressed already, so that no entry is much larger than the file.
+    # Images are compressed already, so that no entry of a zip file is much larger than the file.
     bundle = _Bundle(name, meta, read, 2 * size + ROOM, count)
     low, high = (bundle.numbers("means", key, 3, 3) for key in ("mins", "maxs"))
     steps = bundle.pixels("means", 0)[:, :3] + 256.0 * bundle.pixels("means", 1)[:, :3]

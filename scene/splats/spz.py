@@ -24,6 +24,8 @@ COLOR_SCALE = 0.15
 into range.
 """
 MAX_DEGREE = 4
+MAX_RATIO = 100
+"""Bytes that a byte of gzip may hold, which can be 1032 of them; Gaussians have about 5."""
 BLOCK = 1 << 20
 """Bytes that are inflated at once."""
 
@@ -48,8 +50,7 @@ def decode(name: str, content: bytes) -> Splats:
     widths = {"position": 6 if version == 1 else 9, "opacity": 1, "colour": 3, "scale": 3}
     widths |= {"rotation": 4 if version == 3 else 3, "rest": 3 * (num_coefficients(degree) - 1)}
     size = HEADER.size + count * sum(widths.values())
-    # A byte of gzip holds at most 1032.
-    if count > MAX_COUNT or size > 1032 * len(content):
+    if count > MAX_COUNT or size > MAX_RATIO * len(content) + BLOCK:
         raise ValueError(
             f"{name!r} claims {count} Gaussians in {len(content)} bytes, "
             f"but it must hold what it claims and at most {MAX_COUNT}."
@@ -70,8 +71,9 @@ def decode(name: str, content: bytes) -> Splats:
     for key, width in widths.items():
         parts[key] = np.frombuffer(whole, np.uint8, count * width, start).reshape(count, width)
         start += count * width
-    constant = (parts["colour"] / 255 - 0.5) / COLOR_SCALE
-    rest = (parts["rest"].reshape(count, -1, 3)[:, : num_coefficients(min(degree, 3)) - 1] - 128.0) / 128
+    constant = (parts["colour"] / np.float32(255) - 0.5) / COLOR_SCALE
+    kept = num_coefficients(min(degree, 3)) - 1
+    rest = (parts["rest"].reshape(count, -1, 3)[:, :kept].astype(np.float32) - 128) / 128
     return Splats.of_file(
         means=_halves(parts["position"]) if version == 1 else _fixed(parts["position"], bits),
         log_scales=parts["scale"] / np.float32(16) - 10,
@@ -91,9 +93,9 @@ def _inflated(name: str, content: bytes, size: int) -> bytes:
         while left > 0 and rest and not inflater.eof:
             parts.append(inflater.decompress(rest, min(left, BLOCK)))
             left, rest = left - len(parts[-1]), inflater.unconsumed_tail
-        if size > HEADER.size and not inflater.eof:
-            # The checksum comes after the last byte.
-            inflater.decompress(rest, 1)
+        # The checksum comes after the last byte.
+        if size > HEADER.size and not (inflater.eof or inflater.decompress(rest, 1) or inflater.eof):
+            raise ValueError(f"{name!r} ends before it is whole.")
     except zlib.error as error:
         raise ValueError(f"{name!r} cannot be unzipped, as an .spz file is: {error}.") from error
     return b"".join(parts)

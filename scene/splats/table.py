@@ -65,7 +65,7 @@ class Splats:
         axes: str | None = None,
     ) -> Splats:
         """The values of a file, in float32; those too large for it become infinite."""
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             return Splats(
                 means.astype(np.float32),
                 log_scales.astype(np.float32),

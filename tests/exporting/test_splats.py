@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 
 from exporting.formats import SPLATS, suffix_of, write_splats
 from exporting.splats import sog, spz
-from scene.asset import Asset
+from scene.asset import Asset, open_asset
 from scene.axes import OURS, in_axes
 from scene.gaussian_model import GaussianModel
 from scene.splats.table import Splats
@@ -135,6 +135,11 @@ def test_another_program_reads_the_same_gaussians(tmp_path: Path, suffix: str, d
     write_splats(path, Asset(gaussians, OURS))
     reader, tolerance = READERS[suffix]
     found = reader(path)
+    ours = Splats.of(open_asset(path).gaussians)
+    for name in ("means", "log_scales", "opacities", "harmonics"):
+        np.testing.assert_allclose(getattr(ours, name), getattr(found, name), atol=2e-5, err_msg=name)
+    lengths = np.linalg.norm(found.rotations, axis=1)
+    np.testing.assert_allclose(np.abs((ours.rotations * found.rotations).sum(axis=1)) / lengths, 1, atol=1e-5)
     truth = Splats.of(in_axes(gaussians, SPLATS[suffix].axes))
     # Some formats have an order of their own.
     distance, row = cKDTree(truth.means).query(found.means)
