@@ -10,8 +10,8 @@ The name tells the format:
   .splat.glb                               Gaussians in glTF (KHR_gaussian_splatting)
   .glb .obj                                a triangle mesh with one texture, unlit, for everything else
 
-Gaussians are also read from all of these formats. Axes are those of each format: y up and z to the front, but y down
-and z to the back in .ply, .compressed.ply, .splat and .sog. An asset.ply of a run itself has z up and x to the front:
+Files of Gaussians in any of these formats are read, too. Axes are those of each format: y up and z to the front, but
+y down and z to the back in .ply, .compressed.ply, .splat and .sog. An asset.ply of a run itself has z up and x to the front:
 --axes z,x. What is written here has a note of its axes where its format has room, which is read back. A .ply file
 without one is taken as a run's, others as usual in their format: --input_axes names other axes.
 """

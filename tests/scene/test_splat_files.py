@@ -19,10 +19,11 @@ import torch
 from PIL import Image
 from plyfile import PlyData, PlyElement
 
+from config.model_params import GAUSSIANS_SUFFIXES
 from exporting.formats import SPLATS, write_splats
 from exporting.splats import gltf
 from gaussian_renderer import render
-from scene.asset import Asset, load_asset, open_asset
+from scene.asset import NAMES, Asset, load_asset, open_asset
 from scene.axes import OURS, Y_UP, in_axes
 from scene.cameras import orbit
 from scene.gaussian_model import GaussianModel
@@ -349,6 +350,10 @@ def test_a_bomb_is_refused(tmp_path: Path) -> None:
         bundle.writestr("meta.json", b" " * 10**8)
     with pytest.raises(ValueError, match=r"meta\.json has more than 1048576 bytes"):
         open_asset(tmp_path / "x.sog")
+
+
+def test_training_takes_every_format_that_is_read() -> None:
+    assert {*NAMES, ".ply"} == set(GAUSSIANS_SUFFIXES)
 
 
 def test_the_content_counts_where_the_name_is_another(tmp_path: Path) -> None:
