@@ -3,14 +3,17 @@
   python export.py outputs/quickstart/a-red-mug-... -o mug.glb                    a mesh with a texture
   python export.py asset.ply -o mug.splat.glb mug.spz mug.sog mug.compressed.ply  Gaussians
   python export.py asset.ply -o mug.obj --faces 5000 --texture 2048
+  python export.py mug.splat -o mug.glb                                           from another program
 
 The name tells the format:
   .ply .compressed.ply .splat .spz .sog    Gaussians, for their viewers, editors and engines
   .splat.glb                               Gaussians in glTF (KHR_gaussian_splatting)
   .glb .obj                                a triangle mesh with one texture, unlit, for everything else
 
-Axes are those of each format: y up and z to the front, but y down and z to the back in .ply, .compressed.ply, .splat
-and .sog. An asset.ply of a run itself has z up and x to the front: --axes z,x.
+Files of Gaussians in any of these formats are read, too. Axes are those of each format: y up and z to the front, but
+y down and z to the back in .ply, .compressed.ply, .splat and .sog. An asset.ply of a run itself has z up and x to the front:
+--axes z,x. What is written here has a note of its axes where its format has room, which is read back. A .ply file
+without one is taken as a run's, others as usual in their format: --input_axes names other axes.
 """
 
 from __future__ import annotations
@@ -24,10 +27,11 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from exporting.axes import parse_axes
 from exporting.formats import MESHES, SPLATS, suffix_of, write_mesh, write_splats
 from exporting.mesh.options import MeshOptions
-from scene.asset import load_asset
+from scene.asset import FORMATS, open_asset
+from scene.axes import parse_axes
+from utils.axes import attached
 from utils.device import resolve_device
 from utils.numbers import whole_number
 
@@ -44,12 +48,17 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         prog="python export.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("asset", type=Path, metavar="RUN_OR_PLY", help="a run's folder, or a .ply file of Gaussians")
+    add("asset", type=Path, metavar="RUN_OR_FILE", help=f"a run's folder, or Gaussians: {FORMATS}")
     add("-o", "--output", nargs="+", type=Path, required=True, metavar="FILE", help="one or more files")
     add(
         "--axes", metavar="UP,FRONT", help="directions in the files, such as z,x (default: each format's own)"
     )
-    add("--quiet", action="store_true", help="no progress bar, and nothing but errors")
+    add(
+        "--input_axes",
+        metavar="UP,FRONT",
+        help="directions in what is read, such as -y,-z (default: its note)",
+    )
+    add("--quiet", action="store_true", help="no progress bar, and nothing but warnings and errors")
     mesh = parser.add_argument_group("meshes")
     add = mesh.add_argument
     mesh.set_defaults(**vars(MeshOptions()))
@@ -65,7 +74,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     ):
         add(f"--{name}", type=whole_number(low, high), metavar="N", help=f"{meaning} (%(default)s)")
     add("--device", default="auto", help="what renders them: auto, or a name that torch knows (auto)")
-    return parser.parse_args(argv)
+    return parser.parse_args(attached(sys.argv[1:] if argv is None else argv))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -84,21 +93,23 @@ def main(argv: list[str] | None = None) -> int:
 
 def export(given: argparse.Namespace) -> None:
     axes = None if given.axes is None else parse_axes(given.axes)
+    input_axes = None if given.input_axes is None else parse_axes(given.input_axes, "input_axes")
     suffixes = [suffix_of(path) for path in given.output]
     if any(suffix in MESHES for suffix in suffixes):
         needs_libraries()
     for path in given.output:
         # Before the work, which may take a minute.
         path.parent.mkdir(parents=True, exist_ok=True)
-    gaussians = load_asset(given.asset, resolve_device(given.device))
+    device = resolve_device(given.device)
+    asset = open_asset(given.asset, input_axes)
     for path, suffix in zip(given.output, suffixes):
         if suffix in SPLATS:
-            write_splats(path, gaussians, axes)
-            logging.info("%s: %d Gaussians, %s", path, len(gaussians), size_of(path))
+            write_splats(path, asset, axes)
+            logging.info("%s: %d Gaussians, %s", path, len(asset.gaussians), size_of(path))
     meshes = [path for path, suffix in zip(given.output, suffixes) if suffix in MESHES]
     if not meshes:
         return
-    mesh = mesh_of(gaussians, given)
+    mesh = mesh_of(asset.upright(device), given)
     for path in meshes:
         write_mesh(path, mesh, axes)
         logging.info("%s: %d faces, %s", path, len(mesh.faces), size_of(path))

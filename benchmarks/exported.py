@@ -25,7 +25,6 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from exporting.axes import Y_UP, turn
 from exporting.formats import write_mesh
 from exporting.mesh.build import build_mesh
 from exporting.mesh.options import MeshOptions
@@ -33,6 +32,7 @@ from exporting.mesh.raster import cover, nearest
 from exporting.mesh.views import project
 from gaussian_renderer import Gaussians, render
 from scene.asset import load_asset
+from scene.axes import Y_UP, turn
 from scene.cameras import Cameras, orbit
 from utils.media import Row, rows_sheet, to_float, write_jpeg
 

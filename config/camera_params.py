@@ -8,8 +8,18 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
-from config.keys import Flag, OptionalText, Real, Section, Text, Whole, interval, key, requirement, sentence
-from utils.axes import up_and_front
+from config.keys import (
+    Flag,
+    OptionalAxes,
+    OptionalText,
+    Real,
+    Section,
+    Text,
+    Whole,
+    interval,
+    key,
+    sentence,
+)
 
 RANDOM_SHAPES = ("sphere", "box", "rectangle_x", "rectangle_z", "scene")
 INIT_SHAPES = (*RANDOM_SHAPES, "pointe")
@@ -27,16 +37,6 @@ def _shape_or_file(value: Any) -> str:
     if isinstance(value, str) and (value in INIT_SHAPES or value.lower().endswith(START_SUFFIXES)):
         return value
     raise PydanticCustomError("choice", "", {"choices": [*INIT_SHAPES, START_FILE]})
-
-
-def _axes(value: Any) -> str | None:
-    """Parse two different axes with or without a sign, as in 'z,-y'; spaces and plus signs are dropped."""
-    if value is None or value == "":
-        return None
-    axes = up_and_front(value) if isinstance(value, str) else None
-    if axes is None:
-        raise requirement("the axes that point up and to the front, such as 'y,z' or 'z,-y'")
-    return axes
 
 
 Degrees = interval(0, 180)
@@ -60,7 +60,7 @@ class GenerateCamParams(Section):
         "Point-E's weights: openai, the name of one of its base models, toybox or a folder; none: toybox if "
         "the prior is toybox, else openai",
     )
-    init_axes: Annotated[str | None, BeforeValidator(_axes)] = key(
+    init_axes: OptionalAxes = key(
         None, "up and front axes of the start's file, such as y,z; none: those of its format (.ply: z,x)"
     )
     init_num_pts: Whole = key(100_000, "largest number of points at the start", ge=4, le=100_000_000)

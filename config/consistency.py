@@ -137,6 +137,7 @@ def idle(config: Config) -> list[str]:
             ("BEG", params.BEG and optimization.keeps_color, "keep color"),
             ("BEG", params.BEG and not optimization.keeps_color and no_time, f"start_reset_iter {first}"),
         ),
+        "ModelParams": (("input_axes", config.model.input_axes and not pretrained, start),),
         "GenerateCamParams": (
             ("init_shape", shape not in INIT_SHAPES and pretrained, start),
             ("pointe_model", config.camera.pointe_model and (shape != "pointe" or pretrained), start),

@@ -13,6 +13,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from utils.axes import up_and_front
+
 LARGEST_COUNT = 2**31 - 1
 
 
@@ -214,6 +216,16 @@ def whole_numbers(low: int) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _axes(value: Any) -> str | None:
+    """Parse two different axes with or without a sign, as in 'z,-y'; spaces and plus signs are dropped."""
+    if value is None or value == "":
+        return None
+    axes = up_and_front(value) if isinstance(value, str) else None
+    if axes is None:
+        raise requirement("the axes that point up and to the front, such as 'y,z' or 'z,-y'")
+    return axes
+
+
 def _optional(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: None if value is None else convert(value)
 
@@ -231,3 +243,4 @@ OptionalWhole = Annotated[int | None, BeforeValidator(_optional(_to_whole))]
 OptionalReal = Annotated[float | None, BeforeValidator(_optional(_to_real))]
 OptionalFlag = Annotated[bool | None, BeforeValidator(_optional(_to_flag))]
 OptionalText = Annotated[str | None, BeforeValidator(_to_text_or_none)]
+OptionalAxes = Annotated[str | None, BeforeValidator(_axes)]

@@ -6,15 +6,18 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from config.keys import Flag, OptionalText, Real, Section, Text, Whole, key, requirement
+from config.keys import Flag, OptionalAxes, OptionalText, Real, Section, Text, Whole, key, requirement
+
+GAUSSIANS_SUFFIXES = (".ply", ".splat", ".spz", ".sog", ".glb", "meta.json")
+GAUSSIANS_FILE = "a .ply, .splat, .spz, .sog or .splat.glb file of Gaussians"
 
 
 def _gaussians_file(value: Any) -> str | None:
     if value in (None, ""):
         return None
-    if isinstance(value, str) and value.lower().endswith(".ply"):
+    if isinstance(value, str) and value.lower().endswith(GAUSSIANS_SUFFIXES):
         return value
-    raise requirement("a path to a .ply file of Gaussians")
+    raise requirement(f"a path to {GAUSSIANS_FILE}")
 
 
 class ModelParams(Section):
@@ -35,7 +38,12 @@ class ModelParams(Section):
     flip_aug_ratio: Real = key(0.5, "probability of mirroring the images that the guidance sees", ge=0, le=1)
     opt_path: OptionalText = key(None, "the configuration file's path, filled in if it is not given")
     pretrained_model_path: Annotated[OptionalText, BeforeValidator(_gaussians_file)] = key(
-        None, "a .ply file of Gaussians to continue from, taken as they are, in place of init_shape"
+        None, f"{GAUSSIANS_FILE} to continue from, taken as they are, in place of init_shape"
+    )
+    input_axes: OptionalAxes = key(
+        None,
+        "up and front axes of pretrained_model_path, such as -y,-z; none: those of its own note, or those usual "
+        "in its format (.ply: z,x)",
     )
     batch: Whole = key(10, "cameras prepared at once; here the batch is C_batch_size", unused=True, ge=1)
     data_device: OptionalText = key(None, "the data's device; --device sets all devices", unused=True)

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporting.axes import Y_DOWN, Y_UP, in_axes
 from exporting.mesh import gltf as mesh_gltf
 from exporting.mesh import obj
 from exporting.mesh.textured import TexturedMesh
 from exporting.splats import compressed_ply, gltf, sog, splat, spz
-from exporting.splats.table import Splats
-from scene.gaussian_model import GaussianModel
+from scene.asset import Asset
+from scene.axes import Y_DOWN, Y_UP, in_axes
+from scene.ply import write_gaussians
+from scene.splats.table import Splats
 from utils.files import write_bytes
 
 
@@ -52,17 +53,20 @@ def suffix_of(path: Path) -> str:
     )
 
 
-def write_splats(path: Path, gaussians: GaussianModel, axes: str | None = None) -> None:
-    """Write Gaussians, at least one, in the format of the file's name, in its own axes or in others.
+def write_splats(path: Path, asset: Asset, axes: str | None = None) -> None:
+    """Write an asset in the format of the file's name, in its own axes or in others.
+
+    The file notes them, if its format has room for that. An asset in them already is written as it is.
 
     Raises ValueError, one sentence, for a name of no format and for Gaussians that the format cannot hold.
     """
     form = SPLATS[suffix_of(path)]
-    turned = in_axes(gaussians, axes or form.axes)
+    target = axes or form.axes
+    turned = in_axes(asset.gaussians, target, asset.axes)
     if form.encode is None:
-        turned.save_ply(path)
+        write_gaussians(path, turned.raw(), target)
     else:
-        write_bytes(path, form.encode(Splats.of(turned)))
+        write_bytes(path, form.encode(Splats.of(turned, target)))
 
 
 def write_mesh(path: Path, mesh: TexturedMesh, axes: str | None = None) -> None:

@@ -59,10 +59,14 @@ class Buffer:
         self.content += bytes(-len(self.content) % 4)
         return len(self.views) - 1
 
-    def encode(self, document: dict[str, Any]) -> bytes:
-        """The file of a glTF document, whose asset, buffers, views and accessors are filled in."""
+    def encode(self, document: dict[str, Any], extras: dict[str, Any] | None = None) -> bytes:
+        """The file of a glTF document, whose asset, buffers, views and accessors are filled in.
+
+        extras: what the asset notes beside its generator.
+        """
+        asset = {"version": "2.0", "generator": GENERATOR}
         whole = {
-            "asset": {"version": "2.0", "generator": GENERATOR},
+            "asset": asset if extras is None else asset | {"extras": extras},
             **document,
             "buffers": [{"byteLength": len(self.content)}],
             "bufferViews": self.views,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
 from config.camera_params import MESH_SUFFIXES, START_SUFFIXES
+from config.model_params import ModelParams
 from config.schema import Config
+from scene.asset import load_asset
 from scene.gaussian_model import GaussianModel
 from scene.ply import has_faces
 from scene.point_cloud import PointCloud, fit_to_view, thin, upright, without_broken
@@ -37,18 +41,24 @@ def initialize(config: Config, rng: torch.Generator, device: torch.device) -> Ga
     Point-E.
     """
     if config.model.pretrained_model_path is not None:
-        return _continued(config.model.pretrained_model_path, config.model.sh_degree, device)
+        return _continued(config.model, device)
     cloud = _start(config, rng, device)
     colors = near_grey(len(cloud), rng) if cloud.colors is None else cloud.colors
     return GaussianModel.from_points(cloud.points.to(device), colors.to(device), config.model.sh_degree)
 
 
-def _continued(path: str, sh_degree: int, device: torch.device) -> GaussianModel:
+def _continued(params: ModelParams, device: torch.device) -> GaussianModel:
     """The Gaussians of a file, with harmonics of `sh_degree`: those above it are dropped, missing ones are 0."""
-    read = GaussianModel.load_ply(path, device)
-    if len(read) == 0:
-        raise ValueError(f"pretrained_model_path is {path!r}, which holds no Gaussians, but 1 is needed.")
+    path, sh_degree = str(params.pretrained_model_path), params.sh_degree
+    read = load_asset(Path(path), device, params.input_axes)
     raw = read.state_dict()
+    if read.sh_degree > sh_degree:
+        logging.warning(
+            "%r has harmonics of degree %d: those above sh_degree %d are dropped.",
+            path,
+            read.sh_degree,
+            sh_degree,
+        )
     missing = num_coefficients(sh_degree) - 1 - raw["f_rest"].shape[1]
     return GaussianModel({**raw, "f_rest": F.pad(raw["f_rest"], (0, 0, 0, missing))})
 

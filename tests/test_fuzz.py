@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import hashlib
+import io
 import json
 import random
+import struct
+import zipfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -19,13 +23,16 @@ from trimesh.visual.material import SimpleMaterial
 
 import config as configuration
 from config import Config, ConfigError
+from exporting.formats import write_splats
 from guidance.prior import PriorError, StableDiffusionPrior
 from guidance.prior.adaptations import Adaptations, adapt
+from scene.asset import Asset, load_asset
 from scene.gaussian_model import GaussianModel
 from scene.mesh import sample_mesh
 from scene.optimizer import GaussianOptimizer
 from scene.points_ply import read_points
 from scene.snapshot import restore, snapshot
+from tests.exporting.assets import random_gaussians
 from tests.fuzz import Watched, mangled
 from tests.lora import lora
 from tests.scene.gltf_files import everything
@@ -198,6 +205,13 @@ def places(value: Any) -> Iterator[tuple[Any, Any]]:
         yield from places(inner)
 
 
+SPLAT_WORDS = [
+    *(b"NGSP", b"PK\x03\x04", b"RIFF", b"glTF", b"\xff" * 4, b"\xff" * 64, b"\x00" * 16, b"null", b"-1"),
+    *(b'"count": 99999999', b'"count": 9999999', b'"version": 1', b'"mins": [1e999]', b'"shape": [9, 45]'),
+    *(b'"bands": 3', b'"files": ["../x"]', b'"byteStride": 1', b'"byteLength": -4', b'"nodes": [0]'),
+    *(b'"componentType": 5120', b'"matrix": [1]', b'"scale": [1, 0, -1]', b"element chunk 4000000000\n"),
+    *(b"element vertex 99999999999\n", b"property list uchar int a\n", b"property double min_x\n"),
+]
 JSON_WORDS = [
     *(
         b"{",
@@ -279,6 +293,62 @@ def test_ply_files(tmp_path: Path, count: int) -> None:
             refused += said is not None
     watched.check()
     assert count / 2 < refused < 2 * count
+
+
+def twisted(content: bytes, chance: random.Random) -> bytes:
+    """Return JSON with a value somewhere in it replaced."""
+    document = json.loads(content)
+    at, key = [document], 0
+    while isinstance(at[key], (dict, list)) and at[key] and chance.random() < 0.8:
+        at = at[key]
+        key = chance.choice([*at] if isinstance(at, dict) else range(len(at)))
+    at[key] = chance.choice(
+        (None, -1, 0, 3, 10**30, 1e30, 2.5, True, "x", "../x", [], [0], {}, {"files": [1]})
+    )
+    return json.dumps(document).encode()
+
+
+def inside(suffix: str, content: bytes, chance: random.Random) -> bytes:
+    """Return a sound container with damaged content, as one who means harm would write it."""
+    if suffix == ".spz":
+        return gzip.compress(mangled(gzip.decompress(content), SPLAT_WORDS, chance), 1)
+    if suffix == ".sog":
+        file, bundle = io.BytesIO(), zipfile.ZipFile(io.BytesIO(content))
+        names = bundle.namelist()
+        damaged = chance.choice(["meta.json", chance.choice(names)])
+        with zipfile.ZipFile(file, "w") as other:
+            for name in names:
+                part = bundle.read(name)
+                if name == damaged:
+                    part = (
+                        twisted(part, chance) if name == "meta.json" else mangled(part, SPLAT_WORDS, chance)
+                    )
+                other.writestr(name, part)
+        return file.getvalue()
+    if suffix == ".splat.glb":
+        length = int.from_bytes(content[12:16], "little")
+        document = twisted(content[20 : 20 + length], chance)
+        return content[:12] + struct.pack("<I", len(document)) + b"JSON" + document + content[20 + length :]
+    return mangled(content, SPLAT_WORDS, chance)
+
+
+@pytest.mark.parametrize("suffix", [".compressed.ply", ".splat", ".spz", ".sog", ".splat.glb"])
+@sizes(100, 2000)
+def test_gaussians_of_other_programs(tmp_path: Path, count: int, suffix: str) -> None:
+    chance, watched, path, refused = random.Random(0), Watched(), tmp_path / f"x{suffix}", 0
+    contents = []
+    for degree in (0, 3):
+        write_splats(path, Asset(random_gaussians(40, degree), "z,x"))
+        contents.append(path.read_bytes())
+    for number in range(count):
+        damage = inside if number % 2 else lambda _, content, chance: mangled(content, SPLAT_WORDS, chance)
+        path.write_bytes(damage(suffix, chance.choice(contents), chance))
+        said = watched(partial(load_asset, path), (ValueError, OSError))
+        assert one_sentence(said), (number, said)
+        assert said is None or str(path) in said, (number, said)
+        refused += said is not None
+    watched.check()
+    assert count / 3 < refused < count
 
 
 @sizes(200, 2000)

@@ -10,7 +10,7 @@ import torch
 
 import config as configuration
 from gaussian_renderer.activated import Activated
-from scene.asset import load_asset
+from scene.asset import is_sog_folder, load_asset
 from utils.run_folder import RunFolder
 from viewer.orbit import Orbit
 
@@ -34,20 +34,24 @@ class Subject:
     white: bool
 
 
-def open_subject(path: Path, device: torch.device) -> Subject:
-    """The asset of the run in the folder `path`, while it is going the last one it has saved, or the Gaussians in a PLY
+def open_subject(path: Path, device: torch.device, axes: str | None = None) -> Subject:
+    """The asset of the run in the folder `path`, while it is going the last one it has saved, or the Gaussians in a
     file.
+
+    axes: up and front of the file, where its own note or what is usual in its format is not right.
 
     Raises OSError and ValueError, ConfigError among them, one sentence each.
     """
-    if not path.is_dir():
-        gaussians = Activated.of(load_asset(path, device))
+    if not path.is_dir() or is_sog_folder(path):
+        gaussians = Activated.of(load_asset(path, device, axes))
         return Subject(path.stem, gaussians, _facing(gaussians), white=True)
     run = RunFolder(path)
     if not run.config.is_file():
-        raise ValueError(f"{path} holds no {run.config.name}, but it must be a run's folder or a PLY file.")
+        raise ValueError(
+            f"{path} holds no {run.config.name}, but it must be a run's folder or a file of Gaussians."
+        )
     config = configuration.of_file(run.config)
-    gaussians = Activated.of(load_asset(path, device))
+    gaussians = Activated.of(load_asset(path, device, axes))
     return Subject(config.guidance.text, gaussians, Orbit.front(config), config.model.white_background)
 
 

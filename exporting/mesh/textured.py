@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from exporting.axes import turn
+from scene.axes import turn
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class TexturedMesh:
     open_edges: NDArray[np.float32]
 
     def in_axes(self, axes: str) -> TexturedMesh:
-        """The mesh as a program with `axes` sees it (see `exporting.axes`)."""
+        """The mesh as a program with `axes` sees it (see `scene.axes`)."""
         rotation = turn(axes).numpy()
         vertices, normals, edges = (
             (values.astype(np.float64) @ rotation.T).astype(np.float32)

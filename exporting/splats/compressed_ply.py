@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from plyfile import PlyData, PlyElement
 
-from exporting.splats.table import Floats, Splats, morton_order, smallest_three, to_bytes
+from exporting.splats.packing import morton_order, to_bytes
+from scene.ply import axes_comments
+from scene.splats.compressed_ply import CHUNK, WIDTHS
+from scene.splats.table import Floats, Splats, smallest_three
 
-CHUNK = 256
 MAX_LOG_SCALE = 20.0
 Words = np.ndarray
 
@@ -23,9 +26,9 @@ def encode(splats: Splats) -> bytes:
     color, color_bounds = _in_chunks(splats.colors)
     largest, others = smallest_three(splats.rotations)
     vertices = {
-        "packed_position": _pack(position, (11, 10, 11)),
+        "packed_position": _pack(position, WIDTHS),
         "packed_rotation": (largest.astype(np.uint32) << 30) | _pack(others / math.sqrt(2) + 0.5, (10,) * 3),
-        "packed_scale": _pack(scale, (11, 10, 11)),
+        "packed_scale": _pack(scale, WIDTHS),
         "packed_color": _pack(np.column_stack([color, splats.opacities]), (8,) * 4),
     }
     # The least, then the greatest corner, of each in this order.
@@ -39,7 +42,10 @@ def encode(splats: Splats) -> bytes:
         for which, end in enumerate(("min", "max"))
         for index, axis in enumerate(names)
     }
-    elements = [_element("chunk", chunks, "<f4"), _element("vertex", vertices, "<u4")]
+    elements = [
+        _element("chunk", chunks, "<f4"),
+        _element("vertex", vertices, "<u4", axes_comments(splats.axes)),
+    ]
     if splats.sh_degree > 0:
         # Channel by channel, as in Inria's files; readers take the middle of each of 256 steps in [-4, 4].
         rest = splats.harmonics[:, 1:].transpose(0, 2, 1).reshape(len(splats), -1)
@@ -68,8 +74,10 @@ def _pack(shares: Floats, bits: tuple[int, ...]) -> Words:
     return word
 
 
-def _element(name: str, columns: dict[str, np.ndarray], kind: str) -> PlyElement:
+def _element(
+    name: str, columns: dict[str, np.ndarray], kind: str, comments: Sequence[str] = ()
+) -> PlyElement:
     rows = np.empty(len(next(iter(columns.values()))), dtype=[(column, kind) for column in columns])
     for column, values in columns.items():
         rows[column] = values
-    return PlyElement.describe(rows, name)
+    return PlyElement.describe(rows, name, comments=list(comments))

@@ -6,9 +6,10 @@ from __future__ import annotations
 import numpy as np
 
 from exporting.glb import Buffer
-from exporting.splats.table import Floats, Splats
+from scene.splats.gltf import DISPLAY, EXTENSION
+from scene.splats.table import Floats, Splats
+from utils.axes import note
 
-EXTENSION = "KHR_gaussian_splatting"
 POINTS = 0
 
 
@@ -30,7 +31,7 @@ def encode(splats: Splats) -> bytes:
             attributes[name] = buffer.add(splats.harmonics[:, first + order])
         first += 2 * degree + 1
     # The render's colours are those that the screen shows: blended as they are, not as light.
-    extension = {"kernel": "ellipse", "colorSpace": "srgb_rec709_display"}
+    extension = {"kernel": "ellipse", "colorSpace": DISPLAY}
     extension |= {"projection": "perspective", "sortingMethod": "cameraDistance"}
     primitive = {"attributes": attributes, "mode": POINTS, "extensions": {EXTENSION: extension}}
     return buffer.encode(
@@ -40,7 +41,8 @@ def encode(splats: Splats) -> bytes:
             "scenes": [{"nodes": [0]}],
             "nodes": [{"mesh": 0}],
             "meshes": [{"primitives": [primitive]}],
-        }
+        },
+        extras=None if splats.axes is None else note(splats.axes),
     )
 
 

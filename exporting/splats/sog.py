@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from exporting.splats.table import Floats, Splats, morton_order, smallest_three, to_bytes
+from exporting.glb import GENERATOR
+from exporting.splats.packing import morton_order, to_bytes
+from scene.splats.sog import FIRST_PLACE, META, PALETTE_COLUMNS
+from scene.splats.table import Floats, Splats, smallest_three
+from utils.axes import note
 
 Bytes = NDArray[np.uint8]
 CODES = 256
-PALETTE_COLUMNS = 64
 MAX_PALETTE = 65_536
 """Entries that a label of two bytes can name: with so many Gaussians or fewer, each has its own."""
 CLUSTERED_PALETTE = 8_192
@@ -49,6 +52,8 @@ def encode(splats: Splats) -> bytes:
         "quats": {"files": ["quats.webp"]},
         "sh0": {"codebook": color_codes, "files": ["sh0.webp"]},
     }
+    if splats.axes is not None:
+        meta["asset"] = {"generator": GENERATOR, **note(splats.axes)}
     if splats.sh_degree > 0:
         palette, labels = _palette(splats.harmonics[:, 1:])
         entries, codes = _coded(palette)
@@ -63,7 +68,7 @@ def _zip(images: dict[str, Bytes], meta: str) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as bundle:
         # ZipInfo's own date, not today's: the same Gaussians give the same bytes.
-        bundle.writestr(zipfile.ZipInfo("meta.json"), meta)
+        bundle.writestr(zipfile.ZipInfo(META), meta)
         for name, pixels in images.items():
             bundle.writestr(zipfile.ZipInfo(name), _webp(pixels))
     return file.getvalue()
@@ -100,7 +105,7 @@ def _rotations(rotations: Floats) -> Bytes:
     """The three smaller components [N, 3] in units of √½, and 252 + the place of the largest of (w, x, y, z)."""
     largest, others = smallest_three(rotations)
     return np.column_stack(
-        [to_bytes((others * math.sqrt(2) * 0.5 + 0.5) * 255), 252 + largest.astype(np.uint8)]
+        [to_bytes((others * math.sqrt(2) * 0.5 + 0.5) * 255), FIRST_PLACE + largest.astype(np.uint8)]
     )
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from exporting.splats.table import Splats, to_bytes
-
-ROW = np.dtype(
-    [("means", "<f4", 3), ("scales", "<f4", 3), ("color", "u1", 4), ("rotation", "u1", 4)], align=False
-)
+from exporting.splats.packing import to_bytes
+from scene.splats.splat import ROW
+from scene.splats.table import Splats
 
 
 def encode(splats: Splats) -> bytes:

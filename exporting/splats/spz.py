@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gzip
 import math
-import struct
 
 import numpy as np
 
-from exporting.splats.table import Splats, smallest_three, to_bytes
+from exporting.splats.packing import to_bytes
+from scene.splats.spz import COLOR_SCALE, HEADER, MAGIC
+from scene.splats.table import Splats, smallest_three
 
-MAGIC = 0x5053474E
 VERSION = 3
 FRACTION_BITS = 12
 """Bits after the point as Niantic's own writer has them: a quarter of a thousandth of a unit."""
@@ -18,10 +18,6 @@ SIGNIFICANT_BITS = 16
 """Significant bits of the coordinates of assets too small for that."""
 MAX_REACH = 2.0**22
 """Largest coordinate that 24 bits with one bit for the fraction can hold, in world units."""
-COLOR_SCALE = 0.15
-"""Factor of the constant harmonic, in place of its 0.28: room for colours that other harmonics bring back
-into range.
-"""
 
 
 def encode(splats: Splats) -> bytes:
@@ -33,7 +29,7 @@ def encode(splats: Splats) -> bytes:
         )
     bits = fraction_bits(reach)
     fixed = np.rint(splats.means.astype(np.float64) * 2**bits).astype("<i4")
-    header = struct.pack("<IIIBBBB", MAGIC, VERSION, len(splats), splats.sh_degree, bits, 0, 0)
+    header = HEADER.pack(MAGIC, VERSION, len(splats), splats.sh_degree, bits, 0, 0)
     sections = [
         fixed.view(np.uint8).reshape(-1, 4)[:, :3],  # 24 bits each, little endian
         to_bytes(splats.opacities * 255),

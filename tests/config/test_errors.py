@@ -60,7 +60,11 @@ BROKEN_FILES = [
     ("GenerateCamParams: {init_axes: z}", "GenerateCamParams.init_axes|'z'|such as 'y,z' or 'z,-y'"),
     ("GenerateCamParams: {init_axes: 'z,-z'}", "GenerateCamParams.init_axes|'z,-z'|up and to the front"),
     ("GenerateCamParams: {init_axes: [z, x]}", "GenerateCamParams.init_axes|['z', 'x']|such as 'y,z'"),
-    ("ModelParams: {pretrained_model_path: a.pth}", "ModelParams.pretrained_model_path|'a.pth'|.ply file of"),
+    (
+        "ModelParams: {pretrained_model_path: a.pth}",
+        "ModelParams.pretrained_model_path|'a.pth'|.sog or .splat.glb file of",
+    ),
+    ("ModelParams: {input_axes: up}", "ModelParams.input_axes|'up'|such as 'y,z'"),
     ('GenerateCamParams: {init_shape: "a\\0.ply"}', "GenerateCamParams.init_shape|Unicode"),
     ("GuidanceParams: {guidance: IF}", "GuidanceParams.guidance|'IF'|SD"),
     ("guidance_type: scdt", "guidance_type|'scdt'|nearest is 'sctd'"),

@@ -305,6 +305,7 @@ def test_what_cannot_act_beside_the_other_keys_is_named(
     [
         ("--init_axes z,x --init_shape sphere", "init_axes ('z,x') with init_shape sphere"),
         ("--init_axes z,x --init_shape pointe", ""),
+        ("--input_axes z,x --init_shape {file}", "ModelParams.input_axes ('z,x') with init_shape {file}"),
         ("--init_axes z,x --init_shape {file}", ""),
         ("--init_axes z,x --pretrained_model_path {file}", "init_axes ('z,x') with pretrained_model_path"),
         ("--pointe_model openai --init_shape sphere", "pointe_model ('openai') with init_shape sphere"),
@@ -314,7 +315,7 @@ def test_what_cannot_act_beside_the_other_keys_is_named(
             "init_shape ('{file}') with pretrained_model_path",
         ),
         ("--init_shape {file} --init_prompt mug --use_pointe_rgb", ""),
-        ("--pretrained_model_path {file}", ""),
+        ("--pretrained_model_path {file} --input_axes -y,-z", ""),
     ],
 )
 def test_keys_of_the_start_that_cannot_act_are_named(
@@ -323,9 +324,12 @@ def test_keys_of_the_start_that_cannot_act_are_named(
     monkeypatch.chdir(tmp_path)
     Path("a.ply").touch()
     load(argv.replace("{file}", "a.ply").split())
-    expected = (
-        [f"GenerateCamParams.{told.replace('{file}', 'a.ply')} is accepted without effect."] if told else []
+    key = (
+        told.replace("{file}", "a.ply")
+        if "Params." in told
+        else f"GenerateCamParams.{told.replace('{file}', 'a.ply')}"
     )
+    expected = [f"{key} is accepted without effect."] if told else []
     assert caplog.messages == expected
 
 

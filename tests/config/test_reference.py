@@ -81,7 +81,7 @@ BEYOND = {
     "GuidanceParams": (
         "compile prediction_type weighting normalize_grad interval_ratio accum sctd_variant approximate cds_stage LoRA_scale LoRA_partial"
     ),
-    "ModelParams": "bg_gray flip_aug_ratio source_path model_path images resolution",
+    "ModelParams": "input_axes bg_gray flip_aug_ratio source_path model_path images resolution",
     "PipelineParams": "",
     "OptimizationParams": "keep min_color adam_betas max_scale max_num_gaussians relocate_interval lambda_alpha lambda_alpha_binary",
     "GenerateCamParams": "pointe_model init_axes",
@@ -110,7 +110,7 @@ def test_keys_of_ours_are_off_by_default() -> None:
     assert config.optimization.keep == "nothing"
     assert config.optimization.max_scale is config.optimization.min_color is None
     assert config.optimization.relocate_interval == 0
-    assert config.camera.pointe_model is config.camera.init_axes is None
+    assert config.camera.pointe_model is config.camera.init_axes is config.model.input_axes is None
     assert config.optimization.lambda_alpha == config.optimization.lambda_alpha_binary == 0
 
 

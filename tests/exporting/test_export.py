@@ -93,6 +93,23 @@ def test_what_is_wrong_is_told_in_one_sentence(
     assert not list(tmp_path.glob("x.*"))
 
 
+def test_a_file_is_not_turned_twice(ball: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither what has a note of its axes, nor what a flag names; the axes may begin with a minus."""
+    first, again, back, splat, named = (str(tmp_path / f"{name}.ply") for name in "abcde")
+    assert export.main([str(ball), "-o", first, str(tmp_path / "x.splat"), "--quiet"]) == 0
+    assert "has no note of its axes" in caplog.text
+    caplog.clear()
+    assert export.main([first, "-o", again, "--quiet"]) == 0
+    assert export.main([first, "-o", back, "--axes", "z,x", "--quiet"]) == 0
+    assert export.main([str(tmp_path / "x.splat"), "--input_axes", "-y,-z", "-o", splat, "--quiet"]) == 0
+    assert not caplog.messages
+    assert Path(again).read_bytes() == Path(first).read_bytes()
+    means = {path: load_asset(Path(path)).means.detach() for path in (str(ball), back)}
+    torch.testing.assert_close(means[back], means[str(ball)])
+    torch.testing.assert_close(*(load_asset(Path(path)).means.mean(dim=0) for path in (splat, back)))
+    assert export.main([str(ball), "--input_axes", "x", "-o", named]) == 1
+
+
 @pytest.mark.parametrize("wrong", ["--faces 0", "--texture big", "--resolution 9999", "--views -1"])
 def test_numbers_have_ranges(ball: Path, wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
@@ -115,7 +132,7 @@ def test_a_missing_library_is_told_before_anything_is_written(
 def test_a_folder_that_cannot_be_made_is_told_before_the_work(
     ball: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "load_asset", None)
+    monkeypatch.setattr(export, "open_asset", None)
     (tmp_path / "file").touch()
     assert export.main([str(ball), "-o", str(tmp_path / "x.spz"), str(tmp_path / "file/x.glb")]) == 1
     assert re.fullmatch(r"export.py: .*file.*\n", capsys.readouterr().err)

@@ -14,11 +14,12 @@ import torch
 from plyfile import PlyData
 from scipy.spatial import cKDTree
 
-from exporting.axes import OURS, in_axes
 from exporting.formats import SPLATS, suffix_of, write_splats
 from exporting.splats import sog, spz
-from exporting.splats.table import Splats
+from scene.asset import Asset, open_asset
+from scene.axes import OURS, in_axes
 from scene.gaussian_model import GaussianModel
+from scene.splats.table import Splats
 from tests.exporting.assets import random_gaussians
 
 COUNT = 700
@@ -131,9 +132,14 @@ def test_every_format_has_a_reader() -> None:
 def test_another_program_reads_the_same_gaussians(tmp_path: Path, suffix: str, degree: int) -> None:
     path = tmp_path / f"asset{suffix}"
     gaussians = random_gaussians(COUNT, degree)
-    write_splats(path, gaussians)
+    write_splats(path, Asset(gaussians, OURS))
     reader, tolerance = READERS[suffix]
     found = reader(path)
+    ours = Splats.of(open_asset(path).gaussians)
+    for name in ("means", "log_scales", "opacities", "harmonics"):
+        np.testing.assert_allclose(getattr(ours, name), getattr(found, name), atol=2e-5, err_msg=name)
+    lengths = np.linalg.norm(found.rotations, axis=1)
+    np.testing.assert_allclose(np.abs((ours.rotations * found.rotations).sum(axis=1)) / lengths, 1, atol=1e-5)
     truth = Splats.of(in_axes(gaussians, SPLATS[suffix].axes))
     # Some formats have an order of their own.
     distance, row = cKDTree(truth.means).query(found.means)
@@ -156,7 +162,7 @@ def test_another_program_reads_the_same_gaussians(tmp_path: Path, suffix: str, d
 def test_the_same_gaussians_give_the_same_bytes(tmp_path: Path, suffix: str) -> None:
     files = [tmp_path / f"{name}{suffix}" for name in "ab"]
     for file in files:
-        write_splats(file, random_gaussians(40, 1))
+        write_splats(file, Asset(random_gaussians(40, 1), OURS))
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
@@ -165,20 +171,20 @@ def test_the_same_gaussians_give_the_same_bytes(tmp_path: Path, suffix: str) -> 
 def test_one_gaussian_is_enough(tmp_path: Path, suffix: str, degree: int) -> None:
     path = tmp_path / f"one{suffix}"
     gaussians = random_gaussians(1, degree)
-    write_splats(path, gaussians)
+    write_splats(path, Asset(gaussians, OURS))
     found = READERS[suffix][0](path)
     np.testing.assert_allclose(found.means, in_axes(gaussians, SPLATS[suffix].axes).means.detach(), atol=1e-4)
 
 
 def test_axes_can_be_chosen(tmp_path: Path) -> None:
     gaussians = random_gaussians(5, 1)
-    write_splats(tmp_path / "x.ply", gaussians, OURS)
+    write_splats(tmp_path / "x.ply", Asset(gaussians, OURS), OURS)
     again = GaussianModel.load_ply(tmp_path / "x.ply")
     assert all(torch.equal(again.raw()[name], tensor) for name, tensor in gaussians.raw().items())
 
 
 def test_inrias_layout_is_kept(tmp_path: Path) -> None:
-    write_splats(tmp_path / "x.ply", random_gaussians(5, 3))
+    write_splats(tmp_path / "x.ply", Asset(random_gaussians(5, 3), OURS))
     names = PlyData.read(tmp_path / "x.ply")["vertex"].data.dtype.names
     assert len(names) == 62
     assert names[:9] == ("x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2")
@@ -186,7 +192,7 @@ def test_inrias_layout_is_kept(tmp_path: Path) -> None:
 
 def test_gltf_says_what_it_is(tmp_path: Path) -> None:
     gaussians = random_gaussians(COUNT, 0)
-    write_splats(tmp_path / "x.splat.glb", gaussians)
+    write_splats(tmp_path / "x.splat.glb", Asset(gaussians, OURS))
     document = pygltflib.GLTF2().load(str(tmp_path / "x.splat.glb"))
     (primitive,) = document.meshes[0].primitives
     assert document.extensionsUsed == ["KHR_gaussian_splatting"]
@@ -206,7 +212,7 @@ def test_gltf_says_what_it_is(tmp_path: Path) -> None:
 
 
 def test_splat_begins_with_what_matters_most(tmp_path: Path) -> None:
-    write_splats(tmp_path / "x.splat", random_gaussians(COUNT, 0))
+    write_splats(tmp_path / "x.splat", Asset(random_gaussians(COUNT, 0), OURS))
     found = read_splat(tmp_path / "x.splat")
     weight = np.exp(found.log_scales.sum(axis=1)) * found.opacities
     assert np.corrcoef(np.argsort(-weight, kind="stable"), np.arange(COUNT))[0, 1] > 0.99
@@ -216,7 +222,7 @@ def test_splat_begins_with_what_matters_most(tmp_path: Path) -> None:
 def test_spz_uses_its_24_bits(tmp_path: Path, size: float) -> None:
     gaussians = random_gaussians(50, 0)
     gaussians.raw()["xyz"].data *= size / gaussians.means.abs().max()
-    write_splats(tmp_path / "x.spz", gaussians)
+    write_splats(tmp_path / "x.spz", Asset(gaussians, OURS))
     means = in_axes(gaussians, "y,z").means.detach().numpy()
     found = gsply.read_spz(tmp_path / "x.spz").means
     assert np.abs(found - means).max() <= max(size * 2**-17, 2**-13 if size < 2000 else size * 2**-22)
@@ -226,7 +232,7 @@ def test_what_spz_cannot_hold_gets_one_sentence(tmp_path: Path) -> None:
     gaussians = random_gaussians(2, 0)
     gaussians.raw()["xyz"].data[0, 0] = 5e6
     with pytest.raises(ValueError, match=r"^a Gaussian is 5e\+06 units out, but \.spz holds"):
-        write_splats(tmp_path / "x.spz", gaussians)
+        write_splats(tmp_path / "x.spz", Asset(gaussians, OURS))
     assert not (tmp_path / "x.spz").exists()
     assert spz.fraction_bits(0.0) == 16
 
@@ -238,7 +244,7 @@ def test_sog_clusters_harmonics_of_many_gaussians(tmp_path: Path, monkeypatch: p
     gaussians = random_gaussians(COUNT, 2)
     kinds = gaussians.raw()["f_rest"].data[:8].clone()
     gaussians.raw()["f_rest"].data = kinds[torch.arange(COUNT) % 8]
-    write_splats(tmp_path / "x.sog", gaussians)
+    write_splats(tmp_path / "x.sog", Asset(gaussians, OURS))
     found = of_gsply(gsply.sog_reader.sogread(tmp_path / "x.sog"))
     truth = Splats.of(in_axes(gaussians, SPLATS[".sog"].axes))
     row = cKDTree(truth.means).query(found.means)[1]

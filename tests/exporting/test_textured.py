@@ -12,7 +12,6 @@ import trimesh
 from exported import compare, draw_glb, read_glb
 from torch import Tensor
 
-from exporting.axes import OURS, Y_UP, turn
 from exporting.formats import write_mesh
 from exporting.mesh.bake import bake
 from exporting.mesh.build import build_mesh
@@ -21,6 +20,7 @@ from exporting.mesh.raster import cover
 from exporting.mesh.textured import TexturedMesh
 from exporting.mesh.unwrap import unwrap
 from exporting.mesh.views import Box
+from scene.axes import OURS, Y_UP, turn
 from scene.cameras import orbit
 from scene.gaussian_model import GaussianModel
 from tests.exporting.assets import on_surface, spiral

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from config.schema import Config
+from exporting.formats import write_splats
+from scene.asset import Asset
 from scene.gaussian_model import GaussianModel
 from scene.initialize import CONVENTIONS, initialize
 from scene.point_cloud import upright
@@ -195,9 +197,23 @@ def test_gaussians_to_continue_from_are_taken_whole_and_as_they_are(tmp_path: Pa
     assert all(parameter.requires_grad for parameter in model.raw().values())
 
 
+def test_gaussians_to_continue_from_are_turned_to_our_axes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = gaussians(tmp_path / "x.ply", sh_degree=1)
+    write_splats(tmp_path / "noted.ply", Asset(source, "z,x"))
+    write_splats(tmp_path / "x.splat", Asset(source, "z,x"), "-x,y")
+    for name, axes in (("noted.ply", None), ("x.splat", "-x,y")):
+        model = start("sphere", pretrained_model_path=str(tmp_path / name), input_axes=axes, sh_degree=0)
+        distances = (source.means[:, None] - model.means[None]).detach().norm(dim=2)
+        assert float(distances.amin(dim=1).max()) < 1e-6
+    (dropped,) = caplog.messages
+    assert "has harmonics of degree 1: those above sh_degree 0 are dropped" in dropped
+
+
 def test_no_gaussians_to_continue_from_get_a_sentence(tmp_path: Path) -> None:
     gaussians(tmp_path / "x.ply", count=0)
-    with pytest.raises(ValueError, match=r"pretrained_model_path is .*holds no Gaussians"):
+    with pytest.raises(ValueError, match=r"x\.ply' holds no Gaussians, but an asset has at least 1"):
         start("sphere", pretrained_model_path=str(tmp_path / "x.ply"))
     (tmp_path / "y.ply").write_text(HEADER.format(1) + "1 2 3\n")
     with pytest.raises(ValueError, match="lacks the vertex property"):

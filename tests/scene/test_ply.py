@@ -80,6 +80,80 @@ def test_other_programs_order_and_types_are_read(tmp_path: Path) -> None:
         assert all(torch.equal(raw[name], loaded[name]) for name in raw)
 
 
+def variant(path: Path, raw: dict[str, Tensor], without: str = "", **extra: np.ndarray) -> Path:
+    """The file of another program: `raw` without the properties of a prefix, and with others after them."""
+    write_gaussians(path, raw)
+    data = PlyData.read(path, mmap=False)["vertex"].data
+    kept = [name for name in data.dtype.names if not without or not name.startswith(without)]
+    columns = {name: data[name] for name in kept} | extra
+    table = np.empty(len(data), [(name, column.dtype) for name, column in columns.items()])
+    for name, column in columns.items():
+        table[name] = column
+    camera = np.zeros(1, [("fov", "<f4")])
+    parts = [PlyElement.describe(table, "vertex")] + [PlyElement.describe(camera, "camera")] * bool(extra)
+    PlyData(parts, byte_order="<").write(path)
+    return path
+
+
+def test_infinite_opacities_are_opaque_or_absent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    raw = random_raw(7, 1)
+    logits = raw["opacity"][:, 0].numpy().copy()
+    logits[[1, 4]], logits[5] = np.inf, -np.inf
+    path = variant(tmp_path / "x.ply", raw, "opacity", opacity=logits)
+    read = read_gaussians(path)
+    kept = [0, 1, 2, 3, 4, 6]
+    assert torch.equal(read["xyz"], raw["xyz"][kept])
+    assert torch.equal(read["f_rest"], raw["f_rest"][kept])
+    assert torch.sigmoid(read["opacity"][[1, 4]]).min() > 0.99999
+    assert torch.equal(read["opacity"][[0, 2, 3, 5]], raw["opacity"][[0, 2, 3, 6]])
+    opaque, absent, unused = caplog.messages
+    assert opaque == f"{str(path)!r}: 2 opacities of +inf are taken as opaque."
+    assert absent.startswith(f"{str(path)!r}: 1 of 7 Gaussians have an opacity of -inf")
+    assert unused == f"{str(path)!r}: the elements camera are not used."
+    write_gaussians(path, read)
+
+
+def test_the_filter_of_mip_splatting_is_fused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    raw = random_raw(9, 0)
+    width = np.linspace(0, 2, 9).astype("f4")
+    read = read_gaussians(variant(tmp_path / "x.ply", raw, filter_3D=width))
+    # Both as Mip-Splatting's own viewer file has them.
+    before, f = raw["scaling"].double().exp() ** 2, torch.from_numpy(width)[:, None].double() ** 2
+    opacity = (
+        torch.sigmoid(raw["opacity"].double()) * (before / (before + f)).prod(dim=1, keepdim=True).sqrt()
+    )
+    torch.testing.assert_close(read["scaling"].double().exp(), (before + f).sqrt(), atol=0, rtol=1e-5)
+    torch.testing.assert_close(torch.sigmoid(read["opacity"].double()), opacity, atol=1e-7, rtol=1e-5)
+    assert "has the filter of Mip-Splatting, filter_3D" in caplog.text
+
+
+def test_flat_gaussians_and_harmonics_of_degree_4(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    raw = random_raw(5, 0)
+    rest = np.arange(5 * 72, dtype="f4").reshape(5, 72)
+    columns = {f"f_rest_{i}": rest[:, i] for i in range(72)} | {f"extra_{i}": rest[:, i] for i in range(9)}
+    read = read_gaussians(variant(tmp_path / "x.ply", raw, "scale_2", **columns))
+    assert torch.equal(read["scaling"][:, :2], raw["scaling"][:, :2])
+    ratio = (read["scaling"][:, 2] - raw["scaling"][:, :2].amin(dim=1)).exp()
+    torch.testing.assert_close(ratio, torch.full((5,), 0.01))
+    # 24 of each channel in the file, of which 15 stay.
+    expected = torch.from_numpy(rest).reshape(5, 3, 24)[:, :, :15].transpose(1, 2)
+    assert torch.equal(read["f_rest"], expected)
+    for words in (
+        "has no scale_2",
+        "harmonics of degree 4, which are dropped",
+        "extra_5 and 3 more are not used",
+    ):
+        assert words in caplog.text
+
+
+def test_a_file_that_inrias_viewer_wrote_is_read_without_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    read_gaussians(variant(tmp_path / "x.ply", random_raw(5, 2)))
+    read_gaussians(variant(tmp_path / "x.ply", random_raw(5, 2), "n"))
+    assert not caplog.messages
+
+
 def broken(tmp_path: Path, kind: str) -> Path:
     path = tmp_path / "broken.ply"
     write_gaussians(path, random_raw(6, 1))
@@ -102,6 +176,15 @@ def broken(tmp_path: Path, kind: str) -> Path:
         content = content.replace(b"f_rest_8", b"g_rest_8")
     elif kind == "not finite":
         content = content[:-4] + np.float32(np.inf).tobytes()
+    elif kind == "36":
+        write_gaussians(path, random_raw(6, 3))
+        content = path.read_bytes()
+        for i in range(36, 45):
+            content = content.replace(b"f_rest_%d" % i, b"g_rest_%d" % i)
+    elif kind == "lists":
+        content = content.replace(b"float opacity", b"list uchar float opacity")
+        content = content.replace(b"binary_little_endian", b"ascii").split(b"end_header")[0] + b"end_header\n"
+        content += (b"0 " * 18 + b"1 0" + b" 0" * 7 + b"\n") * 6
     elif kind == "no folder":
         return tmp_path / "missing" / "x.ply"
     path.write_bytes(content)
@@ -118,7 +201,9 @@ def broken(tmp_path: Path, kind: str) -> Path:
         ("not ply", "cannot be read"),
         ("empty", "cannot be read"),
         ("no vertices", "no element 'vertex'"),
-        ("odd harmonics", "8 f_rest"),
+        ("odd harmonics", "has 8 f_rest properties, but it must have 0, 9, 24, 45 or 72"),
+        ("36", "has 36 f_rest properties, but it must have 0, 9, 24, 45 or 72"),
+        ("lists", "has lists as 'opacity'"),
         ("not finite", "1 values of 'rot_3'"),
         ("no folder", "not there"),
     ],

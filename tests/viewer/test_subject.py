@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 
 import config as configuration
+from exporting.formats import write_splats
 from gaussian_renderer import render
+from scene.asset import Asset
 from scene.gaussian_model import GaussianModel
 from utils.device import HOST
 from utils.files import write_text
@@ -63,11 +66,23 @@ def test_a_file_fills_the_picture_wherever_it_is(
     assert 40 < height < 64
 
 
+def test_files_of_other_programs_stand_upright(tmp_path: Path) -> None:
+    gaussians = ball((0, 0, 3))
+    bundle = tmp_path / "bundle"
+    write_splats(tmp_path / "x.sog", Asset(gaussians, "z,x"))
+    with zipfile.ZipFile(tmp_path / "x.sog") as file:
+        file.extractall(bundle)
+    write_splats(tmp_path / "x.spz", Asset(gaussians, "z,x"), "-x,z")
+    for path, axes in ((tmp_path / "x.sog", None), (bundle, None), (tmp_path / "x.spz", "-x,z")):
+        front = open_subject(path, HOST, axes).front
+        assert front.target == pytest.approx((0, 0, 3), abs=0.2)
+
+
 def test_what_is_not_there_is_told(run: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds no Gaussians yet"):
         open_subject(run.root, HOST)
     with pytest.raises(
-        ValueError, match=r"holds no config\.yaml, but it must be a run's folder or a PLY file"
+        ValueError, match=r"holds no config\.yaml, but it must be a run's folder or a file of G"
     ):
         open_subject(tmp_path, HOST)
     with pytest.raises(FileNotFoundError, match=r"gone\.ply"):

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from exporting.axes import OURS, Y_DOWN, Y_UP, harmonics_turn, in_axes, parse_axes, turn
 from gaussian_renderer import render
+from scene.axes import OURS, Y_DOWN, Y_UP, harmonics_turn, in_axes, parse_axes, turn
 from scene.cameras import orbit
 from scene.point_cloud import upright
 from tests.exporting.assets import random_gaussians

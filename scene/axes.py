@@ -6,6 +6,8 @@ up and the one to the front, such as 'y,z' of glTF.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
@@ -13,7 +15,7 @@ from torch import Tensor
 from diff_gaussian_rasterization.reference import sh_basis
 from scene.gaussian_model import GaussianModel
 from utils.axes import up_and_front
-from utils.spherical_harmonics import num_coefficients
+from utils.spherical_harmonics import degree_of, num_coefficients
 
 OURS = "z,x"
 Y_UP = "y,z"
@@ -24,12 +26,12 @@ Y_DOWN = "-y,-z"
 """Axes of files that descend from COLMAP's cameras, as .ply and .splat do: x right, y down, z away from who looks."""
 
 
-def parse_axes(text: str) -> str:
+def parse_axes(text: str, key: str = "axes") -> str:
     """Axes without spaces and plus signs. Raises ValueError, one sentence, for anything but two different axes."""
     axes = up_and_front(text)
     if axes is None:
         raise ValueError(
-            f"axes is {text!r}, but it must name the directions up and to the front, such as y,z or z,-y."
+            f"{key} is {text!r}, but it must name the directions up and to the front, such as y,z or z,-y."
         )
     return axes
 
@@ -47,24 +49,28 @@ def _direction(name: str) -> Tensor:
     return direction
 
 
-def in_axes(gaussians: GaussianModel, axes: str) -> GaussianModel:
-    """Gaussians, on the host, as a program with `axes` sees them: places, rotations and harmonics are turned."""
+def in_axes(gaussians: GaussianModel, axes: str, source: str = OURS) -> GaussianModel:
+    """Gaussians, on the host, which are in the axes `source`, as a program with `axes` sees them."""
     raw = {name: tensor.numpy(force=True) for name, tensor in gaussians.state_dict().items()}
     host = {name: torch.from_numpy(values) for name, values in raw.items()}
-    if axes == OURS:
-        return GaussianModel(host)
-    rotation = turn(axes)
-    quaternions = torch.nn.functional.normalize(host["rotation"].double(), dim=-1)
+    return GaussianModel(host if axes == source else turned(host, turn(axes) @ turn(source).T))
+
+
+def turned(raw: Mapping[str, Tensor], rotation: Tensor) -> dict[str, Tensor]:
+    """Parameters of Gaussians, on the host: places, rotations and harmonics turned by a rotation [3, 3], float64."""
+    quaternions = torch.nn.functional.normalize(raw["rotation"].double(), dim=-1)
     # The rasterizer takes a quaternion of length 0 for no rotation.
     quaternions[quaternions.norm(dim=-1) == 0] = torch.tensor([1.0, 0.0, 0.0, 0.0], dtype=torch.float64)
     # SciPy's order is (x, y, z, w).
-    turned = Rotation.from_matrix(rotation.numpy()) * Rotation.from_quat(quaternions[:, [1, 2, 3, 0]].numpy())
-    host["rotation"] = torch.from_numpy(turned.as_quat()[:, [3, 0, 1, 2]]).float()
-    host["xyz"] = (host["xyz"].double() @ rotation.T).float()
-    if gaussians.sh_degree > 0:
-        matrix = harmonics_turn(rotation, gaussians.sh_degree)[1:, 1:]
-        host["f_rest"] = torch.einsum("jk,nkc->njc", matrix, host["f_rest"].double()).float()
-    return GaussianModel(host)
+    after = Rotation.from_matrix(rotation.numpy()) * Rotation.from_quat(quaternions[:, [1, 2, 3, 0]].numpy())
+    new = dict(raw)
+    new["rotation"] = torch.from_numpy(after.as_quat()[:, [3, 0, 1, 2]]).float()
+    new["xyz"] = (raw["xyz"].double() @ rotation.T).float()
+    degree = degree_of(raw["f_rest"].shape[1] + 1)
+    if degree > 0:
+        matrix = harmonics_turn(rotation, degree)[1:, 1:]
+        new["f_rest"] = torch.einsum("jk,nkc->njc", matrix, raw["f_rest"].double()).float()
+    return new
 
 
 def harmonics_turn(rotation: Tensor, degree: int) -> Tensor:

@@ -1,0 +1,1 @@
+"""Files of Gaussians of other programs: a reader for each format, and the table that writers start from too."""
