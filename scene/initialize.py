@@ -85,7 +85,7 @@ def _start(config: Config, rng: torch.Generator, device: torch.device) -> PointC
 def _read(path: str, count: int, rng: torch.Generator) -> PointCloud:
     """Read at most `count` points of a file."""
     if path.lower().endswith(MESH_SUFFIXES) or has_faces(path):
-        from scene.mesh import sample_mesh
+        from scene.meshes.sample import sample_mesh
 
         return sample_mesh(path, count, rng)
     return thin(without_broken(read_points(path), path), count, rng)

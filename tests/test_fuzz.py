@@ -28,7 +28,7 @@ from guidance.prior import PriorError, StableDiffusionPrior
 from guidance.prior.adaptations import Adaptations, adapt
 from scene.asset import Asset, load_asset
 from scene.gaussian_model import GaussianModel
-from scene.mesh import sample_mesh
+from scene.meshes.sample import sample_mesh
 from scene.optimizer import GaussianOptimizer
 from scene.points_ply import read_points
 from scene.snapshot import restore, snapshot

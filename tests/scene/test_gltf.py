@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from scene.gltf_materials import transformed
-from scene.mesh import sample_mesh
-from scene.mesh_colors import to_srgb
+from scene.meshes.colors import to_srgb
+from scene.meshes.gltf_materials import transformed
+from scene.meshes.sample import sample_mesh
 from tests.scene.gltf_files import PLACES, QUARTERS, SQUARE, Document, glb
 
 RED, GREEN, BLUE = np.eye(3)

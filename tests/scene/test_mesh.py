@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
-from scene.mesh import sample_mesh
-from scene.mesh_colors import to_linear, to_srgb
+from scene.meshes.colors import to_linear, to_srgb
+from scene.meshes.sample import sample_mesh
 from scene.point_cloud import PointCloud
 from tests.scene.gltf_files import glb
 from tests.scene.meshes import (
@@ -292,8 +292,8 @@ def test_a_mesh_that_nodes_repeat_beyond_all_use_is_refused_before_it_is_copied(
     document["scenes"] = [{"nodes": [0]}]
     path.write_text(json.dumps(document), encoding="utf-8")
     assert len(sampled(str(path), count=50)) == 50
-    monkeypatch.setattr("scene.mesh.MAX_SIZE", 7000)
-    monkeypatch.setattr("scene.mesh._part", None)
+    monkeypatch.setattr("scene.meshes.sample.MAX_SIZE", 7000)
+    monkeypatch.setattr("scene.meshes.sample._part", None)
     with pytest.raises(ValueError, match="it shows 8000 vertices, but a start uses at most 7000"):
         sampled(str(path))
 

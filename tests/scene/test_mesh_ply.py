@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from plyfile import PlyData, PlyElement
 
-from scene.mesh import sample_mesh
+from scene.meshes.sample import sample_mesh
 
 SQUARE = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], dtype=np.float32)
 

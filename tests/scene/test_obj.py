@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from scene.mesh import sample_mesh
-from scene.mtl import texture_of
+from scene.meshes.mtl import texture_of
+from scene.meshes.sample import sample_mesh
 
 PIXELS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 0]]], dtype=np.uint8)
 SQUARE = "v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\n"

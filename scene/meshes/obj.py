@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from scene.files_beside import find_beside, plural, report_unused
-from scene.mesh_colors import Array, Paint, Texture
-from scene.mesh_shapes import NO_FACES, Placed, Shape, fans
-from scene.mtl import Material, read_mtl
+from scene.meshes.colors import Array, Paint, Texture
+from scene.meshes.files_beside import find_beside, plural, report_unused
+from scene.meshes.mtl import Material, read_mtl
+from scene.meshes.shapes import NO_FACES, Placed, Shape, fans
 from scene.ply_colors import unit_range
 
 LINES = {"l": "line", "p": "point", "curv": "curve", "curv2": "curve", "surf": "surface"}

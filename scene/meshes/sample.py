@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from scene.files_beside import Picture
-from scene.mesh_colors import Decode, Paint
-from scene.mesh_shapes import Placed, Shape
+from scene.meshes.colors import Decode, Paint
+from scene.meshes.files_beside import Picture
+from scene.meshes.shapes import Placed, Shape
 from scene.point_cloud import PointCloud, thin, without_broken
 
 MAX_SIZE = 10_000_000
@@ -139,18 +139,18 @@ def _read(path: str) -> list[Placed]:
     """The shapes of a file by the end of its name, and where they are."""
     # Imported where they are asked for: a start need not wait for the readers of other formats.
     if path.lower().endswith((".glb", ".gltf")):
-        from scene.gltf import read_gltf
+        from scene.meshes.gltf import read_gltf
 
         return read_gltf(path)
     if path.lower().endswith(".obj"):
-        from scene.obj import read_obj
+        from scene.meshes.obj import read_obj
 
         return read_obj(path)
     if path.lower().endswith(".ply"):
-        from scene.mesh_ply import read_mesh_ply
+        from scene.meshes.ply import read_mesh_ply
 
         return read_mesh_ply(path)
-    from scene.stl import read_stl
+    from scene.meshes.stl import read_stl
 
     return read_stl(path)
 

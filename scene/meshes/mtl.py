@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from scene.files_beside import Picture, picture_beside
-from scene.mesh_colors import CLAMP, REPEAT, Array, to_linear
+from scene.meshes.colors import CLAMP, REPEAT, Array, to_linear
+from scene.meshes.files_beside import Picture, picture_beside
 
 OPTIONS = {
     "-blendu": 1,

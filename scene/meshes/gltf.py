@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from scene.files_beside import plural, report_unused
-from scene.gltf_accessors import numbers, whole_numbers
-from scene.gltf_file import READ, GltfFile
-from scene.gltf_materials import Materials
-from scene.gltf_nodes import instances, shown_nodes, world_matrices
-from scene.mesh_colors import Array
-from scene.mesh_shapes import NO_FACES, Placed, Shape
+from scene.meshes.colors import Array
+from scene.meshes.files_beside import plural, report_unused
+from scene.meshes.gltf_accessors import numbers, whole_numbers
+from scene.meshes.gltf_file import READ, GltfFile
+from scene.meshes.gltf_materials import Materials
+from scene.meshes.gltf_nodes import instances, shown_nodes, world_matrices
+from scene.meshes.shapes import NO_FACES, Placed, Shape
 
 POINTS, TRIANGLES, STRIP, FAN = 0, 4, 5, 6
 """Modes of a primitive (section 5.24.4); those between are lines."""

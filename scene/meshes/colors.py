@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scene.files_beside import Picture
+from scene.meshes.files_beside import Picture
 
 Array = np.ndarray
 Decode = Callable[[Picture], Array | None]

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from scene.gltf_accessors import numbers
-from scene.gltf_file import GltfFile
-from scene.mesh_colors import Array
+from scene.meshes.colors import Array
+from scene.meshes.gltf_accessors import numbers
+from scene.meshes.gltf_file import GltfFile
 
 INSTANCING = "EXT_mesh_gpu_instancing"
 

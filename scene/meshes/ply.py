@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 from plyfile import PlyData
 
-from scene.files_beside import picture_beside, report_unused
-from scene.mesh_colors import Array, Paint, Texture
-from scene.mesh_shapes import Placed, Shape, fans
+from scene.meshes.colors import Array, Paint, Texture
+from scene.meshes.files_beside import picture_beside, report_unused
+from scene.meshes.shapes import Placed, Shape, fans
 from scene.ply import read_ply
 from scene.ply_colors import colors_of
 from scene.points_ply import coordinates, unused_properties

@@ -7,9 +7,9 @@ import os
 import numpy as np
 import trimesh
 
-from scene.files_beside import report_unused
-from scene.mesh_colors import Paint
-from scene.mesh_shapes import NO_FACES, Placed, Shape
+from scene.meshes.colors import Paint
+from scene.meshes.files_beside import report_unused
+from scene.meshes.shapes import NO_FACES, Placed, Shape
 
 
 def read_stl(path: str) -> list[Placed]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scene.mesh_colors import Paint
+from scene.meshes.colors import Paint
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from scene.gltf_file import GltfFile
-from scene.mesh_colors import Array
+from scene.meshes.colors import Array
+from scene.meshes.gltf_file import GltfFile
 
 COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 COLUMNS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}

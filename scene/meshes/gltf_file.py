@@ -10,7 +10,7 @@ import struct
 from typing import Any
 from urllib.parse import unquote
 
-from scene.files_beside import find_beside
+from scene.meshes.files_beside import find_beside
 
 MAX_COUNT = 30_000_000
 """Largest count of numbers, vectors or matrices in a header; more are taken for a damaged file."""

@@ -8,10 +8,10 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from scene.files_beside import Picture, picture_beside
-from scene.gltf_accessors import numbers
-from scene.gltf_file import KTX2, GltfFile
-from scene.mesh_colors import CLAMP, MIRROR, REPEAT, Array, Paint, Texture
+from scene.meshes.colors import CLAMP, MIRROR, REPEAT, Array, Paint, Texture
+from scene.meshes.files_beside import Picture, picture_beside
+from scene.meshes.gltf_accessors import numbers
+from scene.meshes.gltf_file import KTX2, GltfFile
 
 SPECULAR, TRANSFORM = "KHR_materials_pbrSpecularGlossiness", "KHR_texture_transform"
 STRENGTH = "KHR_materials_emissive_strength"

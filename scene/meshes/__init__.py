@@ -1,0 +1,1 @@
+"""Readers of meshes, and their surfaces as coloured points."""
