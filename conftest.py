@@ -5,11 +5,11 @@ import os
 import pytest
 from hypothesis import settings
 
+# numba, which readers of the tests use, otherwise sets all of the process's OpenMP threads to the number of cores.
+os.environ["NUMBA_NUM_THREADS"] = "1"
 # Tests that run side by side share the cores: read by torch's threads, before torch is there.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
-    # numba, which readers of the tests use, otherwise sets all of the process's OpenMP threads to the number of cores.
-    os.environ["NUMBA_NUM_THREADS"] = "1"
 
 # The time that an example takes does not show whether it is right.
 settings.register_profile("no-deadline", deadline=None)
