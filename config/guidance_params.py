@@ -26,6 +26,13 @@ COMPILE_MEANT = {
 }
 """Spellings of `compile` in older files, and YAML's reading of `off`."""
 
+PREDICTION_TYPE_MEANT = {
+    **dict.fromkeys(("none", "null"), "auto"),
+    "eps": "epsilon",
+    **dict.fromkeys(("v", "v-prediction", "v_pred"), "v_prediction"),
+}
+"""Other spellings of `prediction_type`."""
+
 
 class GuidanceParams(Section):
     """Times are timesteps of T = 1000; ``t_range`` and ``max_t_range`` are fractions of T."""
@@ -56,6 +63,12 @@ class GuidanceParams(Section):
     base_model_key: OptionalText = key(
         None,
         "the model that a single file was made from, a hub id or folder, for its configuration and tokenizer",
+    )
+    prediction_type: Annotated[
+        str, one_of("auto", "epsilon", "v_prediction", meant=PREDICTION_TYPE_MEANT)
+    ] = key(
+        "auto",
+        "what the prior's U-Net predicts; auto: as the scheduler's file has it, or a single file's own marks",
     )
     controlnet_model_key: OptionalText = key(None, "the ControlNet's model id", unused=True)
     controlnet_ratio: Real = key(0.5, "share of iterations with ControlNet", unused=True, ge=0, le=1)

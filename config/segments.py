@@ -6,7 +6,7 @@ They are plain numbers, so that settings which leave no room are reported before
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 
 MARGIN = 10
 """Timesteps that the released code of GCS and SCTD keeps between the times of one trajectory."""
@@ -79,9 +79,15 @@ def solver_grid(
             "timesteps, so take more steps or fewer segments"
         )
     if not any(max(low, 1) <= time <= high for time in times):
+        enough = (
+            count
+            for count in range(num_ddim_timesteps, num_timesteps + 1)
+            if any(max(low, 1) <= int(i * num_timesteps / count) <= high for i in range(count))
+        )
+        remedy = "".join(f"{count}, or " for count in islice(enough, 1))
         raise ValueError(
             f"num_ddim_timesteps {num_ddim_timesteps} leaves no solver step inside t_range "
-            f"[{low}, {high}] timesteps; use at least {-(-num_timesteps // max(high, 1))}"
+            f"[{low}, {high}] timesteps; use {remedy}a wider t_range"
         )
     return times, edges
 
@@ -96,7 +102,7 @@ def released_edges(low: int, top: int, *, phase_num: int, t_mode: str, t_thresho
     """
     if t_mode == "uniform" or phase_num == 1:
         edges = [max(0, low + (top - low) * m // phase_num - 1) for m in range(phase_num + 1)]
-        remedy = f"phase_num must be at most {top - low}"
+        remedy = f"phase_num must be at most {top - low}" if top > low else "t_range must be wider"
     else:
         first = t_threshold - low
         growth = 2 * (top - low - phase_num * first) // (phase_num * (phase_num - 1))

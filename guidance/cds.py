@@ -83,7 +83,7 @@ class CDS:
         z_2 = solver.step(z_1, eps_1, t_1, t_2, self.schedule)
         eps_2 = self.denoiser.guided(z_2, t_2, conditioning, self.omega).eps
         return Gradient(
-            parts={"consistency": eps_1 - eps_2},
+            parts={"consistency": solver.noise_of(z_1, eps_1, t_1, self.schedule) - eps_2},
             times={"t_1": t_1, "t_2": t_2},
             predictions={
                 "at t_1, guided": partial(solver.clean, z_1, eps_1, t_1, self.schedule),

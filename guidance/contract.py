@@ -26,7 +26,10 @@ class Prior(Protocol):
         """Images [V, 3, H', W'] in [0, 1] of clean latents z [V, ...]."""
 
     def eps(self, z: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        """Predicted noise, float32, shaped like z [B, ...], at timesteps t [B] given cond [B, L, D]."""
+        """Predicted noise, float32, shaped like z [B, ...], at timesteps t [B] given cond [B, L, D].
+
+        Where abar_t is 0, z is the noise; there it is v, which is minus the clean sample.
+        """
 
 
 Prediction = Callable[[], Tensor]

@@ -60,9 +60,10 @@ class ISM:
         z_t = solver.step(z_s, eps_s, s, t, schedule)
         # Line 10.
         guided = self.denoiser.guided(z_t, t, conditioning, p.guidance_scale)
+        target = solver.prediction_of(solver.clean(z_s, eps_s, s, schedule), eps_s, t, schedule)
         w = solver.per_view(weight(p.weighting, t, schedule), z0)
         return Gradient(
-            parts={"interval": w * (guided.eps - eps_s)},
+            parts={"interval": w * (guided.eps - target)},
             times={"t": t, "s": s},
             predictions={
                 "at s, without the prompt": partial(solver.clean, z_s, eps_s, s, schedule),

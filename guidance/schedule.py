@@ -28,7 +28,7 @@ class Schedule:
     """Noise levels alpha_t = sqrt(abar_t) and sigma_t = sqrt(1 - abar_t) for integer timesteps 0..T-1 and CLEAN.
 
     Args:
-        alphas_cumprod: [T] abar_t, decreasing, each in [0, 1).
+        alphas_cumprod: [T] abar_t, decreasing, each in [0, 1); the last one is 0 with zero terminal SNR.
     Raises: ValueError if it is no vector of such values.
     """
 
@@ -40,6 +40,7 @@ class Schedule:
                 f"and values in [{abar.min():.4g}, {abar.max():.4g}]"
             )
         self.num_timesteps = len(abar)
+        self._last_with_signal = int((abar > 0).sum()) - 1
         # The clean sample is stored last, where the index CLEAN = -1 finds it.
         abar = torch.cat([abar, abar.new_ones(1)])
         self._alpha, self._sigma = abar.sqrt(), (1 - abar).sqrt()
@@ -52,18 +53,26 @@ class Schedule:
         """Return sigma_t [V] float64 for timesteps t [V] on the host."""
         return self._sigma[t]
 
+    def with_signal(self, t: Tensor) -> Tensor:
+        """Return timesteps t [V], with the last one of alpha > 0 in the place of those where alpha is 0."""
+        return t.clamp_max(self._last_with_signal)
+
 
 def weight(name: str, t: Tensor, schedule: Schedule) -> Tensor:
-    """Return w(t) [V] on the host for timesteps t [V].
+    """Return w(t) [V] on the host for timesteps t [V], a factor on differences of a prior's predictions.
 
-    `sigma_over_alpha` is what SegmentDreamer and LucidDreamer run with, `sigma_squared` is DreamFusion's.
+    `sigma_over_alpha` is what SegmentDreamer and LucidDreamer run with, `sigma_squared` is DreamFusion's. Where
+    alpha is 0, predictions are v, and a difference in eps is alpha times that in v: sigma / alpha becomes 1,
+    the other two become 0.
     """
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    signal = alpha > 0
     if name == "sigma_over_alpha":
-        return schedule.sigma(t) / schedule.alpha(t)
+        return sigma / torch.where(signal, alpha, 1.0)
     if name == "sigma_squared":
-        return schedule.sigma(t) ** 2
+        return torch.where(signal, sigma**2, 0.0)
     if name == "one":
-        return torch.ones(len(t), dtype=torch.float64)
+        return signal.double()
     raise ValueError(f"weighting must be 'sigma_over_alpha', 'one' or 'sigma_squared', got '{name}'")
 
 

@@ -86,7 +86,7 @@ class SCTD:
         z_s = solver.step(z_t, eps_y, t, s, schedule)
         g_s = without_prompt(self.denoiser, z_s, conditioning, s, s_m, schedule)
 
-        w = solver.per_view(weight(p.weighting, t, schedule), z0)
+        w = solver.per_view(weight(p.weighting, schedule.with_signal(t), schedule), z0)
         parts = {
             "self": w * (origin.detach() - g_s),
             "cross": (p.guidance_scale + 1) ** 2 * w * (across.detach() - g_y),

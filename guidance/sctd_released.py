@@ -70,7 +70,7 @@ class ReleasedSCTD:
         g_y = solver.step(z_t, eps_t, t, s_m, schedule)
         z_s = solver.step(z_t, eps_t, t, s, schedule)
         g_s = without_prompt(self.denoiser, z_s, conditioning, s, s_m, schedule)
-        w = solver.per_view(weight(p.weighting, t, schedule), z0)
+        w = solver.per_view(weight(p.weighting, schedule.with_signal(t), schedule), z0)
 
         clean = solver.clean(z_sm, eps_sm, s_m, schedule)
         predictions: dict[str, Prediction] = {

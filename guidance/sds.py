@@ -45,12 +45,13 @@ class SDS:
         omega = self.params.guidance_scale
         z_t = solver.add_noise(z0, noise, t, self.schedule)
         found = self.denoiser.guided(z_t, t, conditioning, omega, want_n=omega != 1)
+        truth = solver.prediction_of(z0, noise, t, self.schedule)
         w = solver.per_view(weight(self.params.weighting, t, self.schedule), z0)
         predictions = {"guided": partial(solver.clean, z_t, found.eps, t, self.schedule)}
         if found.n is None:
-            return Gradient({"denoise": w * (found.eps - noise)}, {"t": t}, predictions)
+            return Gradient({"denoise": w * (found.eps - truth)}, {"t": t}, predictions)
         return Gradient(
-            parts={"denoise": w * (found.n - noise), "guidance": w * (found.eps - found.n)},
+            parts={"denoise": w * (found.n - truth), "guidance": w * (found.eps - found.n)},
             times={"t": t},
             predictions={
                 "without the prompt": partial(solver.clean, z_t, found.n, t, self.schedule),

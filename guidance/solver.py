@@ -1,4 +1,8 @@
-"""The first-order step that every guidance is made of."""
+"""The first-order step that every guidance is made of.
+
+Where alpha_t = 0 (the last timestep of a prior with zero terminal SNR), z_t is the noise itself, without
+z_0, and a prior predicts v = alpha_t eps - sigma_t z_0 = -z_0 there: so "eps" below means v for such t.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,8 @@ def step(z: Tensor, eps: Tensor, t: Tensor, u: Tensor, schedule: Schedule) -> Te
 
         step(z_t, eps, t -> u) = (alpha_u / alpha_t) z_t + (sigma_u - alpha_u sigma_t / alpha_t) eps
 
+    From alpha_t = 0 it is sigma_u z_t - alpha_u v.
+
     Args:
         z: [V, ...] latents at time t, float32.
         eps: noise predicted at (z, t), shaped like z.
@@ -24,8 +30,9 @@ def step(z: Tensor, eps: Tensor, t: Tensor, u: Tensor, schedule: Schedule) -> Te
     Returns: [V, ...] latents at time u.
     """
     alpha_t, alpha_u = schedule.alpha(t), schedule.alpha(u)
-    scale = alpha_u / alpha_t
-    shift = schedule.sigma(u) - scale * schedule.sigma(t)
+    signal = alpha_t > 0
+    scale = torch.where(signal, alpha_u / torch.where(signal, alpha_t, 1.0), schedule.sigma(u))
+    shift = torch.where(signal, schedule.sigma(u) - scale * schedule.sigma(t), -alpha_u)
     return mix(scale, z, shift, eps)
 
 
@@ -59,8 +66,30 @@ def churn(
 
 
 def eps_of_v(z: Tensor, v: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
-    """Noise prediction [V, ...] that a v-prediction at (z, t) amounts to: eps = alpha_t v + sigma_t z."""
-    return mix(schedule.alpha(t), v, schedule.sigma(t), z)
+    """Noise prediction [V, ...] that a v-prediction at (z, t) amounts to: eps = alpha_t v + sigma_t z, or v itself
+    where alpha_t is 0."""
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    signal = alpha > 0
+    return mix(torch.where(signal, alpha, 1.0), v, torch.where(signal, sigma, 0.0), z)
+
+
+def noise_of(z: Tensor, eps: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+    """Return the noise [V, ...] that a prediction at (z, t) stands for: z itself where alpha_t is 0."""
+    return _where_no_signal(z, eps, t, schedule)
+
+
+def prediction_of(clean: Tensor, noise: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+    """Return the prediction [V, ...] at z_t = alpha_t clean + sigma_t noise that is right for these: -clean where
+    alpha_t is 0, the noise elsewhere."""
+    return _where_no_signal(-clean, noise, t, schedule)
+
+
+def _where_no_signal(one: Tensor, other: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+    """Return `one` [V, ...] for the views where alpha_t is 0, and `other` (broadcastable to it) for the rest."""
+    none = schedule.alpha(t) == 0
+    if not bool(none.any()):
+        return other
+    return torch.where(per_view(none, one).bool(), one, other)
 
 
 def add_noise(z0: Tensor, noise: Tensor, t: Tensor, schedule: Schedule) -> Tensor:

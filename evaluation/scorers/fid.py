@@ -83,9 +83,11 @@ def prior_images(config: Config, prompts: Sequence[str], device: torch.device) -
     """Images of the prior that a configuration names, in turn of each prompt. Raises PriorError if it is nowhere."""
     key = config.guidance.hf_key or config.guidance.model_key
     folder = find_model(key, half=config.guidance.fp16 and is_accelerator(device))
-    with (folder.path / folder.weights["unet"].path).open("rb") as file:
+    wanted = config.guidance.prediction_type
+    with (folder.path / folder.weight_files("unet")[0]).open("rb") as file:
         # The head names every weight and has the first of their numbers: enough to distinguish trainings.
-        weights = hashlib.sha256(file.read(2**20)).hexdigest()[:12]
+        head = file.read(2**20) + (wanted.encode() if wanted != "auto" else b"")
+    weights = hashlib.sha256(head).hexdigest()[:12]
     return PriorImages(key, weights, tuple(dict.fromkeys(prompts)), GUIDANCE_SCALE)
 
 

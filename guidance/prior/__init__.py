@@ -27,6 +27,7 @@ def load_prior(config: Config, device: torch.device) -> StableDiffusionPrior:
         device,
         fp16=params.fp16,
         base_model_key=params.base_model_key,
+        prediction_type=None if params.prediction_type == "auto" else params.prediction_type,
         adaptations=Adaptations(
             lora=params.LoRA_path,
             lora_scale=params.LoRA_scale,

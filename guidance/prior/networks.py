@@ -2,23 +2,93 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import safe_open
+from torch import Tensor
 
 from guidance.prior.libraries import in_short, quiet_libraries
 from guidance.prior.model_files import ModelFolder, PriorError, SingleFile
-from guidance.prior.single_file import missing_weights
+from guidance.prior.single_file import NETWORKS, missing_weights
+from utils.device import HOST
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
 
 
 def read_networks(files: ModelFolder | SingleFile, model_key: str, dtype: torch.dtype) -> dict[str, Any]:
     """Read the networks "vae", "unet" and "text_encoder" to the host.
 
-    Raises: PriorError, in one sentence that names `model_key`, if one cannot be read or lacks weights.
+    Raises: PriorError, in one sentence that names `model_key`, if one cannot be read, lacks weights, or has weights
+        that are not finite.
     """
     if isinstance(files, SingleFile):
-        return _read_single_file(files, model_key, dtype)
-    return _read_folder(files, model_key, dtype)
+        networks = _read_single_file(files, model_key, dtype)
+    else:
+        networks = _read_folder(files, model_key, dtype)
+    for name, network in networks.items():
+        _check_finite(name, network, files, model_key)
+    return networks
+
+
+def read_tokenizer(folder: Path, model_key: str) -> CLIPTokenizer:
+    """Read the tokenizer of a folder in diffusers layout. Raises: PriorError, one sentence, if it cannot be read."""
+    from transformers import CLIPTokenizer
+
+    try:
+        return CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    except Exception as error:  # whatever a file makes the library run into
+        raise PriorError(
+            f"model_key '{model_key}' has a tokenizer in {folder} that cannot be read ({in_short(error)})."
+        ) from error
+
+
+def _check_finite(name: str, network: Any, files: ModelFolder | SingleFile, model_key: str) -> None:
+    """Raise PriorError with file and tensor if a weight is not finite: every picture would be of it."""
+    bad = [weight for weight, values in network.named_parameters() if not bool(values.isfinite().all())]
+    if not bad:
+        return
+    stored = [
+        (path, weight, values)
+        for path, weight, values in _stored(name, files)
+        if not bool(values.isfinite().all())
+    ]
+    if not stored:
+        raise PriorError(
+            f"model_key '{model_key}' has a {name} with {len(bad)} tensors, {bad[0]} the first, that leave the range of "
+            "half precision: --fp16 false."
+        )
+    path, weight, values = stored[0]
+    count = int((~values.isfinite()).sum())
+    more = f", and so do {len(stored) - 1} more tensors" if len(stored) > 1 else ""
+    raise PriorError(
+        f"model_key '{model_key}' has a {name} with weights that are not finite: {weight} in {path} holds {count} of "
+        f"{values.numel()}{more}; fetch or make the file again."
+    )
+
+
+def _stored(name: str, files: ModelFolder | SingleFile) -> Iterator[tuple[Path, str, Tensor]]:
+    """A network's tensors of floating point as its files hold them: file, name and values."""
+    if isinstance(files, SingleFile):
+        paths, prefix = [files.path], NETWORKS[name]
+    else:
+        paths, prefix = [files.path / path for path in files.weight_files(name)], ""
+    for path in paths:
+        for weight, values in _tensors(path):
+            if weight.startswith(prefix) and values.is_floating_point():
+                yield path, weight, values
+
+
+def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+    if path.suffix != ".safetensors":
+        yield from torch.load(path, map_location=HOST, weights_only=True).items()
+        return
+    with safe_open(path, framework="pt") as tensors:
+        names = tensors.keys()
+        yield from ((name, tensors.get_tensor(name)) for name in names)
 
 
 def _read_folder(folder: ModelFolder, model_key: str, dtype: torch.dtype) -> dict[str, Any]:
@@ -78,10 +148,9 @@ def _load_network(
             output_loading_info=True,
             **extra,
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+    except Exception as error:  # whatever a configuration makes the libraries run into
         raise PriorError(
-            f"model_key '{model_key}' has a {name} in {folder.path} that cannot be loaded ({reason})."
+            f"model_key '{model_key}' has a {name} in {folder.path} that cannot be loaded ({in_short(error)})."
         ) from error
     if info["missing_keys"]:
         first = sorted(info["missing_keys"])[0]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +20,13 @@ from torch.utils.checkpoint import checkpoint
 from guidance.prior.adaptations import Adaptations, adapt, pipeline_of
 from guidance.prior.compiled import Compiled, lasting_cache
 from guidance.prior.compiled_unet import compiled_unet
-from guidance.prior.libraries import without_progress_bars
+from guidance.prior.libraries import quiet_libraries, without_progress_bars
 from guidance.prior.model_files import PriorError, SingleFile, find_model, find_single_file, fingerprint
-from guidance.prior.networks import read_networks
+from guidance.prior.networks import read_networks, read_tokenizer
 from guidance.prior.overflow import OverflowWatch
+from guidance.prior.parametrization import parametrization_of
+from guidance.prior.single_file import header_of
+from guidance.prompts import VIEW_WORDS
 from guidance.schedule import Schedule
 from guidance.solver import eps_of_v
 from utils.device import computes_bfloat16, is_accelerator
@@ -110,6 +115,7 @@ class StableDiffusionPrior:
         *,
         fp16: bool = True,
         base_model_key: str | None = None,
+        prediction_type: str | None = None,
         adaptations: Adaptations = PLAIN,
     ) -> StableDiffusionPrior:
         """Load 'toybox', a local diffusers folder, a hub id or a single .safetensors file.
@@ -117,8 +123,9 @@ class StableDiffusionPrior:
         Args:
             fp16: run in half precision where `device` is an accelerator; elsewhere it is always float32.
             base_model_key: the model that a single file was made from, for its configuration and tokenizer.
+            prediction_type: "epsilon" or "v_prediction", against what its files name.
             adaptations: LoRA, textual inversion, layers left out.
-        Raises: PriorError, in one sentence, if it is nowhere to be had or incomplete.
+        Raises: PriorError, in one sentence, if it is nowhere to be had, incomplete, or of a family that cannot guide.
         """
         adaptations.check()
         half = fp16 and is_accelerator(device)
@@ -126,19 +133,16 @@ class StableDiffusionPrior:
         single = find_single_file(model_key, base_model_key)
         files = single or find_model(model_key, half=half)
         settings = files.base if isinstance(files, SingleFile) else files.path
+        header = None if single is None else header_of(model_key, single)
         with without_progress_bars():
+            predicts = parametrization_of(model_key, settings, header, prediction_type)
             networks = read_networks(files, model_key, dtype)
-            # Imported late: this takes seconds, which a misspelt model key should not cost.
-            from diffusers import DDIMScheduler
-            from transformers import CLIPTokenizer
-
-            scheduler = DDIMScheduler.from_pretrained(settings, subfolder="scheduler", local_files_only=True)
-            tokenizer = CLIPTokenizer.from_pretrained(Path(settings, "tokenizer"), local_files_only=True)
+            tokenizer = read_tokenizer(settings, model_key)
         return cls(
             **{name: network.to(device) for name, network in networks.items()},
             tokenizer=tokenizer,
-            alphas_cumprod=scheduler.alphas_cumprod,
-            prediction_type=scheduler.config.prediction_type,
+            alphas_cumprod=predicts.alphas_cumprod,
+            prediction_type=predicts.prediction_type,
             files=files.files(),
             adaptations=adaptations,
         )
@@ -150,7 +154,7 @@ class StableDiffusionPrior:
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Tensor:
-        """Return the text encoder's last hidden states [P, L, D] float32 for P prompts, cut at L tokens.
+        """Return the text encoder's last hidden states [P, L, D] float32 for P prompts, which are cut to L tokens.
 
         With clip_skip they are those of an earlier layer, normalised like the last ones.
 
@@ -161,10 +165,9 @@ class StableDiffusionPrior:
             raise RuntimeError(
                 "The text encoder has been freed: embed every prompt before free_text_encoder()."
             )
-        prompts = [self._spell(prompt) for prompt in prompts]
-        for prompt in prompts:
-            if len(self.tokenizer(prompt, verbose=False).input_ids) > length:
-                logger.warning("the prompt is cut at %d tokens: %s", length, prompt)
+        # They warn of long prompts, without naming what is lost.
+        with quiet_libraries():
+            prompts = [self._spell(prompt) for prompt in self._cut(prompts)]
         tokens = self.tokenizer(
             prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         )
@@ -172,6 +175,49 @@ class StableDiffusionPrior:
         if self._clip_skip == 0:
             return said.last_hidden_state.float()
         return encoder.final_layer_norm(said.hidden_states[-1 - self._clip_skip]).float()
+
+    def _cut(self, prompts: Sequence[str]) -> list[str]:
+        """Cut what the encoder does not read off each prompt, but not its view words, and report it once.
+
+        Prompts that differ in their view words alone are cut in the same place.
+        """
+        parts = [_without_view_words(prompt) for prompt in prompts]
+        kept: dict[str, str] = {}
+        for text in dict(parts):
+            endings = [ending for of, ending in parts if of == text]
+            kept[text] = self._fitted(text, endings)
+            if kept[text] != text:
+                logger.warning(
+                    "A prompt is longer than the %d tokens that the text encoder reads: of '%s' it leaves out '%s'%s.",
+                    self._text_length,
+                    text,
+                    text[len(kept[text]) :].strip(),
+                    ", and the view words stay" if any(endings) else "",
+                )
+        return [kept[text] + ending for text, ending in parts]
+
+    def _fitted(self, text: str, endings: Sequence[str]) -> str:
+        """Return as much of a text's beginning as is read whole with each of the endings behind it.
+
+        It ends between two words, unless there is but one.
+        """
+
+        def fits(length: int) -> bool:
+            texts = [self._spell(text[:length] + ending) for ending in endings]
+            return all(
+                len(self.tokenizer(each, verbose=False).input_ids) <= self._text_length for each in texts
+            )
+
+        if fits(len(text)):
+            return text
+        between_words = [space.start() for space in re.finditer(r"\s+", text)]
+        for ends in (between_words, range(len(text))):
+            # A text has hardly ever fewer tokens than its beginning.
+            count = bisect_left(ends, True, key=lambda end: not fits(end))
+            kept = next((text[:end].rstrip(" ,;") for end in reversed(ends[:count]) if fits(end)), "")
+            if kept:
+                return kept
+        return ""
 
     def free_text_encoder(self) -> None:
         """Let go of the text encoder, 0.7 GB of Stable Diffusion 2.1 in half precision, when all prompts are
@@ -301,6 +347,12 @@ class StableDiffusionPrior:
         z = torch.zeros(rows, int(config.in_channels), side, side, device=self.device)
         cond = torch.zeros(rows, self._text_length, int(config.cross_attention_dim), device=self.device)
         return self._inputs(z, torch.full((rows,), self._schedule.num_timesteps // 2), cond)
+
+
+def _without_view_words(prompt: str) -> tuple[str, str]:
+    """Split a prompt into its text and the view words that it ends in, which may be none."""
+    ending = next((words for words in VIEW_WORDS if prompt.endswith(words)), "")
+    return prompt.removesuffix(ending), ending
 
 
 def _precision(network: Any) -> torch.dtype:

@@ -238,7 +238,8 @@ def test_an_interval_that_is_not_annealed_may_start_anywhere() -> None:
 def test_a_window_without_a_solver_step() -> None:
     message = sentence_of(["--t_range", "[0.001, 0.01]"])
     assert "num_ddim_timesteps 50" in message
-    assert "at least 100" in message
+    assert "use 91, or a wider t_range" in message
+    load(["--t_range", "[0.001, 0.01]", "--num_ddim_timesteps", "91"])
 
 
 yaml_values = st.recursive(

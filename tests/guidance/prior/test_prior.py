@@ -14,12 +14,17 @@ import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from config.schema import Config
 from guidance import PromptEmbeddings, build
 from guidance.prior import Adaptations, PriorError, StableDiffusionPrior
+from guidance.prior.model_files import find_model
+from guidance.prior.networks import read_networks
+from guidance.prompts import VIEW_WORDS
 from tests.draws import rngs
-from tests.tiny_diffusers import write_tiny_folder
+from tests.ldm import write_single_file
+from tests.tiny_diffusers import write_index, write_tiny_folder
 from utils.device import resolve_device
 
 HOST = resolve_device("cpu")
@@ -88,13 +93,50 @@ def test_embedding_takes_the_last_hidden_state(prior: StableDiffusionPrior) -> N
     assert not embedded.requires_grad
 
 
-def test_a_prompt_that_is_cut_is_reported(
-    prior: StableDiffusionPrior, caplog: pytest.LogCaptureFixture
+def test_long_prompts_are_cut_and_keep_their_view_words(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    prior.embed(["short"])
+    """A token is a letter here: 28 of 30 are left for a text, 13 of them for ', overhead view'."""
+    prior = StableDiffusionPrior.load(str(widened(folder, tmp_path / "wide", 30)), HOST)
+    views = {}
+    for text in ("a red, tall mug on a table", "y" * 40):
+        views[text] = prior.embed([*(text + words for words in VIEW_WORDS), text, ""])
+        some = views[text][:4]
+        assert all(not torch.equal(some[one], some[other]) for one in range(4) for other in range(one))
+    assert torch.equal(views["y" * 40][3:5], prior.embed(["y" * 15 + VIEW_WORDS[3], "y" * 15]))
+    assert torch.equal(
+        views["a red, tall mug on a table"][:1], prior.embed(["a red, tall mug on a, front view"])
+    )
+    assert caplog.messages == [
+        "A prompt is longer than the 30 tokens that the text encoder reads: of 'a red, tall mug on a table' it leaves out "
+        "'table', and the view words stay.",
+        f"A prompt is longer than the 30 tokens that the text encoder reads: of '{'y' * 40}' it leaves out '{'y' * 25}', "
+        "and the view words stay.",
+    ]
+    caplog.clear()
+    prior.embed(["y" * 30])
+    assert "it leaves out 'yy'." in caplog.text
+
+
+def test_a_word_of_several_vectors_is_left_out_whole(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.save({"<toy>": torch.randn(9, 12)}, tmp_path / "toy.bin")
+    wide = str(widened(folder, tmp_path / "wide", 30))
+    prior = StableDiffusionPrior.load(wide, HOST, adaptations=Adaptations(words=str(tmp_path / "toy.bin")))
+    prior.embed(["a mug <toy> a, front view"])
     assert not caplog.messages
-    prior.embed(["a prompt of more than sixteen letters"])
-    assert caplog.messages == ["the prompt is cut at 16 tokens: a prompt of more than sixteen letters"]
+    prior.embed(["a larger mug <toy> a, front view"])
+    assert "it leaves out '<toy> a', and the view words stay" in caplog.text
+
+
+def widened(folder: Path, path: Path, length: int) -> Path:
+    """Copy a model, with a text encoder that reads `length` tokens."""
+    shutil.copytree(folder, path)
+    encoder = CLIPTextModel.from_pretrained(path / "text_encoder")
+    config = CLIPTextConfig(**{**encoder.config.to_dict(), "max_position_embeddings": length})
+    CLIPTextModel(config).save_pretrained(path / "text_encoder")
+    return path
 
 
 def test_epsilon_is_the_network_s_output(prior: StableDiffusionPrior) -> None:
@@ -184,10 +226,63 @@ def test_a_damaged_file_says_so(copy: Path) -> None:
         StableDiffusionPrior.load(str(copy), HOST)
 
 
+def test_weights_that_are_not_finite_are_named(
+    copy: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By file and tensor as the file has them: of a folder, of shards, of pickles and of a single file."""
+    write_index(copy)
+    unet = UNet2DConditionModel.from_pretrained(copy / "unet")
+    with torch.no_grad():
+        unet.conv_out.weight[0, 0, 0] = torch.tensor([torch.nan, torch.inf, 1.0])
+        unet.conv_out.bias[1] = -torch.inf
+    words = r"a unet with weights that are not finite: conv_out\.bias in {}.* holds 1 of 4, and so do 1 more tensors"
+    shutil.rmtree(copy / "unet")
+    unet.save_pretrained(copy / "unet", max_shard_size="100KB")
+    assert len(list((copy / "unet").glob("*.safetensors"))) > 1
+    with pytest.raises(PriorError, match=words.format(".*-of-")):
+        StableDiffusionPrior.load(str(copy), HOST)
+    shutil.rmtree(copy / "unet")
+    unet.save_pretrained(copy / "unet", safe_serialization=False)
+    with pytest.raises(PriorError, match=r"conv_out.* in .*pytorch_model\.bin holds"):
+        StableDiffusionPrior.load(str(copy), HOST)
+    shutil.rmtree(copy / "unet")
+    unet.save_pretrained(copy / "unet")
+    single = write_single_file(copy, tmp_path / "whole.safetensors")
+    with pytest.raises(
+        PriorError, match=r"not finite: model\.diffusion_model\.out\.2\..* in .*whole\.safetensors holds"
+    ):
+        StableDiffusionPrior.load(str(single), HOST, base_model_key=str(copy))
+    with torch.no_grad():
+        unet.conv_out.weight.fill_(1e5)
+        unet.conv_out.bias.fill_(0.0)
+    shutil.rmtree(copy / "unet")
+    unet.save_pretrained(copy / "unet")
+    with pytest.raises(
+        PriorError, match=r"1 tensors, conv_out\.weight the first, .* half precision: --fp16 false"
+    ):
+        read_networks(find_model(str(copy), half=True), str(copy), torch.float16)
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_shards_give_the_same_weights(prior: StableDiffusionPrior, copy: Path, safe: bool) -> None:
+    for name, network in (("unet", UNet2DConditionModel), ("text_encoder", CLIPTextModel)):
+        whole = network.from_pretrained(copy / name)
+        shutil.rmtree(copy / name)
+        options = {} if name == "text_encoder" else {"safe_serialization": safe}
+        whole.save_pretrained(copy / name, max_shard_size="30KB", **options)
+        assert not list((copy / name).glob("*model.safetensors"))
+    loaded = StableDiffusionPrior.load(str(copy), HOST)
+    assert torch.equal(loaded.embed(["a mug"]), prior.embed(["a mug"]))
+    for weight, expected in zip(loaded.unet.parameters(), prior.unet.parameters(), strict=True):
+        assert torch.equal(weight, expected)
+
+
 def test_a_prediction_of_another_kind_is_refused(copy: Path) -> None:
     path = copy / "scheduler" / "scheduler_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "prediction_type": "sample"}))
-    with pytest.raises(PriorError, match="'sample', not 'epsilon' or 'v_prediction'"):
+    with pytest.raises(
+        PriorError, match=r"'sample' in scheduler/scheduler_config\.json, which is not 'epsilon'"
+    ):
         StableDiffusionPrior.load(str(copy), HOST)
 
 

@@ -1,0 +1,112 @@
+"""What a network predicts: by the scheduler's file, a single file's own marks, and the user."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from guidance.prior import PriorError, StableDiffusionPrior
+from guidance.solver import eps_of_v
+from tests.ldm import write_single_file
+from tests.tiny_diffusers import write_index, write_tiny_folder
+from utils.device import resolve_device
+
+HOST = resolve_device("cpu")
+Z, T = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([100, 999])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = write_tiny_folder(tmp_path_factory.mktemp("tiny"))
+    write_index(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def single(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_single_file(folder, tmp_path_factory.mktemp("single") / "whole.safetensors")
+
+
+def assert_predicts(prior: StableDiffusionPrior, kind: str, *, zero_snr: bool) -> None:
+    """Check by what a prior answers, not by what it calls it."""
+    cond = prior.embed(["a", "b"])
+    with torch.no_grad():
+        output = prior.unet(Z, T, encoder_hidden_states=cond).sample
+        eps = prior.eps(Z, T, cond)
+    expected = output if kind == "epsilon" else eps_of_v(Z, output, T, prior._schedule)
+    torch.testing.assert_close(eps, expected)
+    assert (float(prior.alphas_cumprod[-1]) == 0) == zero_snr
+
+
+@pytest.mark.parametrize(
+    ("marks", "metadata", "kind", "zero_snr", "source"),
+    [
+        ([], {}, "epsilon", False, "scheduler_config.json"),
+        (["v_pred"], {}, "v_prediction", False, "its tensor v_pred"),
+        (["v_pred", "ztsnr"], {}, "v_prediction", True, "its tensor ztsnr"),
+        ([], {"modelspec.prediction_type": "v"}, "v_prediction", False, "metadata modelspec.prediction_type"),
+        ([], {"modelspec.predict_key": "v"}, "v_prediction", False, "metadata modelspec.predict_key"),
+        ([], {"ss_v_parameterization": "True", "ss_zero_terminal_snr": "True"}, "v_prediction", True, "ss_zero"),
+        ([], {"modelspec.prediction_type": "epsilon"}, "epsilon", False, "modelspec.prediction_type"),
+    ],
+)  # fmt: skip
+def test_marks_of_a_single_file(
+    folder: Path,
+    single: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    marks: list[str],
+    metadata: dict[str, str],
+    kind: str,
+    zero_snr: bool,
+    source: str,
+) -> None:
+    """Tensors of ComfyUI and Forge, the model specification's metadata and kohya's, each reported in one line."""
+    path = tmp_path / "marked.safetensors"
+    save_file({**load_file(single), **{name: torch.zeros(0) for name in marks}}, path, metadata=metadata)
+    prior = StableDiffusionPrior.load(str(path), HOST, base_model_key=str(folder))
+    [line] = caplog.messages
+    assert f"is read as {kind}" in line
+    assert source in line
+    assert ("zero terminal SNR" in line) == zero_snr
+    assert_predicts(prior, kind, zero_snr=zero_snr)
+    caplog.clear()
+    other = "epsilon" if kind == "v_prediction" else "v_prediction"
+    prior = StableDiffusionPrior.load(str(path), HOST, base_model_key=str(folder), prediction_type=other)
+    assert f"is read as {other} (from --prediction_type)" in caplog.text
+    assert_predicts(prior, other, zero_snr=zero_snr and other == "v_prediction")
+
+
+def test_an_unknown_mark_needs_the_user(folder: Path, single: Path, tmp_path: Path) -> None:
+    path = tmp_path / "marked.safetensors"
+    save_file(load_file(single), path, metadata={"modelspec.prediction_type": "flow"})
+    with pytest.raises(
+        PriorError, match=r"metadata modelspec\.prediction_type 'flow'.* --prediction_type names"
+    ):
+        StableDiffusionPrior.load(str(path), HOST, base_model_key=str(folder))
+    StableDiffusionPrior.load(str(path), HOST, base_model_key=str(folder), prediction_type="epsilon")
+
+
+def test_a_folder_of_zero_terminal_snr(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """v goes up to the end; eps ends at the last level with signal, in one line that names the way out."""
+    copy = Path(shutil.copytree(folder, tmp_path / "model"))
+    path = copy / "scheduler" / "scheduler_config.json"
+    changes = {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    v = StableDiffusionPrior.load(str(copy), HOST)
+    assert not caplog.messages
+    assert_predicts(v, "v_prediction", zero_snr=True)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "prediction_type": "epsilon"}))
+    eps = StableDiffusionPrior.load(str(copy), HOST)
+    [line] = caplog.messages
+    assert "--prediction_type v_prediction" in line
+    assert_predicts(eps, "epsilon", zero_snr=False)
+    assert torch.equal(eps.alphas_cumprod[:-1], v.alphas_cumprod[:-1])
+    assert eps.alphas_cumprod[-1] == v.alphas_cumprod[-2] > 0
