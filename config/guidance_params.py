@@ -90,7 +90,16 @@ class GuidanceParams(Section):
     normalize_grad: Flag = key(False, "scale each view's gradient in the latents to unit root mean square")
     C_batch_size: Whole = key(1, "views per iteration (4 in the originals' files)", ge=1, le=1024)
     fix_noise: OptionalFlag = key(
-        None, "use one noise ε* for the whole run; null: the method's own choice (true for CDS, GCS and SCTD)"
+        None,
+        "use one noise ε* for the whole run; null: as the method's released code (true for CDS, SCTD, and GCS with "
+        "Perp-Neg)",
+    )
+    noise_offset: OptionalReal = key(
+        None,
+        "standard deviation of a constant added to each channel of the noise; null: as the method's released code "
+        "(0.1 for SDS, ISM, GCS and SCTD as released, there 0.05 for fixed noise with Perp-Neg; 0 for CDS and SCTD of "
+        "the paper)",
+        ge=0,
     )
     noise_seed: Whole = key(0, "seed of the fixed noise", ge=0)
     denoise_guidance_scale: Real = key(

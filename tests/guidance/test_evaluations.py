@@ -111,7 +111,7 @@ def test_every_evaluation_counts_under_other_settings(variant: str, changes: dic
     ],
 )
 def test_evaluations_per_view(variant: str, changes: dict[str, object], evaluations: int) -> None:
-    """The grid's time t = 280 has others between it and its segment's start."""
+    """The grid's time t = 281 has others between it and its segment's start."""
     prior = PixelPrior()
     if variant != "sctd released":
         changes = {"t_range": [0.28, 0.2801], "max_t_range": 0.28, **changes}

@@ -73,8 +73,8 @@ def test_inversion_renews_noise_after_each_of_its_strides(monkeypatch: pytest.Mo
     assert not torch.allclose(plain, churned)
     monkeypatch.setattr(solver, "churn", no_churn)
     assert torch.equal(gradient(0.5), plain)
-    # t = 530, so s = 450.
-    strides = [(0, 200), (200, 400), (400, 450)]
+    # t = 531, so s = 451.
+    strides = [(1, 201), (201, 401), (401, 451)]
     assert seen == [([t] * VIEWS, [u] * VIEWS, 0.5) for t, u in strides]
 
 

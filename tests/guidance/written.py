@@ -43,6 +43,7 @@ class View:
     index: int
     params: GuidanceParams
     noise: Tensor
+    step: int = 0
 
     def alpha(self, t: int) -> float:
         return math.sqrt(float(self.prior.alphas_cumprod[t]))
@@ -114,7 +115,7 @@ def ism(v: View, z0: Tensor, t: Times) -> Tensor:
         eps, c = v.eps_0(z, time), p.denoise_guidance_scale
         return (eps if c <= 1 else eps + c * (v.eps_n(z, time) - eps)).detach()
 
-    now = max(s - p.xs_inv_steps * p.xs_delta_t, 0)
+    now = max(s - p.xs_inv_steps * p.xs_delta_t, v.prior.steps_offset)
     z = v.noised(z0, now)
     while now < s:
         after = min(now + p.xs_delta_t, s)
@@ -243,12 +244,13 @@ def written_gradient(
     images: Tensor,
     noise: Tensor,
     times: dict[str, Tensor],
+    step: int,
 ) -> Tensor:
     """Return lambda times the written loss's derivative, pixel term included, by the images [V, ...]."""
     images = images.detach().requires_grad_()
     total = torch.zeros((), dtype=images.dtype)
     for index in range(len(images)):
-        view = View(prior, prompts, index, params, noise.expand_as(prior.encode(images))[index, None])
+        view = View(prior, prompts, index, params, noise.expand_as(prior.encode(images))[index, None], step)
         z0 = prior.encode(images[index, None])
         at = {name: int(t[index]) for name, t in times.items()}
         share = 1 / len(images) if variant == "gcs" else -1 if variant == "cds" else 1
@@ -269,6 +271,6 @@ def both_gradients(
         times = guide.method(z0, conditioning, step, rngs(len(z0), step)).times
     guide(images, conditioning, step, rngs(len(images), step)).loss.backward()
     noise = guide.method.noise(z0, rngs(len(z0)))  # type: ignore[attr-defined]
-    expected = written_gradient(variant, prior, guide.params, conditioning, images, noise, dict(times))
+    expected = written_gradient(variant, prior, guide.params, conditioning, images, noise, dict(times), step)
     assert images.grad is not None
     return images.grad, expected
