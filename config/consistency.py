@@ -139,6 +139,7 @@ def idle(config: Config) -> list[str]:
             ("sctd_variant", params.sctd_variant == "released" and method != "sctd", with_method),
             ("approximate", not params.approximate and not papers_sctd, variant),
             ("w_cp", (params.w_cp or 0) > 0 and papers_sctd, variant),
+            ("cds_variant", params.cds_variant == "released" and method != "cds", with_method),
             ("cds_stage", params.cds_stage != "both" and method != "cds", with_method),
             ("BEG", params.BEG and optimization.keeps_color, "keep color"),
             ("BEG", params.BEG and not optimization.keeps_color and no_time, f"start_reset_iter {first}"),

@@ -131,6 +131,11 @@ class GuidanceParams(Section):
     approximate: Flag = key(
         True, "SCTD of the paper: take z_{s_m} for G(z_t, ∅); false: back-propagate through the U-Net"
     )
+    cds_variant: Annotated[str, one_of("paper", "released")] = key(
+        "paper",
+        "CDS with the paper's times, or as Consistent3D's released code and files: other times, clamped elements, and "
+        "an ω that falls from guidance_scale (100 unless it is given) to a half (coarse) or 0.3 of it (refine)",
+    )
     cds_stage: Annotated[str, one_of("coarse", "refine", "both")] = key(
         "both", "CDS: time schedule of Consistent3D's coarse or fine stage, or each for half of the run"
     )

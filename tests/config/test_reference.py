@@ -80,7 +80,7 @@ BEYOND = {
     "": "checkpoint_minutes deterministic resume force view view_port",
     "GuidanceParams": (
         "compile prediction_type weighting normalize_grad interval_ratio accum sctd_variant approximate LoRA_scale "
-        "cds_stage noise_offset"
+        "cds_variant cds_stage noise_offset"
     ),
     "ModelParams": "bg_gray flip_aug_ratio source_path model_path images resolution",
     "PipelineParams": "",

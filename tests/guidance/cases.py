@@ -15,6 +15,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "sds": {"guidance_type": "sds"},
     "ism": {"guidance_type": "ism"},
     "cds": {"guidance_type": "cds"},
+    "cds released": {"guidance_type": "cds", "cds_variant": "released", "guidance_scale": 100.0},
     "gcs": {"guidance_type": "gcs"},
     "sctd": {"guidance_type": "sctd"},
     "sctd released": {"guidance_type": "sctd", "sctd_variant": "released"},

@@ -158,7 +158,7 @@ def test_offset_is_a_constant_per_channel(fixed: bool) -> None:
 
 @pytest.mark.parametrize(
     ("variant", "fixed"),
-    [("sds", False), ("ism", False), ("cds", True), ("gcs", None), ("sctd", True), ("sctd released", True)],
+    [("sds", False), ("ism", False), ("cds", True), ("cds released", True), ("gcs", None), ("sctd", True), ("sctd released", True)],
 )  # fmt: skip
 def test_which_methods_fix_the_noise(variant: str, fixed: bool | None) -> None:
     """GCS does with Perp-Neg only."""
@@ -171,7 +171,7 @@ def test_which_methods_fix_the_noise(variant: str, fixed: bool | None) -> None:
 
 @pytest.mark.parametrize(
     ("variant", "with_perp_neg", "without"),
-    [("sds", 0.1, 0.1), ("ism", 0.1, 0.1), ("gcs", 0.1, 0.1), ("cds", 0, 0), ("sctd", 0, 0), ("sctd released", 0.05, 0.1)],
+    [("sds", 0.1, 0.1), ("ism", 0.1, 0.1), ("gcs", 0.1, 0.1), ("cds", 0, 0), ("cds released", 0, 0), ("sctd", 0, 0), ("sctd released", 0.05, 0.1)],
 )  # fmt: skip
 def test_offsets_of_the_noise(variant: str, with_perp_neg: float, without: float) -> None:
     """Each is a constant for each channel, drawn after the noise, and replaced by `noise_offset` where that is given."""

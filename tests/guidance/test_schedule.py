@@ -347,6 +347,19 @@ def test_released_draws_lie_in_order_and_keep_their_distance(
         assert bool(((t < ends) | (ends == segments.edges[-1])).all())
 
 
+@pytest.mark.parametrize(
+    ("stage", "start", "end", "gap"), [("coarse", 700, 100, 300), ("refine", 300, 20, 200)]
+)
+def test_released_cds_times(stage: str, start: int, end: int, gap: int) -> None:
+    """Those of consistency-coarse.yaml and consistency-refine.yaml: t_2 as a whole number, t_1 - t_2 from 100 below `gap`."""
+    for step in (0, 1, 333, 999):
+        later, earlier = cds_times(stage, step, variant="cds released")
+        assert set(earlier.tolist()) == {int(start + (end - start) * (step / 1000) ** 0.5)}
+        apart = later - earlier
+        assert 100 <= int(apart.min()) < 103
+        assert gap - 3 < int(apart.max()) < gap or int(later.max()) == 980
+
+
 def cds_times(stage: str, step: int, count: int = 500, variant: str = "cds") -> tuple[Tensor, Tensor]:
     method = build(variant, AnalyticPrior(), cds_stage=stage, iterations=1000).method
     return method.times(step, rngs(count))  # type: ignore[attr-defined]

@@ -19,7 +19,7 @@ from guidance import Guidance
 from guidance.prompts import Conditioning
 from tests.draws import rngs
 from tests.guidance.analytic_prior import AnalyticPrior
-from tests.guidance.cases import VIEWS, latents
+from tests.guidance.cases import ITERATIONS, VIEWS, latents
 
 Tensor = Tensor
 Times = dict[str, int]
@@ -138,6 +138,31 @@ def cds(v: View, z0: Tensor, t: Times) -> Tensor:
     return (v.f(z_1, eps_1, t_1) - d_2).square().sum() / (2 * v.gamma(t_2))
 
 
+def cds_released(v: View, z0: Tensor, t: Times) -> Tensor:
+    """Return a loss, for want of a true one, whose gradient is Consistent3D's clamped update in its descent's sign.
+
+    In its VE form: eps_1 at z = z_0 + gamma noise, an Euler step in gamma, and the "uniform" or "sds" weight of a stage
+    whose progress also gives the scale in eps_y + scale (eps_y - eps_n) and the bound of the elements.
+    """
+    t_1, t_2 = t["t_1"], t["t_2"]
+    in_order(t_2 < t_1)
+    both = v.params.cds_stage == "both"
+    done = (1 + both) * v.step / ITERATIONS
+    refine = v.params.cds_stage == "refine" or (both and done >= 1)
+    done -= int(both and refine)
+    scale = v.params.guidance_scale * (1 - done + done * (30 if refine else 50) / 100)
+
+    def predicted(z: Tensor, time: int) -> Tensor:
+        return v.guided(z / math.sqrt(1 + v.gamma(time) ** 2), time, 1 + scale)
+
+    z_1 = z0 + v.gamma(t_1) * v.noise
+    eps_1 = predicted(z_1, t_1)
+    update = predicted(z_1 + (v.gamma(t_2) - v.gamma(t_1)) * eps_1, t_2) - eps_1
+    bound = 2 + (8 - 2) * done
+    update = ((1 - float(v.prior.alphas_cumprod[t_1]) if refine else 1) * update).clamp(-bound, bound)
+    return (z0 - (z0 + update).detach()).square().sum() / 2
+
+
 def gcs_predictions(v: View, z0: Tensor, t: Times) -> tuple[Tensor, Tensor, Tensor]:
     """L_CC (SegmentDreamer Eq. 14), F(z_e, e, empty) and the target of L_CG and L_CP."""
     e, s, t_ = t["e"], t["s"], t["t"]
@@ -229,6 +254,7 @@ LOSSES: dict[str, Callable[[View, Tensor, Times], Tensor]] = {
     "sds": sds,
     "ism": ism,
     "cds": cds,
+    "cds released": cds_released,
     "gcs": gcs,
     "sctd": sctd,
     "sctd exact": sctd,
