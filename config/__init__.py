@@ -39,6 +39,8 @@ __all__ = [
 ]
 
 DEFAULT_FILE = "config/quickstart.yaml"
+CONSISTENT3D_SCALE = 100.0
+"""ω at the start, in the files of Consistent3D that `cds_variant` released follows."""
 ABOUT_NO_RUN = {
     "resume",
     "start_checkpoint",
@@ -79,6 +81,10 @@ def load(argv: Sequence[str]) -> Config:
     config = _validate(values)
     if config.guidance.sds and "guidance_type" not in values[""]:
         config = config.model_copy(update={"guidance_type": "sds"})
+    released_cds = config.guidance_type == "cds" and config.guidance.cds_variant == "released"
+    if released_cds and "guidance_scale" not in values["GuidanceParams"]:
+        own = config.guidance.model_copy(update={"guidance_scale": CONSISTENT3D_SCALE})
+        config = config.model_copy(update={"guidance": own})
     if not config.guidance.text.strip():
         raise ConfigError("GuidanceParams.text is '', but must be the prompt, as in --text 'a red mug'.")
     check(config)

@@ -63,40 +63,46 @@ def _check_start(config: Config) -> None:
 
 def _check_sctd(config: Config) -> None:
     params = config.guidance
-    low, high, _ = segments.time_window(params.t_range, params.max_t_range, TRAIN_TIMESTEPS)
-    segments.solver_grid(
-        TRAIN_TIMESTEPS,
-        config.num_ddim_timesteps,
-        phase_num=config.phase_num,
-        t_mode=params.t_mode,
-        t_threshold=params.t_threshold,
-        low=low,
-        high=high,
-    )
+    # The prior's own offset is not known yet.
+    for offset in segments.STEPS_OFFSETS:
+        low, high, _ = segments.time_window(params.t_range, params.max_t_range, TRAIN_TIMESTEPS, offset)
+        segments.solver_grid(
+            TRAIN_TIMESTEPS,
+            config.num_ddim_timesteps,
+            phase_num=config.phase_num,
+            t_mode=params.t_mode,
+            t_threshold=params.t_threshold,
+            low=low,
+            high=high,
+            steps_offset=offset,
+        )
 
 
 def _check_released_sctd(config: Config) -> None:
     params = config.guidance
-    low, high, warm = segments.time_window(params.t_range, params.max_t_range, TRAIN_TIMESTEPS)
-    segments.released_edges(
-        low,
-        high + warm,
-        phase_num=config.phase_num,
-        t_mode=params.t_mode,
-        t_threshold=params.t_threshold,
-    )
-    # t is at least s_m + delta_t and at most the window's end; s keeps MARGIN from both s_m and t.
+    low, high, top = segments.indices(params.t_range, params.max_t_range, TRAIN_TIMESTEPS)
+    for offset in segments.STEPS_OFFSETS:
+        segments.released_edges(
+            low,
+            top,
+            TRAIN_TIMESTEPS,
+            phase_num=config.phase_num,
+            t_mode=params.t_mode,
+            t_threshold=params.t_threshold,
+            steps_offset=offset,
+        )
+    # t is at least s_m + delta_t; s keeps MARGIN from both s_m and t.
     _within("delta_t", params.delta_t, 2 * segments.MARGIN, high - low, "SCTD as released")
 
 
 def _check_gcs(config: Config) -> None:
     params = config.guidance
-    _, high, warm = segments.time_window(params.t_range, params.max_t_range, TRAIN_TIMESTEPS)
-    # e ~ U(t - 2 delta, t - delta - MARGIN), and s = t - delta is above 0 for some t of the window.
+    _, high, top = segments.indices(params.t_range, params.max_t_range, TRAIN_TIMESTEPS)
+    # e ~ U(t - 2 delta, t - delta - MARGIN), and s = t - delta is above 0 for some index t below the window's end.
     least = segments.MARGIN + 1
-    _within("delta_t", params.delta_t, least, high - 1, "GCS")
+    _within("delta_t", params.delta_t, least, high - 2, "GCS")
     if params.annealing_intervals:
-        _within("delta_t_start", params.delta_t_start, least, high + warm - 1, "GCS")
+        _within("delta_t_start", params.delta_t_start, least, top - 2, "GCS")
 
 
 def _within(key: str, value: int, least: int, most: int, method: str) -> None:
@@ -133,6 +139,7 @@ def idle(config: Config) -> list[str]:
             ("sctd_variant", params.sctd_variant == "released" and method != "sctd", with_method),
             ("approximate", not params.approximate and not papers_sctd, variant),
             ("w_cp", (params.w_cp or 0) > 0 and papers_sctd, variant),
+            ("cds_variant", params.cds_variant == "released" and method != "cds", with_method),
             ("cds_stage", params.cds_stage != "both" and method != "cds", with_method),
             ("BEG", params.BEG and optimization.keeps_color, "keep color"),
             ("BEG", params.BEG and not optimization.keeps_color and no_time, f"start_reset_iter {first}"),

@@ -93,7 +93,16 @@ class GuidanceParams(Section):
     normalize_grad: Flag = key(False, "scale each view's gradient in the latents to unit root mean square")
     C_batch_size: Whole = key(1, "views per iteration (4 in the originals' files)", ge=1, le=1024)
     fix_noise: OptionalFlag = key(
-        None, "use one noise ε* for the whole run; null: the method's own choice (true for CDS, GCS and SCTD)"
+        None,
+        "use one noise ε* for the whole run; null: as the method's released code (true for CDS, SCTD, and GCS with "
+        "Perp-Neg)",
+    )
+    noise_offset: OptionalReal = key(
+        None,
+        "standard deviation of a constant added to each channel of the noise; null: as the method's released code "
+        "(0.1 for SDS, ISM, GCS and SCTD as released, there 0.05 for fixed noise with Perp-Neg; 0 for CDS and SCTD of "
+        "the paper)",
+        ge=0,
     )
     noise_seed: Whole = key(0, "seed of the fixed noise", ge=0)
     denoise_guidance_scale: Real = key(
@@ -124,6 +133,11 @@ class GuidanceParams(Section):
     )
     approximate: Flag = key(
         True, "SCTD of the paper: take z_{s_m} for G(z_t, ∅); false: back-propagate through the U-Net"
+    )
+    cds_variant: Annotated[str, one_of("paper", "released")] = key(
+        "paper",
+        "CDS with the paper's times, or as Consistent3D's released code and files: other times, clamped elements, and "
+        "an ω that falls from guidance_scale (100 unless it is given) to a half (coarse) or 0.3 of it (refine)",
     )
     cds_stage: Annotated[str, one_of("coarse", "refine", "both")] = key(
         "both", "CDS: time schedule of Consistent3D's coarse or fine stage, or each for half of the run"

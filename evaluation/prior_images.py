@@ -53,14 +53,14 @@ def _sampled(
     prior: StableDiffusionPrior, conditioning: Conditioning, seeds: Sequence[int], scale: float
 ) -> Tensor:
     """The images, made in the precision that the networks have now."""
-    schedule, denoiser = Schedule(prior.alphas_cumprod), Denoiser(prior)
+    schedule, denoiser = Schedule.of(prior), Denoiser(prior)
     latents = prior.unet.config
     shape = (latents.in_channels, latents.sample_size, latents.sample_size)
     z = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
     z = z.to(prior.device)
-    # As Stable Diffusion's own sampler has it ("leading" spacing with an offset of 1): 981, 961, ..., 1.
-    spacing = schedule.num_timesteps // STEPS
-    times = [*reversed(range(1, 1 + STEPS * spacing, spacing)), CLEAN]
+    # As Stable Diffusion's own sampler has it ("leading" spacing from the offset, which is 1): 981, 961, ..., 1.
+    spacing, first = schedule.num_timesteps // STEPS, schedule.steps_offset
+    times = [*reversed(range(first, first + STEPS * spacing, spacing)), CLEAN]
     for start, end in pairwise(times):
         t, u = torch.full((len(z),), start), torch.full((len(z),), end)
         z = step(z, denoiser.guided(z, t, conditioning, scale).eps, t, u, schedule)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from config.schema import Config
 from guidance.cds import CDS
+from guidance.cds_released import ReleasedCDS
 from guidance.contract import Gradient, GuidanceOutput, Method, Prior
 from guidance.denoiser import Denoiser
 from guidance.gcs import GCS
@@ -32,11 +33,17 @@ __all__ = [
     "PerpNeg",
     "Prior",
     "PromptEmbeddings",
+    "ReleasedCDS",
     "ReleasedSCTD",
     "build",
     "embed_prompts",
     "view_weights",
 ]
+
+
+def cds(config: Config, denoiser: Denoiser) -> Method:
+    """Make the variant that `cds_variant` names."""
+    return (ReleasedCDS if config.guidance.cds_variant == "released" else CDS)(config, denoiser)
 
 
 def sctd(config: Config, denoiser: Denoiser) -> Method:
@@ -47,7 +54,7 @@ def sctd(config: Config, denoiser: Denoiser) -> Method:
 METHODS: dict[str, Callable[[Config, Denoiser], Method]] = {
     "sds": SDS,
     "ism": ISM,
-    "cds": CDS,
+    "cds": cds,
     "gcs": GCS,
     "sctd": sctd,
 }

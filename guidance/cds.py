@@ -1,4 +1,4 @@
-"""Consistency Distillation Sampling (Consistent3D)."""
+"""Consistency Distillation Sampling (Consistent3D), as in the paper."""
 
 from __future__ import annotations
 
@@ -42,13 +42,14 @@ class CDS:
     One step of the solver leads from z_1 to z_2. Four U-Net evaluations per view. The sign is that of the
     released code, against the paper: Eq. 10 minimises |D_1 - sg(D_2)|^2 with the derivative of D_1 passed
     straight to z_0, which gives D_1 - D_2 = (sigma_2 / alpha_2) (eps_2 - eps_1). Followed literally it runs
-    away from the data, whatever the prompt (tests/guidance/test_distillation.py).
+    away from the data, whatever the prompt (tests/guidance/test_distillation.py). Consistent3D does not count
+    times from the scheduler's offset, in the paper or in its code.
     """
 
     def __init__(self, config: Config, denoiser: Denoiser) -> None:
         params = config.guidance
         self.denoiser, self.omega = denoiser, params.guidance_scale
-        self.schedule = Schedule(denoiser.prior.alphas_cumprod)
+        self.schedule = Schedule.of(denoiser.prior)
         self.stages, self.iterations = STAGES[params.cds_stage], config.optimization.iterations
         self.noise = Noise.of(params, fixed=True)
 
@@ -60,10 +61,9 @@ class CDS:
 
     def times(self, step: int, rngs: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
         """Draw t_1 and t_2 [V] at iteration `step`: t_2 by Eq. 12, and t_1 ~ U(t_2 + delta, t_2 + Delta)."""
-        progress = min(step / self.iterations, 1.0) * len(self.stages)
-        index = min(int(progress), len(self.stages) - 1)
+        index, progress = stage_at(step, self.iterations, len(self.stages))
         stage, total = self.stages[index], self.schedule.num_timesteps
-        t_2 = stage.t_max - (stage.t_max - stage.t_min) * math.sqrt(min(progress - index, 1.0))
+        t_2 = stage.t_max - (stage.t_max - stage.t_min) * math.sqrt(progress)
         ahead = stage.delta + (stage.Delta - stage.delta) * uniform(rngs)
         t_1 = (total * (t_2 + ahead)).round().long().clamp_max(total - 1)
         return t_1, torch.full_like(t_1, round(total * t_2))
@@ -77,16 +77,37 @@ class CDS:
         t_2: Tensor,
     ) -> Gradient:
         """Return the gradient for z0 [V, ...] at t_1 > t_2 [V]."""
-        z_1 = solver.add_noise(z0, noise, t_1, self.schedule)
-        eps_1 = self.denoiser.guided(z_1, t_1, conditioning, self.omega).eps
-        # Eq. 11.
-        z_2 = solver.step(z_1, eps_1, t_1, t_2, self.schedule)
-        eps_2 = self.denoiser.guided(z_2, t_2, conditioning, self.omega).eps
-        return Gradient(
-            parts={"consistency": solver.noise_of(z_1, eps_1, t_1, self.schedule) - eps_2},
-            times={"t_1": t_1, "t_2": t_2},
-            predictions={
-                "at t_1, guided": partial(solver.clean, z_1, eps_1, t_1, self.schedule),
-                "at t_2, guided": partial(solver.clean, z_2, eps_2, t_2, self.schedule),
-            },
-        )
+        return consistency(self.denoiser, self.schedule, z0, noise, conditioning, t_1, t_2, self.omega)
+
+
+def stage_at(step: int, iterations: int, stages: int) -> tuple[int, float]:
+    """Return the number of the stage at iteration `step`, and the share of it that is done, in [0, 1]."""
+    progress = min(step / iterations, 1.0) * stages
+    index = min(int(progress), stages - 1)
+    return index, min(progress - index, 1.0)
+
+
+def consistency(
+    denoiser: Denoiser,
+    schedule: Schedule,
+    z0: Tensor,
+    noise: Tensor,
+    conditioning: Conditioning,
+    t_1: Tensor,
+    t_2: Tensor,
+    omega: float,
+) -> Gradient:
+    """Return eps^omega(z_1, t_1, y) - eps^omega(z_2, t_2, y) for z0 [V, ...] at t_1 > t_2 [V]."""
+    z_1 = solver.add_noise(z0, noise, t_1, schedule)
+    eps_1 = denoiser.guided(z_1, t_1, conditioning, omega).eps
+    # Eq. 11.
+    z_2 = solver.step(z_1, eps_1, t_1, t_2, schedule)
+    eps_2 = denoiser.guided(z_2, t_2, conditioning, omega).eps
+    return Gradient(
+        parts={"consistency": solver.noise_of(z_1, eps_1, t_1, schedule) - eps_2},
+        times={"t_1": t_1, "t_2": t_2},
+        predictions={
+            "at t_1, guided": partial(solver.clean, z_1, eps_1, t_1, schedule),
+            "at t_2, guided": partial(solver.clean, z_2, eps_2, t_2, schedule),
+        },
+    )

@@ -19,6 +19,10 @@ class Prior(Protocol):
     def alphas_cumprod(self) -> Tensor:
         """Noise levels abar_t, [T]."""
 
+    @property
+    def steps_offset(self) -> int:
+        """Timestep at which its scheduler's times begin: 1 for Stable Diffusion, 0 where its file names none."""
+
     def encode(self, images: Tensor) -> Tensor:
         """Latents z_0 [V, ...] float32 of images [V, 3, H, W] in [0, 1]; differentiable."""
 

@@ -12,7 +12,7 @@ from config.segments import MARGIN
 from guidance import solver
 from guidance.contract import Gradient, PixelGradient, Prediction
 from guidance.denoiser import Denoiser
-from guidance.noise import Noise
+from guidance.noise import RELEASED_OFFSET, Noise
 from guidance.prompts import Conditioning
 from guidance.schedule import Schedule, TimeWindow, annealed_interval
 from utils.rng import uniform
@@ -38,9 +38,10 @@ class GCS:
             raise ValueError(
                 "w_cc, w_gc and w_cp (times rgb_scale) are all 0, but GCS needs at least one of its terms"
             )
-        self.schedule = Schedule(denoiser.prior.alphas_cumprod)
-        self.window = TimeWindow.of(config, self.schedule.num_timesteps, moving=True)
-        self.noise = Noise.of(params, fixed=True)
+        self.schedule = Schedule.of(denoiser.prior)
+        self.window = TimeWindow.of(config, self.schedule, moving=True)
+        # The released code keeps its noise in the branch with Perp-Neg only.
+        self.noise = Noise.of(params, fixed=params.perpneg, offset=RELEASED_OFFSET)
 
     def __call__(
         self, z0: Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
@@ -49,15 +50,20 @@ class GCS:
         return self.gradient(z0, self.noise(z0, rngs), conditioning, e, s, t)
 
     def times(self, step: int, rngs: Sequence[torch.Generator]) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw e, s and t [V]: s = t - delta, e ~ U(t - 2 delta, t - delta - 10), kept in 0 <= e < s < t."""
+        """Draw e, s and t [V]: s = t - delta, e ~ U(t - 2 delta, t - delta - 10), in the order e < s < t.
+
+        As released, all are indices to which the scheduler's offset is added, and s and e are at least 1. Where
+        s is 1, e is 0, so that e < s.
+        """
+        offset = self.schedule.steps_offset
         delta = annealed_interval(self.params, step, self.window.warmup_iter)
-        delta = min(max(delta, 1), self.schedule.num_timesteps - 2)
-        t = self.window.draw(step, rngs).clamp_min(delta + 1)
+        delta = min(max(delta, 1), self.schedule.num_timesteps - 2 - offset)
+        t = (self.window.draw(step, rngs) - offset).clamp_min(delta + 1)
         s = t - delta
         first = (s - delta).clamp_min(0)
         room = (s - MARGIN - first).clamp_min(1)
-        e = first + (uniform(rngs) * room).long()
-        return e, s, t
+        e = torch.minimum((first + (uniform(rngs) * room).long()).clamp_min(1), s - 1)
+        return e + offset, s + offset, t + offset
 
     def gradient(
         self,

@@ -12,7 +12,7 @@ from config.schema import Config
 from guidance import solver
 from guidance.contract import Gradient
 from guidance.denoiser import Denoiser
-from guidance.noise import Noise
+from guidance.noise import RELEASED_OFFSET, Noise
 from guidance.prompts import Conditioning
 from guidance.schedule import Schedule, TimeWindow, annealed_interval, weight
 from utils.rng import normal
@@ -29,16 +29,17 @@ class ISM:
     def __init__(self, config: Config, denoiser: Denoiser) -> None:
         params = config.guidance
         self.denoiser, self.params = denoiser, params
-        self.schedule = Schedule(denoiser.prior.alphas_cumprod)
-        self.window = TimeWindow.of(config, self.schedule.num_timesteps)
-        self.noise = Noise.of(params, fixed=False)
+        self.schedule = Schedule.of(denoiser.prior)
+        self.window = TimeWindow.of(config, self.schedule)
+        self.noise = Noise.of(params, fixed=False, offset=RELEASED_OFFSET)
 
     def __call__(
         self, z0: Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
     ) -> Gradient:
         t = self.window.draw(step, rngs)
         # Algorithm 1, line 4.
-        s = (t - annealed_interval(self.params, step, self.window.warmup_iter)).clamp_min(0)
+        s = t - annealed_interval(self.params, step, self.window.warmup_iter)
+        s = s.clamp_min(self.schedule.steps_offset)
         return self.gradient(z0, self.noise(z0, rngs), conditioning, s, t, rngs)
 
     def gradient(
@@ -52,8 +53,8 @@ class ISM:
     ) -> Gradient:
         """Return the gradient of Eq. 17 for z0 [V, ...] at s and t [V]."""
         p, schedule = self.params, self.schedule
-        # Algorithm 1, lines 5 to 8; the noise is added at the first index, which is s - 5 * 200 or else 0.
-        start = (s - p.xs_delta_t * p.xs_inv_steps).clamp_min(0)
+        # Algorithm 1, lines 5 to 8; the noise is added at s - 5 * 200, or else at the scheduler's first time.
+        start = (s - p.xs_delta_t * p.xs_inv_steps).clamp_min(schedule.steps_offset)
         z_s = self.invert(solver.add_noise(z0, noise, start, schedule), start, s, conditioning, rngs)
         # Line 9.
         eps_s = self._unguided(z_s, s, conditioning)

@@ -10,13 +10,17 @@ from torch import Tensor
 from config.schema import GuidanceParams
 from utils.rng import normal
 
+RELEASED_OFFSET = 0.1
+"""Offset of the noise in the released codes of LucidDreamer, GCS and SCTD."""
+
 
 class Noise:
     """The noise eps*: one for all views and iterations (SegmentDreamer Sec. 4.2, Consistent3D), or fresh ones.
 
     Args:
         fixed: draw it once, from `seed`.
-        offset: standard deviation of a constant that is added to each channel.
+        offset: standard deviation of a constant that is added to each channel. It is drawn after the noise, from
+            the same generator.
     """
 
     def __init__(self, *, fixed: bool, seed: int, offset: float = 0.0) -> None:
@@ -25,9 +29,12 @@ class Noise:
 
     @classmethod
     def of(cls, params: GuidanceParams, *, fixed: bool, offset: float = 0.0) -> Noise:
-        """Make the noise that `fix_noise` names; `fixed` is the method's choice where it names none."""
-        chosen = fixed if params.fix_noise is None else params.fix_noise
-        return cls(fixed=chosen, seed=params.noise_seed, offset=offset)
+        """Make the noise of `fix_noise` and `noise_offset`; `fixed` and `offset` are the method's where they are null."""
+        return cls(
+            fixed=fixed if params.fix_noise is None else params.fix_noise,
+            seed=params.noise_seed,
+            offset=offset if params.noise_offset is None else params.noise_offset,
+        )
 
     def __call__(self, z0: Tensor, rngs: Sequence[torch.Generator]) -> Tensor:
         """Return noise that broadcasts against z0 [V, C, ...]; fresh noise comes from each view's own of V

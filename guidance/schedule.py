@@ -16,6 +16,7 @@ from torch import Tensor
 from config import segments
 from config.schema import Config, GuidanceParams
 from config.segments import MARGIN, segment_edges
+from guidance.contract import Prior
 from utils.rng import integers, uniform
 
 __all__ = ["CLEAN", "ReleasedSegments", "Schedule", "SegmentedGrid", "TimeWindow", "segment_edges", "weight"]
@@ -29,21 +30,27 @@ class Schedule:
 
     Args:
         alphas_cumprod: [T] abar_t, decreasing, each in [0, 1); the last one is 0 with zero terminal SNR.
+        steps_offset: the timestep of index 0, from which the authors' codes count all times that they draw.
     Raises: ValueError if it is no vector of such values.
     """
 
-    def __init__(self, alphas_cumprod: Tensor) -> None:
+    def __init__(self, alphas_cumprod: Tensor, steps_offset: int = 0) -> None:
         abar = torch.tensor(alphas_cumprod.tolist(), dtype=torch.float64)
         if abar.dim() != 1 or not bool(((abar >= 0) & (abar < 1)).all()):
             raise ValueError(
                 f"alphas_cumprod must be a vector with values in [0, 1), got shape {tuple(abar.shape)} "
                 f"and values in [{abar.min():.4g}, {abar.max():.4g}]"
             )
-        self.num_timesteps = len(abar)
+        self.num_timesteps, self.steps_offset = len(abar), steps_offset
         self._last_with_signal = int((abar > 0).sum()) - 1
         # The clean sample is stored last, where the index CLEAN = -1 finds it.
         abar = torch.cat([abar, abar.new_ones(1)])
         self._alpha, self._sigma = abar.sqrt(), (1 - abar).sqrt()
+
+    @classmethod
+    def of(cls, prior: Prior) -> Schedule:
+        """Make the schedule of a prior."""
+        return cls(prior.alphas_cumprod, prior.steps_offset)
 
     def alpha(self, t: Tensor) -> Tensor:
         """Return alpha_t [V] float64 for timesteps t [V] on the host."""
@@ -94,8 +101,9 @@ def annealed_interval(params: GuidanceParams, step: int, warmup_iter: int) -> in
 class TimeWindow:
     """The window that t is drawn from, U(low, high + warm (1 - step / warmup_iter)), in timesteps.
 
-    SegmentDreamer, Sec. 5.1: low 20, high 500, warm 480, warmup_iter 1500. With `moving` the lower end falls
-    with the upper one, as in the released code of GCS and SCTD.
+    SegmentDreamer, Sec. 5.1: low 20, high 500, warm 480, warmup_iter 1500. The released codes draw an index from
+    20 to below 500 + 480, and the scheduler's offset of 1 makes t of it: low is 21. With `moving` the lower end
+    falls with the upper one, as in the released code of GCS and SCTD.
     """
 
     low: int
@@ -105,13 +113,15 @@ class TimeWindow:
     moving: bool = False
 
     @classmethod
-    def of(cls, config: Config, num_timesteps: int, *, moving: bool = False) -> TimeWindow:
+    def of(cls, config: Config, schedule: Schedule, *, moving: bool = False) -> TimeWindow:
         """Make the window of `t_range`, `max_t_range` and `warmup_iter`; max_t_range <= t_range[1] means no warm-up.
 
         Raises: ValueError if the range is none.
         """
         params = config.guidance
-        window = segments.time_window(params.t_range, params.max_t_range, num_timesteps)
+        window = segments.time_window(
+            params.t_range, params.max_t_range, schedule.num_timesteps, schedule.steps_offset
+        )
         return cls(*window, config.optimization.warmup_iter, moving)
 
     def at(self, step: int) -> tuple[int, int]:
@@ -125,19 +135,19 @@ class TimeWindow:
 
 
 class SegmentedGrid:
-    """The solver's times, `num_ddim_timesteps` of them evenly spaced from 0, cut into `phase_num` segments.
+    """The solver's times, `num_ddim_timesteps` of them evenly spaced from the offset, cut into `phase_num` segments.
 
     Segment edges are moved to the nearest solver time: every time that the solver visits is one of `points`.
 
     Attributes:
-        points: [num_ddim_timesteps] int64, increasing, the first is 0.
-        edges: [phase_num + 1] int64, increasing; the first is 0, the last is T, which is past the last point.
+        points: at most [num_ddim_timesteps] int64, increasing and below T; the first is `steps_offset`.
+        edges: [phase_num + 1] int64, increasing; the first is the first point, the last is T, past the last one.
     Raises: ValueError if two edges fall on one point or no point is left in the narrowest window.
     """
 
     def __init__(
         self,
-        num_timesteps: int,
+        schedule: Schedule,
         num_ddim_timesteps: int,
         *,
         phase_num: int,
@@ -146,13 +156,14 @@ class SegmentedGrid:
         window: TimeWindow,
     ) -> None:
         points, edges = segments.solver_grid(
-            num_timesteps,
+            schedule.num_timesteps,
             num_ddim_timesteps,
             phase_num=phase_num,
             t_mode=t_mode,
             t_threshold=t_threshold,
             low=window.low,
             high=window.high,
+            steps_offset=schedule.steps_offset,
         )
         self.points, self.edges = torch.tensor(points), torch.tensor(edges)
         self.window = window
@@ -164,7 +175,7 @@ class SegmentedGrid:
         return times[integers(0, len(times) - 1, rngs)]
 
     def start_of_segment(self, t: Tensor) -> Tensor:
-        """Return s_m [V], the last edge before t [V], t > 0.
+        """Return s_m [V], the last edge before t [V], which is past the first.
 
         A t on an edge belongs to the segment that ends there, as in SegmentDreamer's definition of consistency
         (Sec. 4.2: s_m <= s < t <= s_{m+1}). Algorithm 1's s_i <= t differs only there, which a continuous t
@@ -181,34 +192,44 @@ class SegmentedGrid:
 
     def _within(self, low: int, high: int) -> Tensor:
         """Solver times in [low, high] that have a segment before them."""
-        return self.points[(self.points >= max(low, 1)) & (self.points <= high)]
+        later = self.points[1:]
+        return later[(later >= low) & (later <= high)]
 
 
 class ReleasedSegments:
     """The segments of SegmentDreamer's released code, and the times that it draws in them: on no grid.
 
     Attributes:
-        edges: [phase_num + 1] int64, increasing, from t_min to the highest t of the warm-up.
+        edges: [phase_num + 1] int64, increasing, from t_min to the end of the warm-up's window.
+        last: the last timestep that there is.
     Raises: ValueError naming the settings if an interval would not be positive.
     """
 
-    def __init__(self, *, phase_num: int, t_mode: str, t_threshold: int, window: TimeWindow) -> None:
-        low, top = window.low, window.high + window.warm
-        self.edges = torch.tensor(
-            segments.released_edges(low, top, phase_num=phase_num, t_mode=t_mode, t_threshold=t_threshold)
+    def __init__(self, config: Config, schedule: Schedule) -> None:
+        params, self.last = config.guidance, schedule.num_timesteps - 1
+        low, _, top = segments.indices(params.t_range, params.max_t_range, schedule.num_timesteps)
+        edges = segments.released_edges(
+            low,
+            top,
+            schedule.num_timesteps,
+            phase_num=config.phase_num,
+            t_mode=params.t_mode,
+            t_threshold=params.t_threshold,
+            steps_offset=schedule.steps_offset,
         )
-        self.window = window
+        self.edges = torch.tensor(edges)
+        self.window = TimeWindow.of(config, schedule, moving=True)
 
     def draw(self, step: int, least: int, rngs: Sequence[torch.Generator]) -> tuple[Tensor, Tensor, Tensor]:
         """Draw s_m, s and t, [V] each, s_m <= s < t.
 
-        t ~ U(window), and s_m is the start of its segment; t is at least `least` (and at least 1) past it.
-        s ~ U(s_m, t), at least MARGIN from both where there is room.
+        t ~ U(window), and s_m is the start of its segment; t is at least `least` (and at least 1) past it, and
+        may leave the segment by that. s ~ U(s_m, t), at least MARGIN from both where there is room.
         """
         t = self.window.draw(step, rngs)
         # The last edge ends the last segment and starts none.
         s_m = self.edges[torch.searchsorted(self.edges[1:-1], t, right=True)]
-        t = torch.maximum(t, s_m + max(least, 1)).clamp_max(self.window.high + self.window.warm)
+        t = torch.maximum(t, s_m + max(least, 1)).clamp_max(self.last)
         room = (t - s_m - 2 * MARGIN).clamp_min(1)
         offset = (uniform(rngs) * room).long()
         return s_m, torch.minimum(s_m + MARGIN + offset, t - 1), t

@@ -32,15 +32,14 @@ class SCTD:
     def __init__(self, config: Config, denoiser: Denoiser) -> None:
         params = config.guidance
         self.denoiser, self.params = denoiser, params
-        self.schedule = Schedule(denoiser.prior.alphas_cumprod)
-        total = self.schedule.num_timesteps
+        self.schedule = Schedule.of(denoiser.prior)
         self.grid = SegmentedGrid(
-            total,
+            self.schedule,
             config.num_ddim_timesteps,
             phase_num=config.phase_num,
             t_mode=params.t_mode,
             t_threshold=params.t_threshold,
-            window=TimeWindow.of(config, total),
+            window=TimeWindow.of(config, self.schedule),
         )
         self.noise = Noise.of(params, fixed=True)
 

@@ -12,9 +12,9 @@ from config.schema import Config
 from guidance import solver
 from guidance.contract import Gradient, PixelGradient, Prediction
 from guidance.denoiser import Denoiser
-from guidance.noise import Noise
+from guidance.noise import RELEASED_OFFSET, Noise
 from guidance.prompts import Conditioning
-from guidance.schedule import ReleasedSegments, Schedule, TimeWindow, weight
+from guidance.schedule import ReleasedSegments, Schedule, weight
 from guidance.sctd import trajectory, without_prompt
 
 
@@ -24,27 +24,22 @@ class ReleasedSCTD:
     The pixel term is there where `w_cp` is above 0. Differences from the paper (`sctd.py`): the first term has
     the other sign; the guided prediction eps^omega stands wherever the paper has eps_y; the window of t moves
     as a whole; times are on no grid; segments cover that window only; t and s keep a distance from the edges;
-    and the fixed noise has an offset per channel.
+    and the noise has an offset per channel, half as large under Perp-Neg if it is fixed.
 
     U-Net evaluations per view: 5 (two-step trajectory) or 4, two more for the pixel term, and those of
     Perp-Neg's negatives. Differences from the released code: lambda scales the pixel term like the rest, and
     times are not drawn outside of their segment (delta_t 0, t_range from 0).
     """
 
-    NOISE_OFFSET = 0.1
-
     def __init__(self, config: Config, denoiser: Denoiser) -> None:
         params = config.guidance
         self.denoiser, self.params = denoiser, params
         self.w_cp = params.w_cp or 0.0
-        self.schedule = Schedule(denoiser.prior.alphas_cumprod)
-        self.segments = ReleasedSegments(
-            phase_num=config.phase_num,
-            t_mode=params.t_mode,
-            t_threshold=params.t_threshold,
-            window=TimeWindow.of(config, self.schedule.num_timesteps, moving=True),
-        )
-        self.noise = Noise.of(params, fixed=True, offset=self.NOISE_OFFSET)
+        self.schedule = Schedule.of(denoiser.prior)
+        self.segments = ReleasedSegments(config, self.schedule)
+        kept_beside_perp_neg = params.perpneg and params.fix_noise is not False
+        offset = RELEASED_OFFSET / 2 if kept_beside_perp_neg else RELEASED_OFFSET
+        self.noise = Noise.of(params, fixed=True, offset=offset)
 
     def __call__(
         self, z0: Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]

@@ -12,7 +12,7 @@ from config.schema import Config
 from guidance import solver
 from guidance.contract import Gradient
 from guidance.denoiser import Denoiser
-from guidance.noise import Noise
+from guidance.noise import RELEASED_OFFSET, Noise
 from guidance.prompts import Conditioning
 from guidance.schedule import Schedule, TimeWindow, weight
 
@@ -27,9 +27,9 @@ class SDS:
     def __init__(self, config: Config, denoiser: Denoiser) -> None:
         params = config.guidance
         self.denoiser, self.params = denoiser, params
-        self.schedule = Schedule(denoiser.prior.alphas_cumprod)
-        self.window = TimeWindow.of(config, self.schedule.num_timesteps)
-        self.noise = Noise.of(params, fixed=False)
+        self.schedule = Schedule.of(denoiser.prior)
+        self.window = TimeWindow.of(config, self.schedule)
+        self.noise = Noise.of(params, fixed=False, offset=RELEASED_OFFSET)
 
     def __call__(
         self, z0: Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]

@@ -30,7 +30,7 @@ def write_tokenizer(folder: Path, *, length: int = MAX_TOKENS, pairs: int = 0) -
     return tokenizer
 
 
-def write_scheduler(folder: Path, prediction_type: str) -> None:
+def write_scheduler(folder: Path, prediction_type: str, *, steps_offset: int = 1) -> None:
     """Write the noise schedule of Stable Diffusion."""
     DDIMScheduler(
         num_train_timesteps=1000,
@@ -39,7 +39,7 @@ def write_scheduler(folder: Path, prediction_type: str) -> None:
         beta_schedule="scaled_linear",
         clip_sample=False,
         set_alpha_to_one=False,
-        steps_offset=1,
+        steps_offset=steps_offset,
         prediction_type=prediction_type,
     ).save_pretrained(folder)
 

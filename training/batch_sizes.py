@@ -10,6 +10,7 @@ from torch import Tensor
 
 import guidance
 from config import Config
+from guidance import Prior
 from scene.cameras import sample, view_range_at
 from utils.rng import Draws
 
@@ -17,12 +18,13 @@ SAMPLED = 200
 """Iterations that are gone through, spread evenly over the run."""
 
 
-def batch_shares(config: Config, alphas_cumprod: Tensor, views: range, at_once: int) -> dict[int, float]:
+def batch_shares(config: Config, prior: Prior, views: range, at_once: int) -> dict[int, float]:
     """Return batch size -> its share of the U-Net's calls that record no gradient.
 
-    Counts with the run's own cameras and draws, for these `views` of each iteration, `at_once` at a time.
+    Counts with the run's own cameras and draws, for these `views` of each iteration, `at_once` at a time. Only the
+    schedule of `prior` is used.
     """
-    counter, draws = _Counter(alphas_cumprod), Draws(config.seed)
+    counter, draws = _Counter(prior), Draws(config.seed)
     guide, prompts = guidance.build(config, counter), guidance.embed_prompts(config, counter)
     last, camera = config.optimization.iterations, config.camera
     for step in range(1, last + 1, -(-last // SAMPLED)):
@@ -41,8 +43,8 @@ def batch_shares(config: Config, alphas_cumprod: Tensor, views: range, at_once: 
 class _Counter:
     """A prior with one number for a latent, and one for a text, that counts the rows of each call."""
 
-    def __init__(self, alphas_cumprod: Tensor) -> None:
-        self.alphas_cumprod = alphas_cumprod
+    def __init__(self, prior: Prior) -> None:
+        self.alphas_cumprod, self.steps_offset = prior.alphas_cumprod, prior.steps_offset
         self.sizes: Counter[int] = Counter()
 
     def embed(self, prompts: Sequence[str]) -> Tensor:

@@ -178,7 +178,7 @@ def assemble(
         config,
         prior,
         at_once,
-        shares=lambda: batch_shares(config, prior.alphas_cumprod, mine, at_once),
+        shares=lambda: batch_shares(config, prior, mine, at_once),
         needed=lambda: needed_bytes(config, prior, MemoryPlan(at_once, counts.encode_singly)),
     )
     return Training(

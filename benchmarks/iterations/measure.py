@@ -161,7 +161,7 @@ def warm_up(state: Training) -> None:
     mine = range(state.config.guidance.C_batch_size)
     at_once = state.counts.views_at_once or len(mine)
     unet = state.prior.unet.config
-    for size in batch_shares(state.config, state.prior.alphas_cumprod, mine, at_once):
+    for size in batch_shares(state.config, state.prior, mine, at_once):
         z = torch.zeros(size, unet.in_channels, unet.sample_size, unet.sample_size, device=state.device)
         text = torch.zeros(size, TOKENS, unet.cross_attention_dim, device=state.device)
         with torch.no_grad():

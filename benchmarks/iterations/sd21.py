@@ -80,6 +80,7 @@ class RandomPrior(StableDiffusionPrior):
             tokenizer=None,  # type: ignore[arg-type]
             alphas_cumprod=torch.cumprod(1 - betas, 0),
             prediction_type="epsilon",
+            steps_offset=1,
         )
 
     def embed(self, prompts: Sequence[str]) -> Tensor:

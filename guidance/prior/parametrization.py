@@ -27,10 +27,12 @@ KEYS = ("modelspec.prediction_type", "modelspec.predict_key")
 
 @dataclass(frozen=True)
 class Parametrization:
-    """What a network predicts, "epsilon" or "v_prediction", and the noise levels abar_t [T] that it knows."""
+    """What a network predicts, "epsilon" or "v_prediction", the noise levels abar_t [T] that it knows, and the
+    timestep at which its scheduler's times begin."""
 
     prediction_type: str
     alphas_cumprod: Tensor
+    steps_offset: int
 
 
 def parametrization_of(
@@ -68,7 +70,10 @@ def parametrization_of(
         raise PriorError(
             f"model_key '{model_key}' has a {SCHEDULER_CONFIG} that cannot be read ({in_short(error)})."
         ) from error
-    return Parametrization(kind, _usable(model_key, scheduler.alphas_cumprod, kind))
+    # Of the spacings of diffusers, only this one begins at the offset.
+    leading = scheduler.config.timestep_spacing == "leading"
+    offset = scheduler.config.steps_offset if leading else 0
+    return Parametrization(kind, _usable(model_key, scheduler.alphas_cumprod, kind), offset)
 
 
 def _marked(model_key: str, header: Header, wanted: str | None) -> tuple[str, str] | None:

@@ -53,6 +53,7 @@ class StableDiffusionPrior:
 
     Attributes:
         alphas_cumprod: [T] abar_t.
+        steps_offset: timestep at which the scheduler's times begin.
         image_size: pixels; images of another size are resized before they are encoded.
         device: the networks' device.
         text_encoder: None once it is freed.
@@ -68,6 +69,7 @@ class StableDiffusionPrior:
         tokenizer: CLIPTokenizer,
         alphas_cumprod: Tensor,
         prediction_type: str,
+        steps_offset: int,
         files: Mapping[str, Path] | None = None,
         adaptations: Adaptations = PLAIN,
     ) -> None:
@@ -99,7 +101,7 @@ class StableDiffusionPrior:
         self._posterior_mean: Callable[..., Tensor] = self._plain_posterior_mean
         self._denoise: Callable[..., Tensor] = self._plain_denoise
         self._watch = OverflowWatch()
-        self.alphas_cumprod = alphas_cumprod
+        self.alphas_cumprod, self.steps_offset = alphas_cumprod, steps_offset
         self.device = unet.device
         self.image_size = int(unet.config.sample_size) * 2 ** (len(vae.config.block_out_channels) - 1)
         self._schedule = Schedule(alphas_cumprod)
@@ -142,6 +144,7 @@ class StableDiffusionPrior:
             tokenizer=tokenizer,
             alphas_cumprod=predicts.alphas_cumprod,
             prediction_type=predicts.prediction_type,
+            steps_offset=predicts.steps_offset,
             files=files.files(),
             adaptations=adaptations,
         )

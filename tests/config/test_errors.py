@@ -223,9 +223,9 @@ def test_released_segments_at_the_limits(flags: str) -> None:
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        ("--delta_t 10", "GuidanceParams.delta_t is 10|[11, 299]"),
-        ("--delta_t 300", "GuidanceParams.delta_t is 300|[11, 299]"),
-        ("--delta_t_start 800", "GuidanceParams.delta_t_start is 800|[11, 799]"),
+        ("--delta_t 10", "GuidanceParams.delta_t is 10|[11, 298]"),
+        ("--delta_t 299", "GuidanceParams.delta_t is 299|[11, 298]"),
+        ("--delta_t_start 799", "GuidanceParams.delta_t_start is 799|[11, 798]"),
         ("--t_range [0,0.01] --max_t_range 0.01", "t_range|no room|above 11"),
     ],
 )
@@ -242,8 +242,8 @@ def test_an_interval_that_is_not_annealed_may_start_anywhere() -> None:
 def test_a_window_without_a_solver_step() -> None:
     message = sentence_of(["--t_range", "[0.001, 0.01]"])
     assert "num_ddim_timesteps 50" in message
-    assert "use 91, or a wider t_range" in message
-    load(["--t_range", "[0.001, 0.01]", "--num_ddim_timesteps", "91"])
+    assert "use 101, or a wider t_range" in message
+    load(["--t_range", "[0.001, 0.01]", "--num_ddim_timesteps", "101"])
 
 
 yaml_values = st.recursive(

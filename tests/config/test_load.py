@@ -86,6 +86,16 @@ def test_guid_scale_wins_only_when_it_is_given(tmp_path: Path) -> None:
     assert load(["--opt", file, "--guid_scale", "5", "--guidance_scale", "6"]).guidance.guidance_scale == 5
 
 
+def test_released_cds_has_the_scale_of_its_files_unless_one_is_given(tmp_path: Path) -> None:
+    released = ["--guidance_type", "cds", "--cds_variant", "released"]
+    config = load(released)
+    assert config.guidance.guidance_scale == 100
+    assert load(["--opt", written(tmp_path, dump(config))]).guidance.guidance_scale == 100
+    for flag in ("--guidance_scale", "--guid_scale"):
+        assert load([*released, flag, "7.5"]).guidance.guidance_scale == 7.5
+    assert load(released[:2]).guidance.guidance_scale == load(released[2:]).guidance.guidance_scale == 7.5
+
+
 def test_the_command_of_segmentdreamers_readme() -> None:
     argv = "--guidance_type sctd --phase_num 5 --num_ddim_timesteps 50 --guid_scale 7.5"
     config = load(["--opt", str(ROOT / "config/bagel.yaml"), *argv.split()])
@@ -283,6 +293,7 @@ def test_sds_means_the_guidance_where_no_other_is_named(
         ("--approximate false --sctd_variant released", "approximate (false) with sctd_variant released"),
         ("--approximate false --guidance_type ism", "approximate (false) with guidance_type ism"),
         ("--sctd_variant released --guidance_type cds", "sctd_variant ('released') with guidance_type cds"),
+        ("--cds_variant released", "cds_variant ('released') with guidance_type sctd"),
         ("--cds_stage refine", "cds_stage ('refine') with guidance_type sctd"),
         ("--cds_stage refine --guidance_type cds", ""),
         ("--sds --guidance_type gcs", "sds (true) with guidance_type gcs"),

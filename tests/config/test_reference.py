@@ -79,7 +79,8 @@ WITHOUT_DEFAULT = {
 BEYOND = {
     "": "checkpoint_minutes deterministic resume force view view_port",
     "GuidanceParams": (
-        "compile prediction_type weighting normalize_grad interval_ratio accum sctd_variant approximate cds_stage LoRA_scale LoRA_partial"
+        "compile prediction_type weighting normalize_grad interval_ratio accum sctd_variant approximate LoRA_scale LoRA_partial "
+        "cds_variant cds_stage noise_offset"
     ),
     "ModelParams": "input_axes bg_gray flip_aug_ratio source_path model_path images resolution",
     "PipelineParams": "",

@@ -13,7 +13,7 @@ from evaluation.prior_images import PriorImages, samples
 from guidance import view_weights
 from guidance.prior import StableDiffusionPrior
 from guidance.prompts import VIEW_WORDS
-from tests.tiny_diffusers import write_tiny_folder
+from tests.tiny_diffusers import write_scheduler, write_tiny_folder
 from utils.media import read_image
 
 PROMPTS = ("a cat", "a dog", "a mug")
@@ -50,6 +50,14 @@ def test_samples_are_those_of_diffusers(prior: StableDiffusionPrior, folder: Pat
         expected = by_diffusers(prior, folder, prior.embed([prompt]), seed, scale)
         torch.testing.assert_close(image, expected, atol=1e-3, rtol=0)
     assert not torch.allclose(found[0], found[1], atol=0.05)
+
+
+def test_times_are_those_of_the_scheduler_s_file(tmp_path: Path) -> None:
+    """Without an offset they begin at 0."""
+    write_scheduler(write_tiny_folder(tmp_path) / "scheduler", "epsilon", steps_offset=0)
+    prior = StableDiffusionPrior.load(str(tmp_path), torch.device("cpu"))
+    expected = by_diffusers(prior, tmp_path, prior.embed(["a mug"]), 5, 7.5)
+    torch.testing.assert_close(samples(prior, ["a mug"], [5], 7.5)[0], expected, atol=1e-3, rtol=0)
 
 
 def test_views_are_asked_for_in_the_training_loop_s_words(prior: StableDiffusionPrior, folder: Path) -> None:

@@ -31,7 +31,7 @@ class AnalyticPrior:
 
     def __init__(self, *, spread: float = 0.2, seed: int = 0) -> None:
         rng = torch.Generator().manual_seed(seed)
-        self.alphas_cumprod = stable_diffusion_alphas()
+        self.alphas_cumprod, self.steps_offset = stable_diffusion_alphas(), 1
         self.modes = torch.randn(2 * MODES_PER_CLASS, 64, generator=rng)
         self.spread = spread
         self.evaluations = 0

@@ -15,6 +15,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "sds": {"guidance_type": "sds"},
     "ism": {"guidance_type": "ism"},
     "cds": {"guidance_type": "cds"},
+    "cds released": {"guidance_type": "cds", "cds_variant": "released", "guidance_scale": 100.0},
     "gcs": {"guidance_type": "gcs"},
     "sctd": {"guidance_type": "sctd"},
     "sctd released": {"guidance_type": "sctd", "sctd_variant": "released"},
@@ -25,13 +26,20 @@ VARIANTS: dict[str, dict[str, object]] = {
 VIEWS = 4
 """Views enough for either of the analytic prior's Perp-Neg negatives, for both and for none."""
 
+ITERATIONS = 400
 TOP_LEVEL = ("guidance_type", "phase_num", "num_ddim_timesteps")
 OPTIMIZATION = ("iterations", "warmup_iter")
 
 
 def config_of(variant: str, **changes: object) -> Config:
     """The configuration of a variant with some settings changed, wherever in the configuration they are."""
-    settings = {"iterations": 400, "warmup_iter": 150, "C_batch_size": VIEWS, **VARIANTS[variant], **changes}
+    settings = {
+        "iterations": ITERATIONS,
+        "warmup_iter": 150,
+        "C_batch_size": VIEWS,
+        **VARIANTS[variant],
+        **changes,
+    }
     top = {name: settings.pop(name) for name in TOP_LEVEL if name in settings}
     optimization = {name: settings.pop(name) for name in OPTIMIZATION}
     return Config.model_validate({**top, "guidance": settings, "optimization": optimization})

@@ -98,6 +98,7 @@ def test_every_evaluation_counts_under_other_settings(variant: str, changes: dic
         ("ism", {"t_range": [0.5, 0.5001], "delta_t": 80}, 3 + 3),
         ("ism", {"t_range": [0.5, 0.5001], "delta_t": 80, "xs_inv_steps": 2}, 2 + 3),
         ("cds", {}, 4),
+        ("cds released", {}, 4),
         ("gcs", {}, 7),
         ("gcs", {"w_gc": 0.0, "w_cp": 0.0}, 5),
         ("sctd", {"t_threshold": 1}, 4),
@@ -111,7 +112,7 @@ def test_every_evaluation_counts_under_other_settings(variant: str, changes: dic
     ],
 )
 def test_evaluations_per_view(variant: str, changes: dict[str, object], evaluations: int) -> None:
-    """The grid's time t = 280 has others between it and its segment's start."""
+    """The grid's time t = 281 has others between it and its segment's start."""
     prior = PixelPrior()
     if variant != "sctd released":
         changes = {"t_range": [0.28, 0.2801], "max_t_range": 0.28, **changes}

@@ -37,6 +37,7 @@ def test_gradient_is_that_of_the_written_loss(variant: str, prompts: str) -> Non
         ("ism", {"guidance_scale": 1.0, "xs_inv_steps": 0}),
         ("ism", {"denoise_guidance_scale": 2.5}),
         ("cds", {"guidance_scale": 0.0, "cds_stage": "refine"}),
+        ("cds released", {"guidance_scale": 20.0, "cds_stage": "coarse"}),
         ("gcs", {"w_cp": 2.0, "rgb_scale": 3.0, "w_cc": 0.0}),
         ("gcs", {"w_cp": 0.0, "w_gc": 0.0}),
         ("gcs", {"w_cc": 0.0, "w_gc": 0.0, "guidance_scale": 1.0}),
@@ -73,8 +74,8 @@ def test_inversion_renews_noise_after_each_of_its_strides(monkeypatch: pytest.Mo
     assert not torch.allclose(plain, churned)
     monkeypatch.setattr(solver, "churn", no_churn)
     assert torch.equal(gradient(0.5), plain)
-    # t = 530, so s = 450.
-    strides = [(0, 200), (200, 400), (400, 450)]
+    # t = 531, so s = 451.
+    strides = [(1, 201), (201, 401), (401, 451)]
     assert seen == [([t] * VIEWS, [u] * VIEWS, 0.5) for t, u in strides]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -156,13 +158,33 @@ def test_offset_is_a_constant_per_channel(fixed: bool) -> None:
 
 @pytest.mark.parametrize(
     ("variant", "fixed"),
-    [("sds", False), ("ism", False), ("cds", True), ("gcs", True), ("sctd", True), ("sctd released", True)],
-)
-def test_which_methods_fix_the_noise(variant: str, fixed: bool) -> None:
+    [("sds", False), ("ism", False), ("cds", True), ("cds released", True), ("gcs", None), ("sctd", True), ("sctd released", True)],
+)  # fmt: skip
+def test_which_methods_fix_the_noise(variant: str, fixed: bool | None) -> None:
+    """GCS does with Perp-Neg only."""
     prior = AnalyticPrior()
-    for wanted in (None, True, False):
-        method = build(variant, prior, fix_noise=wanted).method
-        assert method.noise.fixed == (fixed if wanted is None else wanted)  # type: ignore[attr-defined]
+    for wanted, perpneg in product((None, True, False), (True, False)):
+        method: Any = build(variant, prior, fix_noise=wanted, perpneg=perpneg).method
+        own = perpneg if fixed is None else fixed
+        assert method.noise.fixed == (own if wanted is None else wanted)
+
+
+@pytest.mark.parametrize(
+    ("variant", "with_perp_neg", "without"),
+    [("sds", 0.1, 0.1), ("ism", 0.1, 0.1), ("gcs", 0.1, 0.1), ("cds", 0, 0), ("cds released", 0, 0), ("sctd", 0, 0), ("sctd released", 0.05, 0.1)],
+)  # fmt: skip
+def test_offsets_of_the_noise(variant: str, with_perp_neg: float, without: float) -> None:
+    """Each is a constant for each channel, drawn after the noise, and replaced by `noise_offset` where that is given."""
+    prior = AnalyticPrior()
+    for perpneg, given in product((True, False), (None, 0.0, 0.3)):
+        noise: Noise = build(variant, prior, perpneg=perpneg, noise_offset=given, fix_noise=True).method.noise  # type: ignore[attr-defined]
+        rng = torch.Generator().manual_seed(0)
+        plain, constant = (torch.randn(shape, generator=rng) for shape in ((4, 4, 4), (4, 1, 1)))
+        offset = (with_perp_neg if perpneg else without) if given is None else given
+        torch.testing.assert_close(noise(torch.zeros(2, 4, 4, 4), rngs(2))[0], plain + offset * constant)
+    # SegmentDreamer's fresh noise has the larger one with Perp-Neg too.
+    fresh: Noise = build(variant, prior, fix_noise=False).method.noise  # type: ignore[attr-defined]
+    assert fresh.offset == without
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

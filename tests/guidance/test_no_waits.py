@@ -34,7 +34,7 @@ def prior(tmp_path_factory: pytest.TempPathFactory) -> StableDiffusionPrior:
         unet = UNet2DConditionModel.from_config(loaded.unet.config).half()
         vae = AutoencoderKL.from_config(loaded.vae.config).half()
     networks = (vae, unet, loaded.text_encoder, loaded.tokenizer)
-    moved = StableDiffusionPrior(*networks, loaded.alphas_cumprod, "v_prediction")
+    moved = StableDiffusionPrior(*networks, loaded.alphas_cumprod, "v_prediction", loaded.steps_offset)
     assert moved.device == DEVICE
     return moved
 

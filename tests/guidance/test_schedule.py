@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -24,23 +25,38 @@ from guidance.schedule import (
 from tests.changed import changed
 from tests.draws import rngs
 from tests.guidance.analytic_prior import AnalyticPrior, PixelPrior, stable_diffusion_alphas
-from tests.guidance.cases import VARIANTS, build
+from tests.guidance.cases import VARIANTS, build, latents
+
+SCHEDULES = {offset: Schedule(stable_diffusion_alphas(), offset) for offset in (0, 1)}
+"""Schedules by their offset: 1 is Stable Diffusion's."""
 
 
 def window_of(
-    t_range: tuple[float, float], max_t_range: float, warmup_iter: int = 1500, *, moving: bool = False
+    t_range: tuple[float, float],
+    max_t_range: float,
+    warmup_iter: int = 1500,
+    *,
+    moving: bool = False,
+    offset: int = 1,
 ) -> TimeWindow:
     settings = {"t_range": t_range, "max_t_range": max_t_range, "warmup_iter": warmup_iter}
-    return TimeWindow.of(changed(Config(), **settings), 1000, moving=moving)
+    return TimeWindow.of(changed(Config(), **settings), SCHEDULES[offset], moving=moving)
 
 
 PAPER = window_of((0.02, 0.5), 0.98)
 
 
 def grid(
-    *, points: int = 50, phase_num: int = 5, t_mode: str = "uniform", window: TimeWindow = PAPER
+    *,
+    points: int = 50,
+    phase_num: int = 5,
+    t_mode: str = "uniform",
+    window: TimeWindow = PAPER,
+    offset: int = 1,
 ) -> SegmentedGrid:
-    return SegmentedGrid(1000, points, phase_num=phase_num, t_mode=t_mode, t_threshold=150, window=window)
+    return SegmentedGrid(
+        SCHEDULES[offset], points, phase_num=phase_num, t_mode=t_mode, t_threshold=150, window=window
+    )
 
 
 def test_alpha_and_sigma() -> None:
@@ -59,11 +75,14 @@ def test_refuses_what_is_no_schedule(bad: Tensor) -> None:
 
 
 def test_window_of_the_paper() -> None:
-    assert PAPER.at(0) == (20, 980)
-    assert PAPER.at(750) == (20, 740)
-    assert PAPER.at(1500) == PAPER.at(10_000) == (20, 500)
-    assert window_of((0.02, 0.5), 0.98, 0).at(0) == (20, 500)
-    assert window_of((0.02, 0.98), 0.5).at(0) == (20, 980)
+    assert PAPER.at(0) == (21, 980)
+    assert PAPER.at(750) == (21, 740)
+    assert PAPER.at(1500) == PAPER.at(10_000) == (21, 500)
+    assert window_of((0.02, 0.5), 0.98, 0).at(0) == (21, 500)
+    assert window_of((0.02, 0.98), 0.5).at(0) == (21, 980)
+    assert window_of((0.02, 0.5), 0.98, offset=0).at(1500) == (20, 499)
+    # Theirs would look for abar_1000.
+    assert window_of((0.999, 1.0), 1.0).at(0) == (999, 999)
 
 
 def test_window_draws_reach_both_ends_and_nothing_else() -> None:
@@ -121,8 +140,14 @@ def test_edges_that_cannot_be(arguments: tuple[int, str, float], words: str) -> 
 
 
 def test_grid_of_the_default_configuration() -> None:
-    assert grid().points.tolist() == list(range(0, 1000, 20))
-    assert grid().edges.tolist() == [0, 200, 400, 600, 800, 1000]
+    """Its points are the timesteps of diffusers' own sampler."""
+    for offset in (0, 1):
+        scheduler = DDIMScheduler(steps_offset=offset)
+        scheduler.set_timesteps(50)
+        times = grid(offset=offset)
+        assert times.points.tolist() == scheduler.timesteps.flip(0).tolist()
+        assert times.edges.tolist() == [*(offset + edge for edge in range(0, 1000, 200)), 1000]
+    assert grid(points=1000).points.tolist() == list(range(1, 1000))
 
 
 @given(
@@ -152,15 +177,15 @@ def test_drawn_times_lie_in_their_segment(
 
 def test_every_interior_time_is_drawn_as_s() -> None:
     times = grid()
-    s_m, t = torch.full((2000,), 200), torch.full((2000,), 300)
+    s_m, t = torch.full((2000,), 201), torch.full((2000,), 301)
     drawn = times.draw_between(s_m, t, rngs(len(t)))
-    assert set(drawn.tolist()) == {220, 240, 260, 280}
-    next_to = times.draw_between(s_m[:3], torch.full((3,), 220), rngs(3))
-    assert next_to.tolist() == [200, 200, 200]
+    assert set(drawn.tolist()) == {221, 241, 261, 281}
+    next_to = times.draw_between(s_m[:3], torch.full((3,), 221), rngs(3))
+    assert next_to.tolist() == [201, 201, 201]
 
 
 def test_a_time_on_an_edge_belongs_to_the_segment_that_ends_there() -> None:
-    assert grid().start_of_segment(torch.tensor([20, 180, 200, 220, 980])).tolist() == [0, 0, 0, 200, 800]
+    assert grid().start_of_segment(torch.tensor([21, 181, 201, 221, 981])).tolist() == [1, 1, 1, 201, 801]
 
 
 @pytest.mark.parametrize(
@@ -180,16 +205,16 @@ def test_grids_that_cannot_be(arguments: dict[str, int], words: str) -> None:
 def test_the_steps_that_are_advised_are_enough() -> None:
     narrow = TimeWindow(999, 999, 0, 0)
     with pytest.raises(ValueError, match="use 1000, or a wider t_range"):
-        SegmentedGrid(1000, 999, phase_num=1, t_mode="uniform", t_threshold=150, window=narrow)
-    enough = SegmentedGrid(1000, 1000, phase_num=1, t_mode="uniform", t_threshold=150, window=narrow)
+        grid(points=999, phase_num=1, window=narrow, offset=0)
+    enough = grid(points=1000, phase_num=1, window=narrow, offset=0)
     assert enough.draw(0, rngs(2)).tolist() == [999, 999]
 
 
 def test_moving_window_keeps_its_width() -> None:
     moving = window_of((0.02, 0.5), 0.98, moving=True)
-    assert moving.at(0) == (500, 980)
-    assert moving.at(750) == (260, 740)
-    assert moving.at(1500) == PAPER.at(1500) == (20, 500)
+    assert moving.at(0) == (501, 980)
+    assert moving.at(750) == (261, 740)
+    assert moving.at(1500) == PAPER.at(1500) == (21, 500)
 
 
 @given(
@@ -199,18 +224,21 @@ def test_moving_window_keeps_its_width() -> None:
     warmup_iter=st.integers(0, 50),
     step=st.integers(0, 60),
     moving=st.booleans(),
+    offset=st.sampled_from([0, 1]),
 )
 def test_windows_stay_within_the_schedule(
-    low: int, high: int, top: int, warmup_iter: int, step: int, moving: bool
+    low: int, high: int, top: int, warmup_iter: int, step: int, moving: bool, offset: int
 ) -> None:
     assume(low < high)
-    window = window_of((low / 1000, high / 1000), top / 1000, warmup_iter, moving=moving)
+    settings = {"moving": moving, "offset": offset}
+    window = window_of((low / 1000, high / 1000), top / 1000, warmup_iter, **settings)  # type: ignore[arg-type]
     first, last = window.at(step)
-    assert 0 <= low <= first <= last <= 999
+    lowest = min(low + offset, 999)
+    assert lowest <= first <= last <= 999
     if not moving:
-        assert first == low
+        assert first == lowest
     if step >= warmup_iter or top <= high:
-        assert (first, last) == (low, min(high, 999))
+        assert (first, last) == (lowest, min(high - 1 + offset, 999))
     drawn = window.draw(step, rngs(64))
     assert bool(((drawn >= first) & (drawn <= last)).all())
 
@@ -227,20 +255,41 @@ def test_interval_is_annealed_as_lucid_dreamer_does() -> None:
 
 
 def released(
-    t_range: tuple[float, float] = (0.02, 0.5), max_t_range: float = 0.98, **settings: Any
+    t_range: tuple[float, float] = (0.02, 0.5), max_t_range: float = 0.98, *, offset: int = 1, **settings: Any
 ) -> ReleasedSegments:
-    window = window_of(t_range, max_t_range, moving=True)
-    return ReleasedSegments(
-        **{"phase_num": 5, "t_mode": "uniform", "t_threshold": 150, **settings}, window=window
-    )
+    config = changed(Config(), t_range=t_range, max_t_range=max_t_range, **settings)
+    return ReleasedSegments(config, SCHEDULES[offset])
 
 
 def test_edges_of_the_released_code() -> None:
-    assert released().edges.tolist() == [19, 211, 403, 595, 787, 979]
-    # d = 2 (960 - 5 * 130) // 20 = 31.
-    assert released(t_mode="mono").edges.tolist() == [20, 150, 311, 503, 726, 980]
-    assert released((0.0, 0.5)).edges.tolist() == [0, 195, 391, 587, 783, 979]
-    assert released(phase_num=1).edges.tolist() == [19, 979]
+    assert released().edges.tolist() == [20, 212, 404, 596, 788, 980]
+    assert released(offset=0).edges.tolist() == [19, 211, 403, 595, 787, 979]
+    # d = 2 (960 - 5 * 130) // 20 = 31; these are plain numbers.
+    for offset in (0, 1):
+        assert released(t_mode="mono", offset=offset).edges.tolist() == [20, 150, 311, 503, 726, 980]
+    assert released((0.0, 0.5)).edges.tolist() == [1, 196, 392, 588, 784, 980]
+    assert released(phase_num=1).edges.tolist() == [20, 980]
+    assert released(max_t_range=1.0).edges.tolist()[-1] == 999
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize("t_mode", ["uniform", "mono"])
+def test_released_times_are_those_of_the_authors(t_mode: str, offset: int) -> None:
+    """Each t and s can be drawn by their rule, written with indices and `timesteps[index] = index + offset`."""
+    segments = released(t_mode=t_mode, offset=offset)
+    edges = segments.edges.tolist()
+    for step in (0, 1000, 1500):
+        warm = int(480 * (1 - step / 1500))
+        possible: dict[int, set[int]] = {}
+        for index in range(20 + warm, 500 + warm):
+            t_e = max(edge for edge in edges[:-1] if edge <= index + offset)
+            possible.setdefault(max(index + offset, t_e + 80), set()).add(t_e)
+        s_m, s, t = segments.draw(step, 80, rngs(3000, step))
+        assert set(t.tolist()) <= possible.keys()
+        assert {min(possible), max(possible)} <= {*t.tolist()} | {min(possible) + 1, max(possible) - 1}
+        for start, middle, end in zip(s_m.tolist(), s.tolist(), t.tolist()):
+            assert start in possible[end]
+            assert start + 10 <= middle < end - 10
 
 
 def test_released_segments_that_cannot_be() -> None:
@@ -260,6 +309,7 @@ def test_released_segments_that_cannot_be() -> None:
     step=st.integers(0, 2000),
     least=st.sampled_from([0, 1, 80, 1000]),
     seed=st.integers(0, 99),
+    offset=st.sampled_from([0, 1]),
 )
 def test_released_draws_lie_in_order_and_keep_their_distance(
     low: int,
@@ -271,6 +321,7 @@ def test_released_draws_lie_in_order_and_keep_their_distance(
     step: int,
     least: int,
     seed: int,
+    offset: int,
 ) -> None:
     high = min(low + width, 999)
     # Between shrinking and growing segments, all above 0.
@@ -281,14 +332,12 @@ def test_released_draws_lie_in_order_and_keep_their_distance(
         phase_num=phase_num,
         t_mode=t_mode,
         t_threshold=t_threshold,
+        offset=offset,
     )
     s_m, s, t = segments.draw(step, least, rngs(64, seed))
-    window = segments.window
-    last = window.high + window.warm
-    assert bool(((s_m >= 0) & (s_m <= s) & (s < t) & (t <= last)).all())
-    assert last <= 999
+    assert bool(((s_m >= 0) & (s_m <= s) & (s < t) & (t <= 999)).all())
     assert bool(torch.isin(s_m, segments.edges[:-1]).all())
-    assert bool(((t - s_m >= least) | (t == last)).all())
+    assert bool(((t - s_m >= least) | (t == 999)).all())
     # s is as far from both as there is room for.
     assert bool(((s - s_m >= 10) | (t - s_m <= 10)).all())
     assert bool(((t - s >= 10) | (t - s_m <= 20)).all())
@@ -298,8 +347,21 @@ def test_released_draws_lie_in_order_and_keep_their_distance(
         assert bool(((t < ends) | (ends == segments.edges[-1])).all())
 
 
-def cds_times(stage: str, step: int, count: int = 500) -> tuple[Tensor, Tensor]:
-    method = build("cds", AnalyticPrior(), cds_stage=stage, iterations=1000).method
+@pytest.mark.parametrize(
+    ("stage", "start", "end", "gap"), [("coarse", 700, 100, 300), ("refine", 300, 20, 200)]
+)
+def test_released_cds_times(stage: str, start: int, end: int, gap: int) -> None:
+    """Those of consistency-coarse.yaml and consistency-refine.yaml: t_2 as a whole number, t_1 - t_2 from 100 below `gap`."""
+    for step in (0, 1, 333, 999):
+        later, earlier = cds_times(stage, step, variant="cds released")
+        assert set(earlier.tolist()) == {int(start + (end - start) * (step / 1000) ** 0.5)}
+        apart = later - earlier
+        assert 100 <= int(apart.min()) < 103
+        assert gap - 3 < int(apart.max()) < gap or int(later.max()) == 980
+
+
+def cds_times(stage: str, step: int, count: int = 500, variant: str = "cds") -> tuple[Tensor, Tensor]:
+    method = build(variant, AnalyticPrior(), cds_stage=stage, iterations=1000).method
     return method.times(step, rngs(count))  # type: ignore[attr-defined]
 
 
@@ -342,10 +404,45 @@ def test_gcs_times_are_in_order(low: int, delta: int, step: int, seed: int) -> N
         "gcs", AnalyticPrior(), t_range=[low / 1000, 1.0], delta_t=delta, delta_t_start=delta
     ).method
     e, s, t = method.times(step, rngs(64, seed))  # type: ignore[attr-defined]
-    assert bool(((e >= 0) & (e < s) & (s < t) & (t <= 999)).all())
+    assert bool(((e >= 1) & (e < s) & (s < t) & (t <= 999)).all())
     if 10 < delta < 300:
         assert bool((t - s == delta).all())
-        assert bool(((t - e <= 2 * delta) & ((s - e > 10) | (e == 0))).all())
+        assert bool(((t - e <= 2 * delta) & ((s - e > 10) | (e <= 2))).all())
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize("t_range", [[0.02, 0.5], [0.02, 0.12]])
+def test_gcs_times_are_those_of_the_authors(t_range: list[float], offset: int) -> None:
+    """All are reached, and no others: their rule in indices, but that e is before s where theirs are both 1."""
+    prior = AnalyticPrior()
+    prior.steps_offset = offset
+    method: Any = build("gcs", prior, t_range=t_range, warmup_iter=1).method
+    possible = set()
+    low, high = (round(1000 * share) for share in t_range)
+    for index in range(low, high):
+        t = max(index, 80 + 1)
+        s = max(t - 80, 1)
+        for e in range(max(t - 160, 0), max(t - 80 - 10, 1)):
+            possible.add(tuple(offset + i for i in (min(max(e, 1), s - 1), s, t)))
+    found = {tuple(times) for times in torch.stack(method.times(399, rngs(3000)), dim=1).tolist()}
+    assert found <= possible
+    assert {t for _, _, t in found} >= {min(t for *_, t in possible), max(t for *_, t in possible)}
+    if high < 160:
+        assert {e for e, _, _ in found} >= {offset, offset + 1}
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+def test_the_inversion_of_ism_begins_at_the_schedulers_first_time(offset: int) -> None:
+    """LucidDreamer's start index is max(s - 5 * 200, 0), and its last time before t is s."""
+    prior = PixelPrior()
+    prior.steps_offset = offset
+    method: Any = build("ism", prior, t_range=[0.53, 0.5301], warmup_iter=1).method
+    gradient = method(latents(2), prior.conditioning(0, 2), 1, rngs(2))
+    assert gradient.times["t"].tolist() == [530 + offset] * 2
+    inverted = [int(t[0]) - offset for _, t in prior.calls[:4]]
+    assert inverted == [0, 200, 400, 450]
+    early: Any = build("ism", prior, t_range=[0.05, 0.0501], max_t_range=0.05).method
+    assert early(latents(1), prior.conditioning(0, 1), 399, rngs(1)).times["s"].tolist() == [offset]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -55,7 +55,9 @@ def gradient(variant: str, last: float, **changes: object) -> Gradient:
     method: Any = build(variant, prior, **changes).method
     conditioning: Conditioning = prior.conditioning(0, VIEWS, negative=True, perp_neg=True)
     times = {name: torch.full((VIEWS,), t) for name, t in TIMES[variant.split()[0]].items()}
-    draws = {"rngs": rngs(VIEWS)} if variant == "ism" else {}
+    draws: dict[str, Any] = {"rngs": rngs(VIEWS)} if variant == "ism" else {}
+    if variant == "cds released":
+        draws = {"step": 0}
     exact = torch.set_grad_enabled(variant == "sctd exact")
     call: Callable[..., Gradient] = method.gradient
     with exact:

@@ -19,7 +19,7 @@ from guidance import Guidance
 from guidance.prompts import Conditioning
 from tests.draws import rngs
 from tests.guidance.analytic_prior import AnalyticPrior
-from tests.guidance.cases import VIEWS, latents
+from tests.guidance.cases import ITERATIONS, VIEWS, latents
 
 Tensor = Tensor
 Times = dict[str, int]
@@ -43,6 +43,7 @@ class View:
     index: int
     params: GuidanceParams
     noise: Tensor
+    step: int = 0
 
     def alpha(self, t: int) -> float:
         return math.sqrt(float(self.prior.alphas_cumprod[t]))
@@ -114,7 +115,7 @@ def ism(v: View, z0: Tensor, t: Times) -> Tensor:
         eps, c = v.eps_0(z, time), p.denoise_guidance_scale
         return (eps if c <= 1 else eps + c * (v.eps_n(z, time) - eps)).detach()
 
-    now = max(s - p.xs_inv_steps * p.xs_delta_t, 0)
+    now = max(s - p.xs_inv_steps * p.xs_delta_t, v.prior.steps_offset)
     z = v.noised(z0, now)
     while now < s:
         after = min(now + p.xs_delta_t, s)
@@ -135,6 +136,31 @@ def cds(v: View, z0: Tensor, t: Times) -> Tensor:
     z_2 = v.g(z_1, eps_1, t_1, t_2)
     d_2 = v.f(z_2, v.guided(z_2, t_2), t_2).detach()
     return (v.f(z_1, eps_1, t_1) - d_2).square().sum() / (2 * v.gamma(t_2))
+
+
+def cds_released(v: View, z0: Tensor, t: Times) -> Tensor:
+    """Return a loss, for want of a true one, whose gradient is Consistent3D's clamped update in its descent's sign.
+
+    In its VE form: eps_1 at z = z_0 + gamma noise, an Euler step in gamma, and the "uniform" or "sds" weight of a stage
+    whose progress also gives the scale in eps_y + scale (eps_y - eps_n) and the bound of the elements.
+    """
+    t_1, t_2 = t["t_1"], t["t_2"]
+    in_order(t_2 < t_1)
+    both = v.params.cds_stage == "both"
+    done = (1 + both) * v.step / ITERATIONS
+    refine = v.params.cds_stage == "refine" or (both and done >= 1)
+    done -= int(both and refine)
+    scale = v.params.guidance_scale * (1 - done + done * (30 if refine else 50) / 100)
+
+    def predicted(z: Tensor, time: int) -> Tensor:
+        return v.guided(z / math.sqrt(1 + v.gamma(time) ** 2), time, 1 + scale)
+
+    z_1 = z0 + v.gamma(t_1) * v.noise
+    eps_1 = predicted(z_1, t_1)
+    update = predicted(z_1 + (v.gamma(t_2) - v.gamma(t_1)) * eps_1, t_2) - eps_1
+    bound = 2 + (8 - 2) * done
+    update = ((1 - float(v.prior.alphas_cumprod[t_1]) if refine else 1) * update).clamp(-bound, bound)
+    return (z0 - (z0 + update).detach()).square().sum() / 2
 
 
 def gcs_predictions(v: View, z0: Tensor, t: Times) -> tuple[Tensor, Tensor, Tensor]:
@@ -228,6 +254,7 @@ LOSSES: dict[str, Callable[[View, Tensor, Times], Tensor]] = {
     "sds": sds,
     "ism": ism,
     "cds": cds,
+    "cds released": cds_released,
     "gcs": gcs,
     "sctd": sctd,
     "sctd exact": sctd,
@@ -243,12 +270,13 @@ def written_gradient(
     images: Tensor,
     noise: Tensor,
     times: dict[str, Tensor],
+    step: int,
 ) -> Tensor:
     """Return lambda times the written loss's derivative, pixel term included, by the images [V, ...]."""
     images = images.detach().requires_grad_()
     total = torch.zeros((), dtype=images.dtype)
     for index in range(len(images)):
-        view = View(prior, prompts, index, params, noise.expand_as(prior.encode(images))[index, None])
+        view = View(prior, prompts, index, params, noise.expand_as(prior.encode(images))[index, None], step)
         z0 = prior.encode(images[index, None])
         at = {name: int(t[index]) for name, t in times.items()}
         share = 1 / len(images) if variant == "gcs" else -1 if variant == "cds" else 1
@@ -269,6 +297,6 @@ def both_gradients(
         times = guide.method(z0, conditioning, step, rngs(len(z0), step)).times
     guide(images, conditioning, step, rngs(len(images), step)).loss.backward()
     noise = guide.method.noise(z0, rngs(len(z0)))  # type: ignore[attr-defined]
-    expected = written_gradient(variant, prior, guide.params, conditioning, images, noise, dict(times))
+    expected = written_gradient(variant, prior, guide.params, conditioning, images, noise, dict(times), step)
     assert images.grad is not None
     return images.grad, expected

@@ -38,5 +38,5 @@ def test_a_run_asks_for_what_was_counted(
         training_step(state, step)
     total = sum(asked.values())
     expected = {size: count / total for size, count in sorted(asked.items())}
-    assert batch_shares(config, state.prior.alphas_cumprod, range(4), at_once or 4) == expected
+    assert batch_shares(config, state.prior, range(4), at_once or 4) == expected
     assert len(expected) > 2

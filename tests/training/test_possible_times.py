@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from types import SimpleNamespace
 
 import pytest
@@ -14,14 +15,14 @@ from guidance import GCS, METHODS, SCTD, Denoiser, ReleasedSCTD
 from tests.draws import rngs
 from tests.guidance.analytic_prior import stable_diffusion_alphas
 
-PRIOR = SimpleNamespace(alphas_cumprod=stable_diffusion_alphas())
+PRIORS = [SimpleNamespace(alphas_cumprod=stable_diffusion_alphas(), steps_offset=offset) for offset in (0, 1)]
 COUNT = 64
 
 
-def drawn(config: Config, step: int) -> tuple[Tensor, ...]:
+def drawn(config: Config, prior: SimpleNamespace, step: int) -> tuple[Tensor, ...]:
     """The times of one iteration, in the order in which they must rise."""
     views = rngs(COUNT, step)
-    method = METHODS[config.guidance_type](config, Denoiser(PRIOR))  # type: ignore[arg-type]
+    method = METHODS[config.guidance_type](config, Denoiser(prior))  # type: ignore[arg-type]
     if isinstance(method, GCS):
         return method.times(step, views)
     if isinstance(method, ReleasedSCTD):
@@ -60,6 +61,7 @@ def test_what_is_accepted_can_be_drawn(
         config = load(argv.split())
     except ConfigError:
         return
-    for step in (0, 200, 400):
-        first, middle, last = drawn(config, step)
-        assert bool(((first >= 0) & (first <= middle) & (middle < last) & (last < 1000)).all())
+    for prior, step in product(PRIORS, (0, 200, 400)):
+        first, middle, last = drawn(config, prior, step)
+        ordered = (first >= 0) & (first <= middle) & (middle < last) & (last < 1000)
+        assert bool(ordered.all())

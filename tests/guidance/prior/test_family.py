@@ -96,6 +96,8 @@ def sentence_on(folder: Path) -> str:
         (SCHEDULER, {"trained_betas": [0.1, "x"]}, "trained_betas|no list of numbers"),
         (SCHEDULER, {"_class_name": "FlowMatchEulerDiscreteScheduler"}, "is a flow model|FlowMatchEuler"),
         (SCHEDULER, {"prediction_type": "flow_prediction"}, "is a flow model|flow_prediction"),
+        (SCHEDULER, {"steps_offset": 50}, "steps_offset 50|whole number from 0 to 10|is 1"),
+        (SCHEDULER, {"steps_offset": "one"}, "steps_offset 'one'|whole number from 0 to 10"),
         (SCHEDULER, {"prediction_type": "sample"}, "'sample'|not 'epsilon' or 'v_prediction'"),
         (INDEX, {"text_encoder_2": ["transformers", "X"]}, "is Stable Diffusion XL|text_encoder_2"),
         *[(INDEX, {"_class_name": f"{start}Pipeline"}, f"is {what}") for start, what in PIPELINES.items()],

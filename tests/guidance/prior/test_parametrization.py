@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from safetensors.torch import load_file, save_file
 
 from guidance.prior import PriorError, StableDiffusionPrior
+from guidance.prior.parametrization import parametrization_of
 from guidance.solver import eps_of_v
 from tests.ldm import write_single_file
 from tests.tiny_diffusers import write_index, write_tiny_folder
@@ -110,3 +112,38 @@ def test_a_folder_of_zero_terminal_snr(
     assert_predicts(eps, "epsilon", zero_snr=False)
     assert torch.equal(eps.alphas_cumprod[:-1], v.alphas_cumprod[:-1])
     assert eps.alphas_cumprod[-1] == v.alphas_cumprod[-2] > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "offset"),
+    [
+        ({}, 1),
+        ({"steps_offset": 0}, 0),
+        ({"steps_offset": ...}, 0),
+        ({"timestep_spacing": "trailing"}, 0),
+        ({"timestep_spacing": "linspace"}, 0),
+    ],
+)
+def test_times_begin_where_the_scheduler_begins(
+    folder: Path, tmp_path: Path, changes: dict[str, object], offset: int
+) -> None:
+    """The prior's offset is diffusers' first time of all; a key that is `...` is missing."""
+    path = tmp_path / "scheduler" / "scheduler_config.json"
+    shutil.copytree(folder / "scheduler", path.parent)
+    stated = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({name: value for name, value in stated.items() if value is not ...}))
+    scheduler = DDIMScheduler.from_pretrained(path.parent)
+    scheduler.set_timesteps(1000)
+    assert (
+        parametrization_of("tiny", tmp_path, None, None).steps_offset
+        == offset
+        == int(scheduler.timesteps[-1])
+    )
+
+
+def test_a_single_file_begins_where_its_base_does(folder: Path, single: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(folder, tmp_path / "base"))
+    path = base / "scheduler" / "scheduler_config.json"
+    for offset in (1, 0):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "steps_offset": offset}))
+        assert StableDiffusionPrior.load(str(single), HOST, base_model_key=str(base)).steps_offset == offset
