@@ -32,7 +32,7 @@ def load_prior(config: Config, device: torch.device) -> StableDiffusionPrior:
             lora=params.LoRA_path,
             lora_scale=params.LoRA_scale,
             words=params.textual_inversion_path,
-            clip_skip=params.clip_skip or 0,
+            clip_skip=params.clip_skip or 1,
         ),
     )
 

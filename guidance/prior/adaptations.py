@@ -35,13 +35,13 @@ class Adaptations:
         lora: a file in the layout of diffusers, PEFT or kohya.
         lora_scale: factor of its change of the weights.
         words: a textual inversion's file.
-        clip_skip: layers of the text encoder that are left out at its end.
+        clip_skip: which of the text encoder's layers is read, counted from the last: n leaves out n - 1.
     """
 
     lora: str | None = None
     lora_scale: float = 1.0
     words: str | None = None
-    clip_skip: int = 0
+    clip_skip: int = 1
 
     def files(self) -> dict[str, Path]:
         """Return the files that are given, by their keys in the configuration."""
