@@ -28,7 +28,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "t_threshold": 150, "t_mode": "uniform",
     },
     "ModelParams": {
-        "sh_degree": 0, "batch": 10, "white_background": True, "sh_deg_aug_ratio": 0.1, "bg_aug_ratio": 0.5,
+        "sh_degree": 0, "batch": 10, "white_background": False, "sh_deg_aug_ratio": 0.1, "bg_aug_ratio": 0.5,
         "shs_aug_ratio": 0, "scale_aug_ratio": 1.0,
     },
     "PipelineParams": {
@@ -83,7 +83,7 @@ BEYOND = {
     ),
     "ModelParams": "bg_gray flip_aug_ratio source_path model_path images resolution",
     "PipelineParams": "",
-    "OptimizationParams": "keep min_color adam_betas max_scale max_num_gaussians relocate_interval lambda_alpha lambda_alpha_binary",
+    "OptimizationParams": "keep min_color adam_betas max_scale max_screen_radius max_num_gaussians relocate_interval lambda_alpha lambda_alpha_binary",
     "GenerateCamParams": "pointe_model init_axes",
 }
 
@@ -109,6 +109,7 @@ def test_keys_of_ours_are_off_by_default() -> None:
     assert not config.model.bg_gray
     assert config.optimization.keep == "nothing"
     assert config.optimization.max_scale is config.optimization.min_color is None
+    assert config.optimization.max_screen_radius is None
     assert config.optimization.relocate_interval == 0
     assert config.camera.pointe_model is config.camera.init_axes is None
     assert config.optimization.lambda_alpha == config.optimization.lambda_alpha_binary == 0
