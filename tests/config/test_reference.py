@@ -77,7 +77,7 @@ WITHOUT_DEFAULT = {
 
 # What the table does not name: keys of ours, and keys that only some files or parsers of the originals have.
 BEYOND = {
-    "": "checkpoint_minutes deterministic resume force view view_port",
+    "": "like checkpoint_minutes deterministic resume force view view_port",
     "GuidanceParams": (
         "compile prediction_type weighting normalize_grad interval_ratio accum sctd_variant approximate cds_stage LoRA_scale"
     ),
@@ -106,6 +106,7 @@ def test_keys_of_ours_are_off_by_default() -> None:
     assert config.optimization.adam_betas == (0.9, 0.999)
     assert not config.guidance.normalize_grad
     assert not config.deterministic
+    assert config.like is None
     assert not config.model.bg_gray
     assert config.optimization.keep == "nothing"
     assert config.optimization.max_scale is config.optimization.min_color is None

@@ -227,7 +227,8 @@ def test_clip_skip_counts_layers_as_web_uis_do(
 
 
 @pytest.mark.parametrize(
-    ("key", "counted"), [("null", None), ("0", None), ("1", None), ("2", "clip_skip 2 leaves out the last 1 of")]
+    ("key", "counted"),
+    [("null", None), ("0", None), ("1", None), ("2", "clip_skip 2 leaves out the last 1 of")],
 )
 def test_what_the_key_clip_skip_leaves_out(
     key: str, counted: str | None, folder: Path, caplog: pytest.LogCaptureFixture
