@@ -1,8 +1,8 @@
 """What the projects that users' files come from would run with, where that is not what this one does by itself.
 
 Their command lines and training loops decide more than their files do: a method, a background, a guidance scale.
-`like` takes these over. A file that looks like a project's is only reported, because what its owner has run here so
-far, with the method that he names, must not become another run by itself.
+`like` takes these over. A file that looks like a project's is only reported: an earlier run of it here, with a method
+that was named, must not become another run by itself.
 """
 
 from __future__ import annotations
