@@ -17,9 +17,10 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from config.command_line import parse
-from config.consistency import check, idle
+from config.consistency import check, idle, remarks
 from config.errors import ConfigError, invalid_value, show
 from config.keys import extra
+from config.like import PROJECTS, like, recognised, still_different
 from config.schema import GUIDANCE_NAMES, SECTIONS, Config, keys_of, section_of
 from config.yaml_file import PRESET_FOLDER, Values, read
 from utils.run_folder import RunFolder
@@ -61,7 +62,7 @@ def load(argv: Sequence[str]) -> Config:
     """Load the configuration of the command line ``argv`` (without the program's name).
 
     ``--opt FILE`` names a YAML file, by default that of the run that is resumed, or else the quickstart's;
-    every other flag wins over the file.
+    every other flag wins over the file. ``--like PROJECT`` fills in what both leave open, as another project has it.
     ``--help`` prints the flags and exits. Keys without effect here are named in one warning of the logger
     ``config``. Raises ``ConfigError`` with one sentence for whatever does not fit.
     """
@@ -74,10 +75,54 @@ def load(argv: Sequence[str]) -> Config:
     path, flags = parse(argv)
     resumed = run_to_resume(flags[""].get("resume"), flags[""].get("start_checkpoint"))
     default = resumed.config if resumed else PRESET_FOLDER / "quickstart.yaml"
-    values = read(default if path is None else path)
-    values["ModelParams"].setdefault("opt_path", path or DEFAULT_FILE)
-    for section, given in flags.items():
-        values[section].update(given)
+    file = read(default if path is None else path)
+    file["ModelParams"].setdefault("opt_path", path or DEFAULT_FILE)
+    config = _as_a_project(file, flags, resumes=resumed is not None and path is None)
+    if not config.guidance.text.strip():
+        raise ConfigError("GuidanceParams.text is '', but must be the prompt, as in --text 'a red mug'.")
+    check(config)
+    _warn_of_unused(config)
+    for remark in remarks(config):
+        logger.warning("%s", remark)
+    return config
+
+
+def _as_a_project(file: Values, flags: Values, *, resumes: bool) -> Config:
+    """Return the configuration of a file and of flags, as the project that ``like`` names would have it.
+
+    One line reports what that has set and what still differs, or that the file looks like a project's. ``like`` is
+    null in the result, whose keys have the outcome. A file of a run that ``resumes`` has it already.
+    """
+    plain = _configured({section: {**keys, **flags[section]} for section, keys in file.items()})
+    named, chosen = "like" in file[""] or "like" in flags[""], plain.like
+    plain = plain.model_copy(update={"like": None})
+    if resumes:
+        if chosen is not None:
+            logger.warning(
+                "like (%s) is accepted without effect: the run that is resumed names every key.", chosen
+            )
+        return plain
+    key = chosen if named else recognised(file)
+    if key is None:
+        return plain
+    config = _configured(like(key, file, flags, plain)).model_copy(update={"like": None})
+    sets = ", ".join(f"{label} {new} (was {old})" for label, old, new in changed(plain, config))
+    if named:
+        others = ", ".join(still_different(key, file, flags, config))
+        logger.warning(
+            "--like %s sets %s; still different from %s: %s.",
+            key, sets or "nothing", PROJECTS[key].name, others or "no key",
+        )  # fmt: skip
+        return config
+    if sets:
+        logger.warning(
+            "%s looks like a file of %s: --like %s would set %s; --like null hides this line.",
+            file["ModelParams"]["opt_path"], PROJECTS[key].name, key, sets.replace("(was ", "(here "),
+        )  # fmt: skip
+    return plain
+
+
+def _configured(values: Values) -> Config:
     config = _validate(values)
     if config.guidance.sds and "guidance_type" not in values[""]:
         config = config.model_copy(update={"guidance_type": "sds"})
@@ -85,10 +130,6 @@ def load(argv: Sequence[str]) -> Config:
     if released_cds and "guidance_scale" not in values["GuidanceParams"]:
         own = config.guidance.model_copy(update={"guidance_scale": CONSISTENT3D_SCALE})
         config = config.model_copy(update={"guidance": own})
-    if not config.guidance.text.strip():
-        raise ConfigError("GuidanceParams.text is '', but must be the prompt, as in --text 'a red mug'.")
-    check(config)
-    _warn_of_unused(config)
     return config
 
 

@@ -116,6 +116,21 @@ def _within(key: str, value: int, least: int, most: int, method: str) -> None:
         )
 
 
+def remarks(config: Config) -> list[str]:
+    """List sentences on values that do what their owner may not expect."""
+    camera, params = config.camera, config.optimization
+    every = params.scale_up_cameras_iter
+    first = every * max(1, -(-params.progressive_view_iter // every))
+    low, high = camera.phi_range
+    moves = low * high > 0 and params.phi_scale_up_factor > 1
+    if not moves or params.use_progressive or first >= params.iterations:
+        return []
+    return [
+        f"GenerateCamParams.phi_range is {show(camera.phi_range)}, on one side of the front: from iteration {first} on its "
+        f"views move further away from there, as in the originals; --phi_scale_up_factor 1 holds both angles."
+    ]
+
+
 def idle(config: Config) -> list[str]:
     """List the keys that request something impossible beside the others, each with its value and the reason.
 

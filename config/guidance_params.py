@@ -78,7 +78,12 @@ class GuidanceParams(Section):
     )
     LoRA_scale: Real = key(1.0, "factor on the LoRA's change")
     LoRA_partial: Flag = key(False, "apply a LoRA of which only a part fits the model")
-    clip_skip: OptionalWhole = key(None, "number of last text encoder layers to leave out", ge=0)
+    clip_skip: OptionalWhole = key(
+        None,
+        "which of the text encoder's layers is read, counted from the last as in web UIs: 1, 0 and null read the last, n "
+        "leaves out n - 1",
+        ge=0,
+    )
     scheduler_type: Text = key("DDIM", "the solver's name; one first-order step serves all", unused=True)
     num_train_timesteps: OptionalWhole = key(
         None, "T of the prior; its own scheduler file decides", unused=True, ge=1

@@ -181,13 +181,16 @@ def _number_in(item: Any, what: str) -> float:
         raise requirement(what) from None
 
 
-def one_of(*choices: str, meant: Mapping[str, str] | None = None) -> BeforeValidator:
+def one_of(*choices: str, meant: Mapping[str, str] | None = None, or_none: bool = False) -> BeforeValidator:
     """Accept a word of ``choices``; the error carries them so that the nearest can be named.
 
     ``meant``: other words, as of flags, to the choices that they stand for; null is such a word too.
+    With ``or_none``, null and blanks are none.
     """
 
-    def check(value: Any) -> str:
+    def check(value: Any) -> str | None:
+        if or_none and (value is None or (isinstance(value, str) and not value.strip())):
+            return None
         if meant is not None and isinstance(value, (bool, int, str, type(None))):
             word = str(value).lower()
             value = meant.get(word, word)

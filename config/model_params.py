@@ -26,7 +26,8 @@ class ModelParams(Section):
     sh_degree: Whole = key(0, "degree of the spherical harmonics of the colours", ge=0, le=3)
     workspace: Text = key("debug", "the run goes to outputs/<workspace>/<run>/", blank_is_default=True)
     white_background: Flag = key(
-        True, "use white as the background that is not random (LucidDreamer), else black (SegmentDreamer)"
+        False,
+        "use white as the background that is not random (LucidDreamer), else black (SegmentDreamer, GCS-BEG)",
     )
     sh_deg_aug_ratio: Real = key(0.1, "probability of rendering with degree 0 only", ge=0, le=1)
     bg_aug_ratio: Real = key(

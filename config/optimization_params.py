@@ -72,6 +72,12 @@ class OptimizationParams(Section):
     densify_from_iter: Whole = key(100, "first iteration of refinement", ge=0)
     densify_until_iter: Whole = key(3000, "last iteration of refinement", ge=0)
     opacity_reset_interval: Whole = key(300, "iterations between resets of the opacity to 0.01", ge=1)
+    max_screen_radius: OptionalReal = key(
+        None,
+        "radius on the screen in pixels above which Gaussians are pruned, once the first reset has passed; null: no "
+        "limit, as the originals run (20 in 3DGS)",
+        gt=0,
+    )
     max_num_gaussians: OptionalWhole = key(
         None, "most Gaussians that density control makes; null: what half of the free memory holds", ge=1
     )

@@ -20,6 +20,9 @@ from config.optimization_params import OptimizationParams
 GUIDANCE_NAMES = ("sds", "ism", "cds", "gcs", "sctd")
 TRAIN_TIMESTEPS = 1000
 
+LIKE_MEANT = {"gcs_beg": "gcs-beg", "gcsbeg": "gcs-beg", "gcs": "gcs-beg"}
+"""Spellings of the projects that `like` names, besides capitals."""
+
 SECTIONS: dict[str, str] = {
     "GuidanceParams": "guidance",
     "ModelParams": "model",
@@ -39,6 +42,13 @@ class Config(Section):
         50, "points of the solver's grid on [0, 1000) (SCTD of the paper)", ge=1, le=TRAIN_TIMESTEPS
     )
     seed: Whole = key(0, "seed of every random draw", ge=0)
+    like: Annotated[
+        str | None, one_of("segmentdreamer", "luciddreamer", "gcs-beg", meant=LIKE_MEANT, or_none=True)
+    ] = key(
+        None,
+        "keys that neither the file nor a flag has are as in this project's own runs; SegmentDreamer's guidance_scale is "
+        "7.5 then, unless guid_scale is given. One line reports what is set, and what still differs",
+    )
     deterministic: Flag = key(
         False, "make the same bytes from the same seed on an accelerator too, which is slower"
     )

@@ -34,6 +34,13 @@ class TrainingViews:
     geometry: bool
     mirrored: bool
 
+    @property
+    def colors(self) -> Tensor:
+        """The render's colours, shaped like `images`, which they are unless the guidance sees the disparity."""
+        if not self.geometry:
+            return self.images
+        return _as_seen(self.out.rgb, self.out.rgb.shape[-1] // self.images.shape[-1], self.mirrored)
+
 
 def training_views(
     gaussians: GaussianModel, cameras: Cameras, config: Config, step: int, views: range, draws: Draws
@@ -61,7 +68,12 @@ def training_views(
         antialiasing=config.pipeline.antialiasing,
     )
     nearness = disparity(out, cameras)
-    images = F.avg_pool2d(nearness.expand(-1, 3, -1, -1) if geometry else out.rgb, config.camera.SSAA)
-    # Prompts name no left and no right, so a mirrored view is another view of the same prompt.
-    images = images.flip(-1) if mirrored else images
+    images = _as_seen(nearness.expand(-1, 3, -1, -1) if geometry else out.rgb, config.camera.SSAA, mirrored)
     return TrainingViews(cameras, out, nearness, images, geometry, mirrored)
+
+
+def _as_seen(pixels: Tensor, supersampled: int, mirrored: bool) -> Tensor:
+    """Average each square of `supersampled` pixels a side of [V, C, H, W], and exchange left and right if wanted."""
+    images = F.avg_pool2d(pixels, supersampled)
+    # Prompts name no left and no right, so a mirrored view is another view of the same prompt.
+    return images.flip(-1) if mirrored else images

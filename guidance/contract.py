@@ -41,7 +41,7 @@ Prediction = Callable[[], Tensor]
 
 @dataclass(frozen=True)
 class PixelGradient:
-    """A gradient with respect to the images, strength (D(reference) - D(target)), as in Eq. 14's L_CP.
+    """A gradient with respect to the colours, strength (D(reference) - D(target)), as in Eq. 14's L_CP.
 
     Attributes:
         reference, target: clean latents [V, ...].
@@ -62,7 +62,7 @@ class Gradient:
         times: by name, the timesteps [V] (host) that it looked at.
         predictions: by name, functions that return the clean latents its branches predict, shaped like z_0. Few
             iterations make a picture of them.
-        pixels: a gradient with respect to the images besides.
+        pixels: a gradient with respect to the colours besides, those of disparity images too.
     """
 
     parts: Mapping[str, Tensor]

@@ -29,12 +29,22 @@ class Guidance:
         self.denoiser, self.method, self.params = denoiser, method, params
 
     def __call__(
-        self, images: Tensor, conditioning: Conditioning, step: int, rngs: Sequence[torch.Generator]
+        self,
+        images: Tensor,
+        conditioning: Conditioning,
+        step: int,
+        rngs: Sequence[torch.Generator],
+        *,
+        colors: Tensor | None = None,
     ) -> GuidanceOutput:
         """Guide images [V, 3, H, W] in [0, 1] at iteration `step` (from 0).
 
-        `rngs` holds a host generator for each view; all draws come from these.
+        Args:
+            rngs: a host generator for each view; all draws come from these.
+            colors: [V, 3, H, W], which a gradient in pixels acts on, if that is not on the images: the render of
+                the views whose disparity the images are, as in the released code.
         """
+        colors = images if colors is None else colors
         z0 = self.denoiser.prior.encode(images)
         self.denoiser.evaluations = 0
         with torch.no_grad():
@@ -52,9 +62,9 @@ class Guidance:
         loss = surrogate_loss(z0, gradient)
         if wanted.pixels is not None:
             with torch.no_grad():
-                in_pixels = scale * self._pixel_gradient(wanted.pixels, images)
+                in_pixels = scale * self._pixel_gradient(wanted.pixels, colors)
                 diagnostics["grad_norm_pixels"] = in_pixels.norm()
-            loss = loss + surrogate_loss(images, in_pixels)
+            loss = loss + surrogate_loss(colors, in_pixels)
         return GuidanceOutput(loss, times, diagnostics, gradient, wanted.predictions)
 
     def _scale(self, gradient: Tensor) -> Tensor | float:
@@ -64,13 +74,13 @@ class Guidance:
         rms = gradient.square().mean(dim=tuple(range(1, gradient.dim())), keepdim=True).sqrt()
         return self.params.lambda_guidance / rms.masked_fill(rms == 0, 1.0)
 
-    def _pixel_gradient(self, pixels: PixelGradient, images: Tensor) -> Tensor:
-        """Gradient [V, 3, H, W] of Eq. 14's L_CP with respect to the images, which stand for D(F(z_e, e))."""
+    def _pixel_gradient(self, pixels: PixelGradient, colors: Tensor) -> Tensor:
+        """Gradient [V, 3, H, W] of Eq. 14's L_CP with respect to the colours, which stand for D(F(z_e, e))."""
         decode = self.denoiser.prior.decode
         difference = decode(pixels.reference) - decode(pixels.target)
-        if difference.shape != images.shape:
+        if difference.shape != colors.shape:
             difference = torch.nn.functional.interpolate(
-                difference, size=images.shape[-2:], mode="bilinear", align_corners=False
+                difference, size=colors.shape[-2:], mode="bilinear", align_corners=False
             )
         return pixels.strength * difference
 

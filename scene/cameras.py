@@ -202,8 +202,10 @@ def relax(
 
     A relaxation is due at every multiple of `scale_up_cameras_iter` from `progressive_view_iter` on, unless
     `use_progressive` is set (the reference repositories relax when it is not). Radii shrink by
-    `scale_up_factor`, the fields of view scale by the two `fovy_scale_up_factor`s, polar angles and azimuths
-    widen by `phi_scale_up_factor`; no bound passes its max range.
+    `scale_up_factor`, the fields of view scale by the two `fovy_scale_up_factor`s, the polar angles widen by
+    `phi_scale_up_factor`, and both azimuths are multiplied by it: no lower bound goes below that of its max
+    range, no upper one above. As in the originals, azimuths on one side of the front move away from it, and
+    the lower one may pass the upper one: views are drawn between the two all the same.
     """
     due = step >= optimization.progressive_view_iter and step % optimization.scale_up_cameras_iter == 0
     if optimization.use_progressive or not due:
@@ -220,11 +222,10 @@ def relax(
             params.max_fovy_range,
         )
     )
-    p_mid, p_half = (p[0] + p[1]) / 2, (p[1] - p[0]) / 2
     return ViewRange(
         radius=(max(r_max[0], r[0] * nearer), max(r_max[1], r[1] * nearer)),
         theta=(max(t_max[0], t[0] / wider), min(t_max[1], t[1] * wider)),
-        phi=(max(p_max[0], p_mid - wider * p_half), min(p_max[1], p_mid + wider * p_half)),
+        phi=(max(p_max[0], p[0] * wider), min(p_max[1], p[1] * wider)),
         fovy=(max(f_max[0], f[0] * fov_low), min(f_max[1], f[1] * fov_high)),
     )
 

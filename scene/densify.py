@@ -23,10 +23,8 @@ MIN_OPACITY = 0.005
 """Opacity below which a Gaussian is pruned or relocated."""
 RESET_OPACITY = 0.01
 """Opacity that resets bring every larger one down to."""
-MAX_SCREEN_RADIUS = 20.0
-"""Radius on the screen, in pixels, above which Gaussians are pruned once the first reset has passed."""
 MAX_WORLD_SCALE = 0.1
-"""Scale above which they are pruned likewise, as a share of the extent."""
+"""Scale above which Gaussians are pruned once the first reset has passed, as a share of the extent."""
 CHILDREN = 2
 """Number of Gaussians that one is split into."""
 CHILD_SHRINK = 0.8 * CHILDREN
@@ -97,9 +95,9 @@ def _draw(model: GaussianModel, rows: Tensor, spread: float, rng: torch.Generato
 
 
 @torch.no_grad()
-def prune(optimizer: GaussianOptimizer, *, large_too: bool) -> int:
-    """Remove faint Gaussians (opacity < 0.005) and, if `large_too`, those too large on screen or in the
-    world.
+def prune(optimizer: GaussianOptimizer, params: OptimizationParams, *, large_too: bool) -> int:
+    """Remove faint Gaussians (opacity < 0.005) and, if `large_too`, those too large in the world or, with
+    `max_screen_radius`, on the screen.
 
     Returns how many were removed; the most opaque one always stays, since nothing can grow from nothing.
     """
@@ -107,8 +105,9 @@ def prune(optimizer: GaussianOptimizer, *, large_too: bool) -> int:
     opacities = model.opacities[:, 0]
     gone = opacities < MIN_OPACITY
     if large_too:
-        gone |= optimizer.stats.max_radii > MAX_SCREEN_RADIUS
         gone |= model.scales.amax(dim=1) > MAX_WORLD_SCALE * optimizer.extent
+        if params.max_screen_radius is not None:
+            gone |= optimizer.stats.max_radii > params.max_screen_radius
     if len(model) > 0:
         gone[opacities.argmax()] = False
     optimizer.keep(~gone)
@@ -244,7 +243,7 @@ def refine(
     if grows(params, step):
         cloned = clone(optimizer, params, most)
         parted = split(optimizer, params, most, rng)
-        pruned = prune(optimizer, large_too=step > params.opacity_reset_interval)
+        pruned = prune(optimizer, params, large_too=step > params.opacity_reset_interval)
         optimizer.stats.clear()
     if relocates(params, step):
         relocated = relocate(optimizer, rng)

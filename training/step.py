@@ -115,7 +115,8 @@ def backward(state: Training, cameras: Cameras, views: range, step: int) -> Part
     conditioning = state.prompts.at(these.azimuth, these.polar)
     seen = training_views(gaussians, these.to(state.device), config, step, views, draws)
     out = seen.out
-    guided = state.guide(seen.images, conditioning, step - 1, draws.of_views("timesteps", step, views))
+    rngs = draws.of_views("timesteps", step, views)
+    guided = state.guide(seen.images, conditioning, step - 1, rngs, colors=seen.colors)
     # Means over views: of a part of them, a part. Of what has no weight nothing is computed.
     share = len(views) / len(cameras)
     penalties: dict[str, float | Tensor] = {

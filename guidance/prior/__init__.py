@@ -33,7 +33,7 @@ def load_prior(config: Config, device: torch.device) -> StableDiffusionPrior:
             lora_scale=params.LoRA_scale,
             lora_partial=params.LoRA_partial,
             words=params.textual_inversion_path,
-            clip_skip=params.clip_skip or 0,
+            clip_skip=params.clip_skip or 1,
             prompts=(params.text, params.negative, params.inverse_text),
         ),
     )

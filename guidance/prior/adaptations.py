@@ -28,7 +28,7 @@ class Adaptations:
         lora_scale: factor of its change of the weights.
         lora_partial: apply a file of which only a part fits the model.
         words: a textual inversion's file.
-        clip_skip: layers of the text encoder that are left out at its end.
+        clip_skip: which of the text encoder's layers is read, counted from the last: n leaves out n - 1.
         prompts: those of the run, of which one is to have each word.
     """
 
@@ -36,7 +36,7 @@ class Adaptations:
     lora_scale: float = 1.0
     lora_partial: bool = False
     words: str | None = None
-    clip_skip: int = 0
+    clip_skip: int = 1
     prompts: tuple[str, ...] = ()
 
     def files(self) -> dict[str, Path]:

@@ -80,11 +80,17 @@ class StableDiffusionPrior:
         self.vae, self.unet, self.tokenizer = vae, unet, tokenizer
         self.text_encoder: CLIPTextModel | None = text_encoder
         layers = int(text_encoder.config.num_hidden_layers)
-        if adaptations.clip_skip >= layers:
+        if adaptations.clip_skip > layers:
             raise PriorError(
-                f"clip_skip is {adaptations.clip_skip}, but must be below {layers}, the layers of this text encoder."
+                f"clip_skip is {adaptations.clip_skip}, but must be at most {layers}, the number of layers of this text "
+                "encoder."
             )
-        self._clip_skip = adaptations.clip_skip
+        self._left_out = max(adaptations.clip_skip - 1, 0)
+        if self._left_out:
+            logger.warning(
+                "clip_skip %d leaves out the last %d of the text encoder's %d layers.",
+                adaptations.clip_skip, self._left_out, layers,
+            )  # fmt: skip
         self._text_length = int(text_encoder.config.max_position_embeddings)
         self._spell: Callable[[str], str] = str
         if adaptations.files():
@@ -173,10 +179,10 @@ class StableDiffusionPrior:
         tokens = self.tokenizer(
             prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         )
-        said = encoder(tokens.input_ids.to(self.device), output_hidden_states=self._clip_skip > 0)
-        if self._clip_skip == 0:
+        said = encoder(tokens.input_ids.to(self.device), output_hidden_states=self._left_out > 0)
+        if self._left_out == 0:
             return said.last_hidden_state.float()
-        return encoder.final_layer_norm(said.hidden_states[-1 - self._clip_skip]).float()
+        return encoder.final_layer_norm(said.hidden_states[-1 - self._left_out]).float()
 
     def _cut(self, prompts: Sequence[str]) -> list[str]:
         """Cut what the encoder does not read off each prompt, but not its view words, and report it once.

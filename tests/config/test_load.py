@@ -30,6 +30,7 @@ def written(folder: Path, text: str) -> str:
 def test_without_a_file_the_quickstart_is_loaded() -> None:
     config = load([])
     assert config.guidance.model_key == "toybox"
+    assert config.model.white_background  # measured so; black is the default
     assert config == load(
         ["--opt", str(ROOT / "config/quickstart.yaml"), "--opt_path", "config/quickstart.yaml"]
     )

@@ -28,7 +28,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "t_threshold": 150, "t_mode": "uniform",
     },
     "ModelParams": {
-        "sh_degree": 0, "batch": 10, "white_background": True, "sh_deg_aug_ratio": 0.1, "bg_aug_ratio": 0.5,
+        "sh_degree": 0, "batch": 10, "white_background": False, "sh_deg_aug_ratio": 0.1, "bg_aug_ratio": 0.5,
         "shs_aug_ratio": 0, "scale_aug_ratio": 1.0,
     },
     "PipelineParams": {
@@ -77,14 +77,14 @@ WITHOUT_DEFAULT = {
 
 # What the table does not name: keys of ours, and keys that only some files or parsers of the originals have.
 BEYOND = {
-    "": "checkpoint_minutes deterministic resume force view view_port",
+    "": "like checkpoint_minutes deterministic resume force view view_port",
     "GuidanceParams": (
         "compile prediction_type weighting normalize_grad interval_ratio accum sctd_variant approximate LoRA_scale LoRA_partial "
         "cds_variant cds_stage noise_offset"
     ),
     "ModelParams": "input_axes bg_gray flip_aug_ratio source_path model_path images resolution",
     "PipelineParams": "",
-    "OptimizationParams": "keep min_color adam_betas max_scale max_num_gaussians relocate_interval lambda_alpha lambda_alpha_binary",
+    "OptimizationParams": "keep min_color adam_betas max_scale max_screen_radius max_num_gaussians relocate_interval lambda_alpha lambda_alpha_binary",
     "GenerateCamParams": "pointe_model init_axes",
 }
 
@@ -107,9 +107,11 @@ def test_keys_of_ours_are_off_by_default() -> None:
     assert config.optimization.adam_betas == (0.9, 0.999)
     assert not config.guidance.normalize_grad
     assert not config.deterministic
+    assert config.like is None
     assert not config.model.bg_gray
     assert config.optimization.keep == "nothing"
     assert config.optimization.max_scale is config.optimization.min_color is None
+    assert config.optimization.max_screen_radius is None
     assert config.optimization.relocate_interval == 0
     assert config.camera.pointe_model is config.camera.init_axes is config.model.input_axes is None
     assert config.optimization.lambda_alpha == config.optimization.lambda_alpha_binary == 0

@@ -64,12 +64,10 @@ def test_views_are_asked_for_in_the_training_loop_s_words(prior: StableDiffusion
     azimuth = torch.tensor([0.0, 50.0])
     found = samples(prior, ["a cat", "a dog"], [1, 2], 3.0, azimuth)
     weights = view_weights(azimuth)
-    cond = sum(
-        weight * prior.embed([f"a dog{words}"]) for weight, words in zip(weights[1].tolist(), VIEW_WORDS)
-    )
-    torch.testing.assert_close(
-        found[0], samples(prior, ["a cat, front view"], [1], 3.0)[0], atol=1e-4, rtol=0
-    )
+    # All views of a prompt in one call, as a run embeds them: long prompts are cut in the same place.
+    cat, dog = (prior.embed([prompt + words for words in VIEW_WORDS]) for prompt in ("a cat", "a dog"))
+    cond = (weights[1, :, None, None] * dog).sum(dim=0, keepdim=True)
+    torch.testing.assert_close(found[0], by_diffusers(prior, folder, cat[:1], 1, 3.0), atol=1e-3, rtol=0)
     torch.testing.assert_close(found[1], by_diffusers(prior, folder, cond, 2, 3.0), atol=1e-3, rtol=0)
 
 

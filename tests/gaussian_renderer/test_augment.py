@@ -41,8 +41,8 @@ def test_grey_backgrounds_are_grey() -> None:
 
 
 def test_without_augmentation_there_is_only_the_plain_colour() -> None:
-    assert bool((backgrounds(bg_aug_ratio=0.0) == 1).all())
-    assert bool((backgrounds(bg_aug_ratio=0.0, white_background=False) == 0).all())
+    assert bool((backgrounds(bg_aug_ratio=0.0) == 0).all())
+    assert bool((backgrounds(bg_aug_ratio=0.0, white_background=True) == 1).all())
 
 
 def gaussians() -> GaussianModel:

@@ -99,6 +99,16 @@ def test_before_geo_iter_the_guidance_sees_disparity_only() -> None:
         assert torch.equal(views.images, shown)
 
 
+@pytest.mark.parametrize("ratio", [0.0, 1.0])
+def test_the_colours_are_there_beside_the_disparity(ratio: float) -> None:
+    """They are what the guidance would have seen of them: averaged, mirrored; and it is the images, where it sees them."""
+    changes: dict[str, object] = {"SSAA": 2, "flip_aug_ratio": ratio}
+    shown, hidden = seen(**changes), seen(**changes, as_latent_ratio=1.0)
+    assert shown.colors is shown.images
+    assert torch.equal(hidden.colors, shown.images)
+    assert not torch.equal(hidden.images, shown.images)
+
+
 def test_supersampled_renders_are_averaged() -> None:
     views = seen(SSAA=2)
     assert views.out.rgb.shape[-1] == 2 * SIZE

@@ -113,6 +113,18 @@ def test_pixel_gradient_at_the_size_of_the_images(size: int) -> None:
     torch.testing.assert_close(found, torch.full_like(images, 0.1 * 3.0 * 0.25))
 
 
+def test_pixel_gradient_acts_on_the_colours_beside_the_images() -> None:
+    """As in an iteration that guides the disparity: the latents' gradient goes there, that of the pixels to the colours."""
+    prior = AnalyticPrior()
+    pixels = PixelGradient(latents(2), latents(2) - 0.25, strength=3.0)
+    wanted = Gradient({"all": latents(2, seed=4)}, {}, pixels=pixels)
+    images, colors = (torch.zeros(2, 4, 4, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    guidance, rngs_ = guide(wanted, prior, lambda_guidance=0.1), rngs(2)
+    guidance(images, prior.conditioning(0, 2), 0, rngs_, colors=colors).loss.backward()
+    torch.testing.assert_close(images.grad, 0.1 * latents(2, seed=4))
+    torch.testing.assert_close(colors.grad, torch.full_like(colors, 0.1 * 3.0 * 0.25))
+
+
 def test_weights() -> None:
     schedule, t = Schedule(stable_diffusion_alphas()), torch.tensor([20, 500, 980])
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)

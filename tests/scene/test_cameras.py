@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -189,6 +190,29 @@ def test_relaxation_comes_on_time_by_the_stated_factors() -> None:
     assert once.fovy == pytest.approx((0.24, 0.60))
     held = OptimizationParams(use_progressive=True)
     assert view_range_at(NARROW, held, 5000) == start
+
+
+@pytest.mark.parametrize(
+    ("start", "after"),
+    [
+        ((-30, 60), [(-45, 90), (-67.5, 135), (-101.25, 180), (-151.875, 180), (-180, 180)]),
+        ((30, 90), [(45, 135), (67.5, 180), (101.25, 180), (151.875, 180), (227.8125, 180)]),
+        ((-80, -20), [(-120, -30), (-180, -45), (-180, -67.5), (-180, -101.25), (-180, -151.875)]),
+    ],
+)
+def test_each_azimuth_is_multiplied_as_in_the_originals(
+    start: tuple[float, float], after: list[tuple[float, float]]
+) -> None:
+    params = NARROW.model_copy(update={"phi_range": start, "jitter_pose": False})
+    ranges = [view_range_at(params, OptimizationParams(), step).phi for step in range(500, 3000, 500)]
+    assert torch.allclose(torch.tensor(ranges), torch.tensor(after, dtype=torch.float32))
+    # A lower bound that has passed the upper one is still an end of what is drawn from.
+    azimuths = sample(
+        params, replace(ViewRange.initial(params), phi=after[-1]), 500, torch.Generator().manual_seed(0)
+    ).azimuth
+    low, high = sorted(after[-1])
+    turned = torch.remainder(azimuths - low, 360.0)
+    assert bool(((turned <= high - low + 1e-3) | (turned >= 360 - 1e-3)).all())
 
 
 def test_a_resumed_run_has_the_view_range_of_an_unbroken_one() -> None:

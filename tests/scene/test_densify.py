@@ -138,19 +138,21 @@ def test_children_are_drawn_from_their_parent() -> None:
     assert local.mean(dim=0).norm() < 0.02
 
 
-def test_prune_removes_the_faint_and_later_the_large() -> None:
-    scales, opacities = [0.05, 0.05, 0.3, 0.05], [0.5, 0.004, 0.5, 0.5]
-    optimizer = build(scales, opacities)
+@pytest.mark.parametrize(("limit", "left"), [(None, 2), (20.0, 1), (21.0, 2)])
+def test_prune_removes_the_faint_and_later_the_large(limit: float | None, left: int) -> None:
+    """A size on the screen counts where a limit is given, and only there, as in the originals."""
+    params = PARAMS.model_copy(update={"max_screen_radius": limit})
+    optimizer = build([0.05, 0.05, 0.3, 0.05], [0.5, 0.004, 0.5, 0.4])
     optimizer.stats.max_radii[3] = 21.0
-    assert prune(optimizer, large_too=False) == 1
+    assert prune(optimizer, params, large_too=False) == 1
     assert len(optimizer.model) == len(optimizer.stats.views) == 3
-    assert prune(optimizer, large_too=True) == 2
-    assert len(optimizer.model) == 1
+    assert prune(optimizer, params, large_too=True) == 3 - left
+    assert len(optimizer.model) == left
 
 
 def test_pruning_never_removes_the_last_one() -> None:
     optimizer = build([0.05, 0.05], [0.001, 0.002])
-    assert prune(optimizer, large_too=True) == 1
+    assert prune(optimizer, PARAMS, large_too=True) == 1
     assert optimizer.model.opacities.item() == pytest.approx(0.002)
 
 

@@ -34,6 +34,24 @@ def test_the_gradient_does_not_depend_on_the_parts(tiny_config: Config, method: 
             )
 
 
+@pytest.mark.parametrize("method", ["gcs", "sctd"])
+def test_the_pixel_term_reaches_the_colours_while_the_disparity_is_guided(
+    tiny_config: Config, method: str
+) -> None:
+    keys = {"sctd_variant": "released", "C_batch_size": 2, "lambda_tv": 0.0, "lambda_scale": 0.0}
+    config = changed(tiny_config, guidance_type=method, **keys, as_latent_ratio=1.0)
+    found = {}
+    for w_cp in (0.0, 0.5):
+        state = assemble(changed(config, w_cp=w_cp))
+        cameras = sample(config.camera, ViewRange.initial(config.camera), 2, state.draws.at("cameras", 1))
+        [part] = backward_in_parts(state, cameras, 1)
+        assert part.seen.geometry
+        gradient = state.gaussians.raw()["f_dc"].grad
+        found[w_cp] = 0.0 if gradient is None else float(gradient.norm())
+    assert found[0.0] == 0.0
+    assert found[0.5] > 0.0
+
+
 def test_what_has_no_weight_is_nothing(tiny_config: Config) -> None:
     keys = {"lambda_tv": 0.0, "lambda_alpha": 2.0, "lambda_alpha_binary": 0.0}
     state = assemble(changed(tiny_config, **keys))

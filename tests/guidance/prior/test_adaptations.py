@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from guidance.prior import PriorError, StableDiffusionPrior
+import config as configuration
+from guidance.prior import PriorError, StableDiffusionPrior, load_prior
 from guidance.prior.adaptations import Adaptations
 from tests.ldm import write_single_file
 from tests.lora import changes, kohya, lora
@@ -149,8 +150,15 @@ def test_what_is_missing_is_told_before_the_networks_are_loaded(
         StableDiffusionPrior.load(str(folder), HOST, adaptations=Adaptations(lora="gone.safetensors"))
 
 
-def test_clip_skip_takes_an_earlier_layer(folder: Path, plain: StableDiffusionPrior) -> None:
-    prior = StableDiffusionPrior.load(str(folder), HOST, adaptations=Adaptations(clip_skip=1))
+def test_clip_skip_counts_layers_as_web_uis_do(
+    folder: Path, plain: StableDiffusionPrior, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of this encoder's two layers 2 reads the first, and 1 the last."""
+    last = StableDiffusionPrior.load(str(folder), HOST, adaptations=Adaptations(clip_skip=1))
+    assert torch.equal(last.embed(["a mug"]), plain.embed(["a mug"]))
+    assert "clip_skip" not in caplog.text
+    prior = StableDiffusionPrior.load(str(folder), HOST, adaptations=Adaptations(clip_skip=2))
+    assert "clip_skip 2 leaves out the last 1 of the text encoder's 2 layers." in caplog.messages
     encoder = prior.text_encoder
     tokens = prior.tokenizer(["a mug"], padding="max_length", max_length=16, return_tensors="pt").input_ids
     with torch.no_grad():
@@ -160,5 +168,17 @@ def test_clip_skip_takes_an_earlier_layer(folder: Path, plain: StableDiffusionPr
         expected = encoder.final_layer_norm(hidden)
     torch.testing.assert_close(prior.embed(["a mug"]), expected, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(prior.embed(["a mug"]), plain.embed(["a mug"]), atol=1e-3)
-    with pytest.raises(PriorError, match="clip_skip is 2, but must be below 2"):
-        StableDiffusionPrior.load(str(folder), HOST, adaptations=Adaptations(clip_skip=2))
+    with pytest.raises(PriorError, match="clip_skip is 3, but must be at most 2, the number of layers"):
+        StableDiffusionPrior.load(str(folder), HOST, adaptations=Adaptations(clip_skip=3))
+
+
+@pytest.mark.parametrize(
+    ("key", "counted"),
+    [("null", None), ("0", None), ("1", None), ("2", "clip_skip 2 leaves out the last 1 of")],
+)
+def test_what_the_key_clip_skip_leaves_out(
+    key: str, counted: str | None, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load_prior(configuration.load(["--text", "a mug", "--model_key", str(folder), "--clip_skip", key]), HOST)
+    lines = [line for line in caplog.messages if "clip_skip" in line]
+    assert [line[: len(counted or "")] for line in lines] == ([counted] if counted else [])

@@ -176,7 +176,7 @@ def test_adapted_networks_are_compiled_too(
     save_file(lora(StableDiffusionPrior.load(str(folder), HOST)), tmp_path / "lora.safetensors")
     save_file({"<toy>": torch.randn(2, 12)}, tmp_path / "toy.safetensors")
     given = Adaptations(
-        lora=str(tmp_path / "lora.safetensors"), words=str(tmp_path / "toy.safetensors"), clip_skip=1
+        lora=str(tmp_path / "lora.safetensors"), words=str(tmp_path / "toy.safetensors"), clip_skip=2
     )
     prior = StableDiffusionPrior.load(str(folder), HOST, adaptations=given)
     cond = prior.embed(["a <toy>", "a mug"])
