@@ -146,7 +146,9 @@ def test_bytes_per_pixel(size: int, ssaa: int) -> None:
         config=config,
         gaussians=initialize(config, draws.at("init"), HOST),
         prompts=SimpleNamespace(at=lambda azimuth, polar: None),
-        guide=lambda images, *rest: GuidanceOutput(images.square().sum(), {}, {}, images.detach(), {}),
+        guide=lambda images, *rest, **colors: GuidanceOutput(
+            images.square().sum(), {}, {}, images.detach(), {}
+        ),
         draws=draws,
         device=HOST,
     )

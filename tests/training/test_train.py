@@ -262,7 +262,7 @@ def test_a_mistake_on_the_command_line_exits_with_2_and_one_sentence(
         (["--iteration", "5"], ["iteration", "iterations"]),
         (["--guidance_type", "scdt"], ["scdt", "sctd"]),
         (["--opt", "config/bagle.yaml"], ["bagle.yaml", "bagel.yaml"]),
-        (["--guidance_type", "gcs", "--delta_t", "5"], ["delta_t is 5", "GCS", "[11, 299]"]),
+        (["--guidance_type", "gcs", "--delta_t", "5"], ["delta_t is 5", "GCS", "[11, 298]"]),
     ):
         with pytest.raises(SystemExit) as end:
             _load_or_exit(flags)
