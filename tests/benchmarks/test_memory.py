@@ -46,7 +46,7 @@ def test_the_table_is_whole(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert cards["80"] == ["1", "4"]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_what_is_computed_is_near_what_a_process_grows_by() -> None:
     """Float32 at 64² is where libraries' own memory weighs the most."""
     arguments = argparse.Namespace(views=[2], size=64)

@@ -56,7 +56,7 @@ def test_the_views_that_are_given_are_judged(tmp_path: Path) -> None:
     assert scorer(tmp_path).score(Asset(house, PROMPT, CONFIG), white).numbers["recognised"] == 0
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_worse_toys_are_farther_from_the_true_ones(tmp_path: Path) -> None:
     by, toy = scorer(tmp_path), canonical(Name("house", "red"))
     true, far = seen(toy), seen(worn(toy, torch.Generator().manual_seed(0), 1.0))

@@ -57,7 +57,6 @@ def run_on(disk: Disk, config: Config, monkeypatch: pytest.MonkeyPatch) -> int:
 @pytest.mark.parametrize(
     ("first", "every", "lasts"),
     [
-        pytest.param(1, 9, 1, marks=pytest.mark.slow, id="once, at some files"),
         pytest.param(4, 9, 10**6, marks=pytest.mark.slow, id="for good, from some files on"),
         pytest.param(1, 1, 1, marks=pytest.mark.thorough, id="once, at each file"),
         pytest.param(1, 1, 10**6, marks=pytest.mark.thorough, id="for good, from each file on"),

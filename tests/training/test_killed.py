@@ -55,7 +55,7 @@ def asset_under(outputs: Path) -> bytes:
     return asset.read_bytes()
 
 
-@pytest.mark.parametrize("kills", [pytest.param(8, marks=SLOW), pytest.param(50, marks=THOROUGH)])
+@pytest.mark.parametrize("kills", [pytest.param(5, marks=SLOW), pytest.param(50, marks=THOROUGH)])
 def test_any_kill_ends_in_the_same_asset(
     start: Callable[..., ForkServerProcess], flags: list[str], tmp_path: Path, kills: int
 ) -> None:
@@ -96,8 +96,14 @@ def test_any_kill_ends_in_the_same_asset(
     assert len(resumed_from) >= min(4, kills // 4)
 
 
-@pytest.mark.parametrize("times", [pytest.param(3, marks=SLOW), pytest.param(8, marks=THOROUGH)])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "times"),
+    [
+        pytest.param(signal.SIGTERM, 3, marks=SLOW),
+        pytest.param(signal.SIGTERM, 8, marks=THOROUGH),
+        pytest.param(signal.SIGINT, 8, marks=THOROUGH),
+    ],
+)
 def test_signals_at_any_moment_exit_as_is_usual_and_lose_no_iteration(
     start: Callable[..., ForkServerProcess],
     flags: list[str],
@@ -137,8 +143,9 @@ def test_signals_at_any_moment_exit_as_is_usual_and_lose_no_iteration(
     assert resumed >= min(2, times // 2)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=SLOW), pytest.param(signal.SIGTERM, marks=THOROUGH)]
+)
 def test_the_command_itself_says_in_one_sentence_how_to_go_on(
     flags: list[str], tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -57,8 +57,8 @@ KEYS = {
     ("method", "keep"),
     [
         *((method, "nothing") for method in ("sds", "ism", "cds", "gcs", "sctd")),
-        ("sds", "geometry"),
-        ("sds", "color"),
+        pytest.param("sds", "geometry", marks=pytest.mark.thorough),
+        pytest.param("sds", "color", marks=pytest.mark.thorough),
     ],
 )
 def test_an_iteration_waits_for_nothing(tiny_config: Config, method: str, keep: str) -> None:

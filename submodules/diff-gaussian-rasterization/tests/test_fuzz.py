@@ -84,10 +84,10 @@ def _run(binaries: list[Path], mode: str, seeds: range, parts: int = 1) -> None:
 
 @pytest.mark.slow
 def test_some_scenes(build: Any) -> None:
-    _run(build("memory", tuple({LEVELS[0], LEVELS[-1]})), "scenes", range(60))
+    _run(build("memory", tuple({LEVELS[0], LEVELS[-1]})), "scenes", range(30))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_refused_memory_and_threads(build: Any) -> None:
     """Refuse each request in turn: the result is an error code or the same images, and a workspace that still
     works.
@@ -102,7 +102,7 @@ def test_ten_thousand_scenes(build: Any) -> None:
 
 @pytest.mark.slow
 def test_threads_do_not_race(build: Any) -> None:
-    _run(build("threads", LEVELS[-1:]), "scenes", range(40))
+    _run(build("threads", LEVELS[-1:]), "scenes", range(20))
 
 
 @pytest.mark.thorough

@@ -13,8 +13,6 @@ import pytest
 
 PROJECT = Path(__file__).parents[1]
 
-pytestmark = pytest.mark.slow  # pip's isolated builds
-
 
 def build_wheel(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Build pip's wheel of the project in folder/wheel, made from a copy in folder/source."""
@@ -48,6 +46,7 @@ def bare_machine(folder: Path, driver: Path) -> dict[str, str]:
     return {"PATH": str(folder / "bin"), "CXX": "", "LD_LIBRARY_PATH": str(driver.parent)}
 
 
+@pytest.mark.thorough
 def test_the_wheel_holds_the_sources_of_the_cuda_backend_and_no_others(tmp_path: Path) -> None:
     compiler = tmp_path / "compiler"
     compiler.write_text('#!/bin/sh\nfor last; do :; done\n: >"$last"\n')  # makes the file named after -o
@@ -65,6 +64,7 @@ def test_the_wheel_holds_the_sources_of_the_cuda_backend_and_no_others(tmp_path:
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="there is no CUDA for macOS")
+@pytest.mark.thorough
 def test_a_gpu_and_no_compiler_give_a_package_without_the_cpu_backend(tmp_path: Path) -> None:
     source, driver = tmp_path / "empty.c", tmp_path / "libcuda.so.1"
     source.touch()
@@ -82,6 +82,8 @@ def test_a_gpu_and_no_compiler_give_a_package_without_the_cpu_backend(tmp_path: 
     )
 
 
+# pip builds in isolation, which takes its time.
+@pytest.mark.slow
 def test_no_compiler_and_no_gpu_is_an_error_that_says_so(tmp_path: Path) -> None:
     driver = tmp_path / "libcuda.so.1"
     driver.touch()  # no library, and found before a real one

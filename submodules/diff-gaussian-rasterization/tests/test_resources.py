@@ -109,6 +109,7 @@ def record() -> str:
     return text
 
 
+@pytest.mark.thorough
 def test_the_rasterizer_on_one_architecture(record: str) -> None:
     measured = resources.measure(*kernels.sources(), ("sm_90",))
     assert not resources.local_memory(measured)

@@ -32,6 +32,7 @@ def fresh() -> nn.Module:
     return nn.Linear(8, 3)
 
 
+@pytest.mark.thorough
 def test_an_interrupted_fit_ends_byte_for_byte_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
     schedule = Schedule(steps=1200, lr=1e-2, warmup=10)
     whole = fresh()

@@ -52,6 +52,7 @@ def test_what_is_hidden_inside_is_no_part_of_the_surface() -> None:
     assert chamfer_distance(house.means.numpy(), filled.means.numpy()) > SPACING
 
 
+@pytest.mark.thorough
 def test_the_worse_the_asset_the_worse_its_numbers() -> None:
     rng = torch.Generator().manual_seed(0)
     true = splats.canonical(Name("car", "yellow"))

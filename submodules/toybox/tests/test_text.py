@@ -50,6 +50,7 @@ def test_the_shipped_encoder_says_of_every_toy_what_its_words_add_up_to() -> Non
     assert float((found - target(texts, found.shape[1], meanings())).square().mean()) < 1e-3
 
 
+@pytest.mark.thorough
 def test_training_descends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_text, "STEPS", 60)
     monkeypatch.setattr(train_text, "BATCH", 32)

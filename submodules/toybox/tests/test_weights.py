@@ -71,7 +71,7 @@ def test_the_autoencoder_reproduces_renders_from_latents_of_unit_scale(prior: St
 
 
 @pytest.mark.parametrize(
-    "every", [pytest.param(6, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.thorough)]
+    "every", [pytest.param(3, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.thorough)]
 )
 def test_samples_show_what_was_asked_for(prior: StableDiffusionPrior, judge: Judge, every: int) -> None:
     names = [name for name in (*ALONE[::13], *STACKED[::101])[::every] for _ in range(2)]

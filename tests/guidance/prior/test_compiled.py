@@ -138,10 +138,8 @@ def test_a_derivative_through_the_unet_is_that_of_the_plain_one(folder: Path) ->
 
 
 @pytest.mark.usefixtures("traced")
-@pytest.mark.parametrize(
-    "how",
-    [pytest.param("dynamic", marks=pytest.mark.slow), pytest.param("static", marks=pytest.mark.thorough)],
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("how", ["dynamic", "static"])
 def test_view_by_view_and_after_a_change_of_precision_it_is_the_same(
     how: str, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
