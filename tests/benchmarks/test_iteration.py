@@ -253,6 +253,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, ob
     return shown.getvalue(), json.loads(out.read_text())
 
 
+@pytest.mark.thorough
 def test_the_table_is_whole(printed: tuple[str, dict[str, object]]) -> None:
     lines = table(printed[0])
     assert [(line["guidance"], line["way"]) for line in lines] == [
@@ -267,6 +268,7 @@ def test_the_table_is_whole(printed: tuple[str, dict[str, object]]) -> None:
     assert [float(line["U-Net calls"].split()[0]) for line in lines[:3]] == [1.0, 1.0, 2.0]
 
 
+@pytest.mark.thorough
 def test_the_json_has_the_same_and_says_where(printed: tuple[str, dict[str, object]]) -> None:
     found = printed[1]
     assert found["torch"] == torch.__version__

@@ -43,7 +43,7 @@ def by_diffusers(prior: StableDiffusionPrior, folder: Path, cond: Tensor, seed: 
         return prior.decode(z)[0]
 
 
-@pytest.mark.parametrize("scale", [1.0, 7.5])
+@pytest.mark.parametrize("scale", [pytest.param(1.0, marks=pytest.mark.thorough), 7.5])
 def test_samples_are_those_of_diffusers(prior: StableDiffusionPrior, folder: Path, scale: float) -> None:
     found = samples(prior, PROMPTS[:2], [5, 6], scale)
     for image, prompt, seed in zip(found, PROMPTS, (5, 6)):
@@ -75,6 +75,7 @@ def images(prompts: tuple[str, ...] = PROMPTS) -> PriorImages:
     return PriorImages("tiny", "1", prompts, scale=2.0)
 
 
+@pytest.mark.thorough
 def test_each_image_is_that_of_its_number(prior: StableDiffusionPrior, tmp_path: Path) -> None:
     """Images are the same whether all are made at once or the missing ones later."""
     loads = []

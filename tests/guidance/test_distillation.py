@@ -182,6 +182,7 @@ def test_the_sign_that_consistent3d_prints_runs_away_whatever_is_wanted(
     assert ends.arrived()[1] == 0
 
 
+@pytest.mark.thorough
 def test_true_jacobian_nearly_vanishes_and_leaves_some_starts_behind() -> None:
     """`approximate: false` descends Eq. 10 itself.
 

@@ -84,6 +84,7 @@ def edits(config: Config, tmp_path: Path) -> Iterator[GaussianModel]:
     yield resumed.gaussians
 
 
+@pytest.mark.thorough
 def test_geometry_is_kept_to_the_last_bit(config: Config, asset: Path, tmp_path: Path) -> None:
     begun = GaussianModel.load_ply(asset)
     for ended in edits(changed(config, keep="geometry"), tmp_path):

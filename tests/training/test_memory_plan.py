@@ -104,10 +104,10 @@ def test_the_tiny_prior_fits_anywhere(tiny_config: Config) -> None:
 
 @pytest.mark.parametrize(
     "keys",
-    [{}, {"approximate": False}]
+    [{}]
     + [
         pytest.param(keys, marks=pytest.mark.thorough)
-        for keys in ({"guidance_type": "gcs"}, {"perpneg": False})
+        for keys in ({"guidance_type": "gcs"}, {"perpneg": False}, {"approximate": False})
     ],
     ids=str,
 )

@@ -129,6 +129,7 @@ def test_a_run_that_ends_early_again_and_again_ends_in_the_same_bytes(
     )
 
 
+@pytest.mark.thorough
 def test_a_kill_in_the_middle_of_writing_costs_that_checkpoint_only(
     config: Config, whole: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +197,7 @@ def test_another_configuration_is_refused_unless_forced(
     assert configuration.of_file(cut.config).optimization.iterations == 6
 
 
+@pytest.mark.thorough
 def test_other_weights_are_refused_unless_forced(stopped: RunFolder, tmp_path: Path) -> None:
     cut, step = copy_of(stopped, tmp_path / "cut"), 5
     found = checkpoints.load(cut.checkpoints, step)
@@ -236,6 +238,7 @@ def test_a_run_that_cannot_begin_leaves_no_folder(config: Config, tmp_path: Path
     assert not list(tmp_path.rglob("mug-*"))
 
 
+@pytest.mark.thorough
 def test_a_run_that_is_cut_off_before_its_last_file_keeps_its_process_video(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

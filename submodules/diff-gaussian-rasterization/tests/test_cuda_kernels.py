@@ -82,6 +82,7 @@ def _as_bytes(run: Any) -> list[bytes]:
     return [t.detach().numpy().tobytes() for t in (*images, *run.gradients.values())]
 
 
+@pytest.mark.thorough
 def test_images_do_not_depend_on_the_order_of_threads(shim: Any, tools: Any) -> None:
     scene = tools.scene(300, views=2, width=65, height=50, size=0.2)
     images = []

@@ -28,6 +28,7 @@ def command(folder: Path, *arguments: str) -> list[str]:
     return ["--model", str(folder), "--device", "cpu", "--offline", *arguments]
 
 
+@pytest.mark.thorough
 def test_a_process_writes_what_the_api_makes(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "new" / "corgi.ply"
     arguments = command(folder, "a corgi", "-o", str(path), "--steps", "2", "--seed", "3")

@@ -75,6 +75,7 @@ def test_a_kind_whose_back_is_as_its_front_has_no_janus() -> None:
     assert assess(splats.canonical(Name("table", "red")), "a red table", CONFIG).janus == 0
 
 
+@pytest.mark.thorough
 def test_a_toy_with_fronts_on_both_sides_has_one() -> None:
     robot = splats.canonical(Name("robot", "red"))
     assert assess(robot, "a red robot", CONFIG).janus == 0

@@ -44,6 +44,7 @@ def test_it_makes_the_toy_that_the_prompt_names(name: Name) -> None:
     assert verdict.name == name
 
 
+@pytest.mark.thorough
 def test_the_trainer_writes_a_folder_that_point_e_loads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
