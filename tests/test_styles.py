@@ -79,7 +79,7 @@ def test_segmentdreamer(caplog: pytest.LogCaptureFixture) -> None:
     assert released["guidance/grad_norm_pixels"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_segmentdreamer_from_point_e() -> None:
     """The start is as the file has it, from toybox's Point-E."""
     assert logged("segmentdreamer", "sctd", "--init_shape", "pointe")["run/gaussians"] == 1000

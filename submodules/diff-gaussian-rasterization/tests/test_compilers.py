@@ -20,11 +20,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1]
 WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"]
 OTHER_SYSTEMS = [
-    pytest.param("aarch64-macos", marks=pytest.mark.slow),  # farthest from this one
-    *(
-        pytest.param(system, marks=pytest.mark.thorough)
-        for system in ("aarch64-linux-gnu", "x86_64-linux-musl", "x86_64-macos")
-    ),
+    pytest.param(system, marks=pytest.mark.thorough)
+    for system in ("aarch64-macos", "aarch64-linux-gnu", "x86_64-linux-musl", "x86_64-macos")
 ]
 
 

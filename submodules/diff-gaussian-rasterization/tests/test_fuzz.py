@@ -100,7 +100,7 @@ def test_ten_thousand_scenes(build: Any) -> None:
     _run(build("memory", LEVELS), "scenes", range(10_000), parts=4)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_threads_do_not_race(build: Any) -> None:
     _run(build("threads", LEVELS[-1:]), "scenes", range(20))
 

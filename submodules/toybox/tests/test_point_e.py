@@ -30,7 +30,7 @@ def test_it_is_small_and_what_the_trainer_describes() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(Name("duck", "pink", "green"), marks=pytest.mark.slow),
+        pytest.param(Name("duck", "pink", "green"), marks=pytest.mark.thorough),
         pytest.param(HELD_OUT[0], marks=pytest.mark.thorough),
         pytest.param(Name("rocket", "purple"), marks=pytest.mark.thorough),
     ],
