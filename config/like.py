@@ -22,7 +22,7 @@ Keys = Mapping[tuple[str, str], Any]
 
 @dataclass(frozen=True)
 class Project:
-    """What one of the projects runs with.
+    """Settings that one of the projects runs with.
 
     Attributes:
         name: as its authors write it.

@@ -27,8 +27,13 @@ KEYS = ("modelspec.prediction_type", "modelspec.predict_key")
 
 @dataclass(frozen=True)
 class Parametrization:
-    """What a network predicts, "epsilon" or "v_prediction", the noise levels abar_t [T] that it knows, and the
-    timestep at which its scheduler's times begin."""
+    """Meaning of a network's answers.
+
+    Attributes:
+        prediction_type: "epsilon" or "v_prediction".
+        alphas_cumprod: [T] abar_t, the noise levels that it knows.
+        steps_offset: timestep at which its scheduler's times begin.
+    """
 
     prediction_type: str
     alphas_cumprod: Tensor
@@ -77,7 +82,7 @@ def parametrization_of(
 
 
 def _marked(model_key: str, header: Header, wanted: str | None) -> tuple[str, str] | None:
-    """What a single file predicts by its own marks, and which mark that is; None without one.
+    """Return what a single file predicts by its own marks, and which mark that is; None without one.
 
     Raises: PriorError for a kind that is not known here, unless the user has named one.
     """

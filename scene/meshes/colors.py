@@ -46,7 +46,7 @@ def _wrapped(values: Array, how: str) -> Array:
 
 @dataclass(frozen=True)
 class Paint:
-    """What gives a part its colours, all of it optional.
+    """Colours of a part, all of them optional.
 
     A plain colour [3], colours of vertices [V, 3] and of faces [F, 3], and a texture are sRGB, and the last of
     them that a point has hides the others. If `multiplied`, they are linear, except for the texture, and are

@@ -39,7 +39,7 @@ def read_gltf(path: str) -> list[Placed]:
 
 
 def _left_out(file: GltfFile, shown: list[int]) -> list[str]:
-    """What a file holds beside meshes and materials."""
+    """List what a file holds beside meshes and materials, with counts."""
     nodes = [file.entry("nodes", index) for index in shown]
     lights = sum("KHR_lights_punctual" in node.get("extensions", {}) for node in nodes)
     found = {

@@ -25,7 +25,7 @@ CHUNK = 65_536
 
 
 class _Text:
-    """What the lines of a file hold."""
+    """Statements of a file, by kind."""
 
     def __init__(self, text: str) -> None:
         self.vertices: list[str] = []

@@ -138,7 +138,7 @@ class _Bundle:
         return self.image(part, index).reshape(-1, 4)[: self.count]
 
     def coded(self, part: str, values: NDArray[np.uint8], channels: int) -> NDArray[np.float64]:
-        """What bytes [..., channels] stand for: codes of a codebook, in version 1 steps between bounds."""
+        """Decode bytes [..., channels]: codes of a codebook, in version 1 steps between bounds."""
         if "version" not in self.meta:
             low, high = (self.numbers(part, key, 1, 4) for key in ("mins", "maxs"))
             if min(len(low), len(high)) < channels:

@@ -15,17 +15,9 @@ from guidance.prior import PriorError, StableDiffusionPrior, load_prior
 from guidance.prior.adaptations import Adaptations
 from tests.ldm import write_single_file
 from tests.lora import changes, kohya, lora
-from tests.tiny_diffusers import write_index, write_tiny_folder
 from utils.device import resolve_device
 
 HOST = resolve_device("cpu")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = write_tiny_folder(tmp_path_factory.mktemp("tiny"))
-    write_index(path)
-    return path
 
 
 @pytest.fixture(scope="module")

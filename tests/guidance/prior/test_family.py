@@ -15,8 +15,6 @@ from guidance.prior import PriorError, StableDiffusionPrior
 from guidance.prior.family import PIPELINES
 from guidance.prior.model_files import find_model, find_single_file
 from guidance.prior.single_file import header_of
-from tests.ldm import write_single_file
-from tests.tiny_diffusers import write_index, write_tiny_folder
 from utils.device import resolve_device
 
 HOST = resolve_device("cpu")
@@ -26,18 +24,6 @@ SCHEDULER, INDEX, TOKENIZER = (
     "model_index.json",
     "tokenizer/tokenizer.json",
 )
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = write_tiny_folder(tmp_path_factory.mktemp("tiny"))
-    write_index(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def single(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_single_file(folder, tmp_path_factory.mktemp("single") / "whole.safetensors")
 
 
 @pytest.fixture

@@ -14,24 +14,10 @@ from safetensors.torch import load_file, save_file
 from guidance.prior import PriorError, StableDiffusionPrior
 from guidance.prior.parametrization import parametrization_of
 from guidance.solver import eps_of_v
-from tests.ldm import write_single_file
-from tests.tiny_diffusers import write_index, write_tiny_folder
 from utils.device import resolve_device
 
 HOST = resolve_device("cpu")
 Z, T = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([100, 999])
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = write_tiny_folder(tmp_path_factory.mktemp("tiny"))
-    write_index(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def single(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_single_file(folder, tmp_path_factory.mktemp("single") / "whole.safetensors")
 
 
 def assert_predicts(prior: StableDiffusionPrior, kind: str, *, zero_snr: bool) -> None:
