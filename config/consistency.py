@@ -118,6 +118,10 @@ def _within(key: str, value: int, least: int, most: int, method: str) -> None:
 
 def remarks(config: Config) -> list[str]:
     """List sentences on values that do what their owner may not expect."""
+    return [*_moving_views(config), *_left_out(config)]
+
+
+def _moving_views(config: Config) -> list[str]:
     camera, params = config.camera, config.optimization
     every = params.scale_up_cameras_iter
     first = every * max(1, -(-params.progressive_view_iter // every))
@@ -128,6 +132,15 @@ def remarks(config: Config) -> list[str]:
     return [
         f"GenerateCamParams.phi_range is {show(camera.phi_range)}, on one side of the front: from iteration {first} on its "
         f"views move further away from there, as in the originals; --phi_scale_up_factor 1 holds both angles."
+    ]
+
+
+def _left_out(config: Config) -> list[str]:
+    params = config.guidance
+    if config.guidance_type != "sctd" or params.sctd_variant != "paper" or params.w_self > 0:
+        return []
+    return [
+        f"GuidanceParams.w_self is {show(params.w_self)}: SCTD runs without its self-consistency, which the paper has in Eq. 10."
     ]
 
 
@@ -153,6 +166,7 @@ def idle(config: Config) -> list[str]:
             ("sds", params.sds and method != "sds", with_method),
             ("sctd_variant", params.sctd_variant == "released" and method != "sctd", with_method),
             ("approximate", not params.approximate and not papers_sctd, variant),
+            ("w_self", params.w_self != 1 and not papers_sctd, variant),
             ("w_cp", (params.w_cp or 0) > 0 and papers_sctd, variant),
             ("cds_variant", params.cds_variant == "released" and method != "cds", with_method),
             ("cds_stage", params.cds_stage != "both" and method != "cds", with_method),

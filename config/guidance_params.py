@@ -136,6 +136,12 @@ class GuidanceParams(Section):
     sctd_variant: Annotated[str, one_of("paper", "released")] = key(
         "paper", "SCTD as the paper states it, or as the released code computes it"
     )
+    w_self: Real = key(
+        1.0,
+        "weight of SCTD's self-consistency, 1 as in the paper (Eq. 10), where (ω + 1)² weighs the other term; 0 leaves it "
+        "out, and the evaluation of the U-Net that it costs",
+        ge=0,
+    )
     approximate: Flag = key(
         True, "SCTD of the paper: take z_{s_m} for G(z_t, ∅); false: back-propagate through the U-Net"
     )

@@ -27,6 +27,14 @@ class OptimizationParams(Section):
 
     iterations: Whole = key(5000, "length of the run", ge=1, le=10_000_000)
 
+    raster_steps: Whole = key(
+        1,
+        "steps of the Gaussians along each gradient of the prior: 1 as in the papers; more of them render the same views "
+        "again, but do not ask the prior",
+        ge=1,
+        le=100,
+    )
+
     keep: Annotated[str, one_of("nothing", "geometry", "color")] = key(
         "nothing",
         "what of the Gaussians stays fixed. geometry: all but the colours; color: the colours, which copies "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -23,23 +24,42 @@ class TrainingViews:
     Attributes:
         out: the render.
         disparity: [V, 1, H, W] in [0, 1].
-        images: [V, 3, H / SSAA, W / SSAA], seen by the guidance: the render, or with `geometry` the disparity,
-            with left and right exchanged if `mirrored`.
+        supersampled: pixels of the render, a side, that make one of `images`.
+        geometry: the guidance sees the disparity in place of the colours.
+        mirrored: it sees left and right exchanged.
     """
 
     cameras: Cameras
     out: RenderOutput
     disparity: Tensor
-    images: Tensor
+    supersampled: int
     geometry: bool
     mirrored: bool
 
-    @property
+    @cached_property
+    def images(self) -> Tensor:
+        """Images [V, 3, H / SSAA, W / SSAA] that the guidance sees."""
+        return self._as_seen(self.disparity.expand(-1, 3, -1, -1)) if self.geometry else self.colors
+
+    @cached_property
     def colors(self) -> Tensor:
         """The render's colours, shaped like `images`, which they are unless the guidance sees the disparity."""
-        if not self.geometry:
-            return self.images
-        return _as_seen(self.out.rgb, self.out.rgb.shape[-1] // self.images.shape[-1], self.mirrored)
+        return self._as_seen(self.out.rgb)
+
+    def _as_seen(self, pixels: Tensor) -> Tensor:
+        """Average each square of `supersampled` pixels a side of [V, C, H, W], and exchange left and right if wanted."""
+        images = F.avg_pool2d(pixels, self.supersampled)
+        # Prompts name no left and no right, so a mirrored view is another view of the same prompt.
+        return images.flip(-1) if self.mirrored else images
+
+    def pixels(self) -> list[Tensor]:
+        """List the tensors that `images` and `colors` are made of."""
+        return [self.out.rgb, self.disparity]
+
+    def detached(self) -> TrainingViews:
+        """Cut the views off from the Gaussians: a gradient of `images` or `colors` ends in the `pixels()`."""
+        rgb, disparity = (pixels.detach().requires_grad_() for pixels in self.pixels())
+        return replace(self, out=replace(self.out, rgb=rgb), disparity=disparity)
 
 
 def training_views(
@@ -67,13 +87,6 @@ def training_views(
         shs=noisy.shs,
         antialiasing=config.pipeline.antialiasing,
     )
-    nearness = disparity(out, cameras)
-    images = _as_seen(nearness.expand(-1, 3, -1, -1) if geometry else out.rgb, config.camera.SSAA, mirrored)
-    return TrainingViews(cameras, out, nearness, images, geometry, mirrored)
-
-
-def _as_seen(pixels: Tensor, supersampled: int, mirrored: bool) -> Tensor:
-    """Average each square of `supersampled` pixels a side of [V, C, H, W], and exchange left and right if wanted."""
-    images = F.avg_pool2d(pixels, supersampled)
-    # Prompts name no left and no right, so a mirrored view is another view of the same prompt.
-    return images.flip(-1) if mirrored else images
+    return TrainingViews(
+        cameras, out, disparity(out, cameras), config.camera.SSAA, geometry=geometry, mirrored=mirrored
+    )

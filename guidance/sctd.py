@@ -25,8 +25,9 @@ class SCTD:
     The views still go through the network in one batch, and several noise levels per iteration make a steadier
     gradient than one.
 
-    U-Net evaluations per view: 4 (two-step trajectory) or 3, and 2 where s = s_m; one more for a negative
-    prompt or for `approximate: false`, and with Perp-Neg those of its negatives and of n.
+    U-Net evaluations per view: 4 (two-step trajectory) or 3, and 2 where s = s_m; one less without `w_self`, where
+    s > s_m; one more for a negative prompt or for `approximate: false`, and with Perp-Neg those of its negatives and
+    of n.
     """
 
     def __init__(self, config: Config, denoiser: Denoiser) -> None:
@@ -74,26 +75,28 @@ class SCTD:
             z_sm, z_t, eps_sm = trajectory(
                 self.denoiser, leaf, noise, conditioning, s_m, s, t, t > p.t_threshold, schedule
             )
-            at_t = self.denoiser.guided(
-                z_t, t, conditioning, 1.0, want_n=conditioning.has_negative, want_empty=exact
-            )
+            negative = conditioning.has_negative
+            # G(z_t, empty) is in the first term, and in the second where no n is.
+            empty = exact and (p.w_self > 0 or not negative)
+            at_t = self.denoiser.guided(z_t, t, conditioning, 1.0, want_n=negative, want_empty=empty)
             origin = z_sm if at_t.empty is None else solver.step(z_t, at_t.empty, t, s_m, schedule)
             across = origin if at_t.n is None else solver.step(z_t, at_t.n, t, s_m, schedule)
         # Lines 8 and 9, with G_theta of Eq. 5.
         z_sm, z_t, eps_y = z_sm.detach(), z_t.detach(), at_t.eps.detach()
         g_y = solver.step(z_t, eps_y, t, s_m, schedule)
-        z_s = solver.step(z_t, eps_y, t, s, schedule)
-        g_s = without_prompt(self.denoiser, z_s, conditioning, s, s_m, schedule)
-
         w = solver.per_view(weight(p.weighting, schedule.with_signal(t), schedule), z0)
-        parts = {
-            "self": w * (origin.detach() - g_s),
-            "cross": (p.guidance_scale + 1) ** 2 * w * (across.detach() - g_y),
-        }
+        parts = {}
+        if p.w_self > 0:
+            z_s = solver.step(z_t, eps_y, t, s, schedule)
+            g_s = without_prompt(self.denoiser, z_s, conditioning, s, s_m, schedule)
+            parts["self"] = p.w_self * w * (origin.detach() - g_s)
+        parts["cross"] = (p.guidance_scale + 1) ** 2 * w * (across.detach() - g_y)
         if exact:
             # d origin / d z_0 is alpha_{s_m} where the approximation holds.
+            ends = {"self": origin, "cross": across}
             residuals = [part / solver.per_view(schedule.alpha(s_m), z0) for part in parts.values()]
-            parts = {"self_and_cross": torch.autograd.grad([origin, across], leaf, residuals)[0]}
+            [whole] = torch.autograd.grad([ends[name] for name in parts], leaf, residuals)
+            parts = {"_and_".join(parts): whole}
         return Gradient(
             parts,
             times={"t": t, "s": s, "s_m": s_m},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +30,21 @@ class Update:
     gradients: dict[str, Tensor]
     parameters: dict[str, Tensor]
     made: Tensor
+
+    @staticmethod
+    def of_all(updates: Sequence[Update]) -> Update:
+        """The findings of several steps as those of one: each norm's largest, and whether all were made."""
+        total, *others = updates
+        for other in others:
+            total = Update(
+                {name: torch.maximum(norm, other.gradients[name]) for name, norm in total.gradients.items()},
+                {
+                    name: torch.maximum(norm, other.parameters[name])
+                    for name, norm in total.parameters.items()
+                },
+                total.made & other.made,
+            )
+        return total
 
 
 class GaussianOptimizer:

@@ -16,6 +16,7 @@ from guidance import GuidanceOutput
 from scene.brightness import brightness, equalize_brightness, equalizes, lift_colors
 from scene.cameras import Cameras, sample, view_range_at
 from scene.densify import cap_scales, refine, refines
+from scene.optimizer import Update
 from scene.statistics import DensificationStats
 from training.state import Noted, Training
 from utils.device import release_memory
@@ -37,47 +38,53 @@ class Iteration:
 
 
 def training_step(state: Training, step: int) -> Iteration:
-    """Do iteration `step`, from 1, up to density control without any wait for the device: `settle` looks at what was found."""
+    """Do iteration `step`, from 1, up to density control without any wait for the device: `settle` looks at what was found.
+
+    The guidance is called once. Its gradient in the pixels then moves the Gaussians `raster_steps` times: they are rendered
+    again by the same cameras, with the same augmentations, and the regularisers are computed anew.
+    """
     config, ranks = state.config, state.ranks
     params, camera, views = config.optimization, config.camera, config.guidance.C_batch_size
     cameras = sample(camera, view_range_at(camera, params, step), views, state.draws.at("cameras", step))
-    parts = backward_in_parts(state, cameras, step)
-    seen = what_was_seen(parts, cameras, ranks)
-    ranks.sum_(list(state.optimizer.gradients().values()))
-    update = state.optimizer.step(step)
-    state.optimizer.stats.add(seen.if_true(update.made))
+    guided = parts = backward_in_parts(state, cameras, step)
+    updates = [update(state, parts, cameras, step)]
+    while len(updates) < params.raster_steps:
+        constrain(state)
+        parts = [backward(state, cameras, part.views, step, part) for part in guided]
+        updates.append(update(state, parts, cameras, step))
     if refines(params, step):
         rng = state.draws.at("densify", step)
         state.counts.add(refine(state.optimizer, params, step, state.most_gaussians(), rng))
-    dimmed = torch.zeros_like(update.made)
+    found = Update.of_all(updates)
+    dimmed = torch.zeros_like(found.made)
     if config.guidance.BEG and equalizes(params, step):
         bright = [brightness(part.seen.out.rgb, part.seen.out.alpha, params.thresh) for part in parts]
         dimmed = equalize_brightness(state.optimizer, ranks.all_views(torch.cat(bright), views), params)
-    if params.max_scale is not None and not params.keeps_geometry:
-        cap_scales(state.gaussians, params.max_scale)
-    if params.min_color is not None and not params.keeps_color:
-        lift_colors(state.gaussians, params.min_color)
-    first, sizes = parts[0], [len(part.seen.cameras) for part in parts]
-    times = mean_of([part.guided.times for part in parts], sizes)
-    diagnostics = mean_of([part.guided.diagnostics for part in parts], sizes)
+    constrain(state)
+    first, sizes = guided[0], [len(part.views) for part in guided]
+    times = mean_of([part.guided.times for part in guided], sizes)
+    diagnostics = mean_of([part.guided.diagnostics for part in guided], sizes)
     asked = float(diagnostics["unet_evals_per_view"]) * sum(sizes) / views
-    evaluations = torch.full_like(update.made, asked, dtype=torch.float32)
+    evaluations = torch.full_like(found.made, asked, dtype=torch.float32)
     ranks.sum_([evaluations])
-    state.noted.append(Noted(step, times, update, dimmed, evaluations))
+    state.noted.append(Noted(step, times, found, dimmed, evaluations))
     numbers = {
-        **{f"loss/{name}": sum_of([part.losses[name] for part in parts]) for name in first.losses},
+        **{f"loss/{name}": sum_of([part.losses[name] for part in guided]) for name in first.losses},
         **{f"guidance/{name}": value for name, value in (times | diagnostics).items()},
-        **{f"grad_norm/{name}": value for name, value in update.gradients.items()},
+        **{f"grad_norm/{name}": value for name, value in found.gradients.items()},
     }
     return Iteration(numbers, first.seen, first.guided)
 
 
 @dataclass(frozen=True)
 class Part:
-    """Part of an iteration's views: as they were seen, what the guidance gave, and the detached parts of the loss."""
+    """Part of an iteration's `views`: as they were seen, what the guidance gave and its gradient in the pixels, and the
+    detached parts of the loss."""
 
+    views: range
     seen: TrainingViews
     guided: GuidanceOutput
+    gradient: Sequence[Tensor | None]
     losses: Mapping[str, float | Tensor]
 
 
@@ -107,16 +114,21 @@ def backward_in_parts(state: Training, cameras: Cameras, step: int) -> list[Part
         release_memory(state.device)
 
 
-def backward(state: Training, cameras: Cameras, views: range, step: int) -> Part:
-    """Add the gradients of these `views` of an iteration with `cameras`."""
+def backward(state: Training, cameras: Cameras, views: range, step: int, before: Part | None = None) -> Part:
+    """Add the gradients of these `views` of an iteration with `cameras`; the guidance's is that of the part `before`, if given."""
     config, gaussians, draws = state.config, state.gaussians, state.draws
     params, these = config.optimization, cameras[views.start : views.stop]
     # Prompts depend on the cameras: taken while these are on the host, so that nothing waits for the device.
     conditioning = state.prompts.at(these.azimuth, these.polar)
     seen = training_views(gaussians, these.to(state.device), config, step, views, draws)
     out = seen.out
-    rngs = draws.of_views("timesteps", step, views)
-    guided = state.guide(seen.images, conditioning, step - 1, rngs, colors=seen.colors)
+    if before is None:
+        leaves, rngs = seen.detached(), draws.of_views("timesteps", step, views)
+        guided = state.guide(leaves.images, conditioning, step - 1, rngs, colors=leaves.colors)
+        guided.loss.backward()
+        gradient = [pixels.grad for pixels in leaves.pixels()]
+    else:
+        guided, gradient = before.guided, before.gradient
     # Means over views: of a part of them, a part. Of what has no weight nothing is computed.
     share = len(views) / len(cameras)
     penalties: dict[str, float | Tensor] = {
@@ -127,9 +139,29 @@ def backward(state: Training, cameras: Cameras, views: range, step: int) -> Part
         and share * params.lambda_alpha_binary * binary_alpha(out.alpha),
     }
     weighed = {name: penalty for name, penalty in penalties.items() if isinstance(penalty, Tensor)}
-    sum(weighed.values(), guided.loss).backward()
+    pulled = [(pixels, pull) for pixels, pull in zip(seen.pixels(), gradient) if pull is not None]
+    roots, upstream = zip(*pulled, *((penalty, None) for penalty in weighed.values()))
+    torch.autograd.backward(roots, upstream)
     detached = {name: loss.detach() for name, loss in {"guidance": guided.loss, **weighed}.items()}
-    return Part(seen, guided, {**penalties, **detached})
+    return Part(views, seen, guided, gradient, {**penalties, **detached})
+
+
+def update(state: Training, parts: Sequence[Part], cameras: Cameras, step: int) -> Update:
+    """Step along the gradients that all processes have found in their parts, and note how each Gaussian was seen."""
+    state.ranks.sum_(list(state.optimizer.gradients().values()))
+    seen = what_was_seen(parts, cameras, state.ranks)
+    found = state.optimizer.step(step)
+    state.optimizer.stats.add(seen.if_true(found.made))
+    return found
+
+
+def constrain(state: Training) -> None:
+    """Bring what a step has moved out of the configuration's bounds back into them."""
+    params = state.config.optimization
+    if params.max_scale is not None and not params.keeps_geometry:
+        cap_scales(state.gaussians, params.max_scale)
+    if params.min_color is not None and not params.keeps_color:
+        lift_colors(state.gaussians, params.min_color)
 
 
 def what_was_seen(parts: Sequence[Part], cameras: Cameras, ranks: Ranks) -> DensificationStats:

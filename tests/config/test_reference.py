@@ -80,11 +80,11 @@ BEYOND = {
     "": "like checkpoint_minutes deterministic resume force view view_port",
     "GuidanceParams": (
         "compile prediction_type weighting normalize_grad interval_ratio accum sctd_variant approximate LoRA_scale LoRA_partial "
-        "cds_variant cds_stage noise_offset"
+        "cds_variant cds_stage noise_offset w_self"
     ),
     "ModelParams": "input_axes bg_gray flip_aug_ratio source_path model_path images resolution",
     "PipelineParams": "",
-    "OptimizationParams": "keep min_color adam_betas max_scale max_screen_radius max_num_gaussians relocate_interval lambda_alpha lambda_alpha_binary",
+    "OptimizationParams": "raster_steps keep min_color adam_betas max_scale max_screen_radius max_num_gaussians relocate_interval lambda_alpha lambda_alpha_binary",
     "GenerateCamParams": "pointe_model init_axes",
 }
 
@@ -106,6 +106,7 @@ def test_keys_of_ours_are_off_by_default() -> None:
     assert config.guidance.weighting == "sigma_over_alpha"
     assert config.optimization.adam_betas == (0.9, 0.999)
     assert not config.guidance.normalize_grad
+    assert config.guidance.w_self == config.optimization.raster_steps == 1
     assert not config.deterministic
     assert config.like is None
     assert not config.model.bg_gray

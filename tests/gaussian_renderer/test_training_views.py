@@ -124,7 +124,12 @@ def pictured(mirrored: bool, geometry: bool = False) -> tuple[Tensor, TrainingVi
     images = disparity.expand(-1, 3, -1, -1) if geometry else rgb
     images = images.flip(-1) if mirrored else images
     shown = TrainingViews(
-        views, RenderOutput(rgb, depth, alpha, empty, empty, empty), disparity, images, geometry, mirrored
+        views,
+        RenderOutput(rgb, depth, alpha, empty, empty, empty),
+        disparity,
+        1,
+        geometry=geometry,
+        mirrored=mirrored,
     )
     gradient = torch.cat([-images[:, 1:2], images[:, 1:2]], dim=1)
     return training_picture(shown, {"as seen": lambda: images}, gradient, decode=lambda z: z).sheet(), shown
@@ -176,6 +181,8 @@ def test_a_prediction_that_overflows_and_a_gradient_of_nothing_still_make_a_pict
 def test_large_views_are_shown_smaller() -> None:
     big = orbit([0.0], 90.0, 3.0, 0.6, 600, 300)
     rgb, plane, empty = torch.rand(1, 3, 300, 600), torch.rand(1, 1, 300, 600), torch.zeros(1, 0)
-    views = TrainingViews(big, RenderOutput(rgb, plane, plane, empty, empty, empty), plane, rgb, False, False)
+    views = TrainingViews(
+        big, RenderOutput(rgb, plane, plane, empty, empty, empty), plane, 1, geometry=False, mirrored=False
+    )
     sheet = training_picture(views, {}, torch.rand(1, 4, 37, 75), decode=lambda z: z).sheet()
     assert sheet.shape[1] < 4 * (128 + 50)

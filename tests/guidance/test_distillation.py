@@ -152,10 +152,10 @@ def test_self_consistency_alone_reaches_the_class_in_the_papers_sign_only(
     mutate(
         monkeypatch,
         "sctd",
-        """w * (origin.detach() - g_s),
-            "cross": (p.guidance_scale + 1) ** 2 * w""",
-        """-w * (origin.detach() - g_s),
-            "cross": 0 * w""",
+        """p.w_self * w * (origin.detach() - g_s)
+        parts["cross"] = (p.guidance_scale + 1) ** 2 * w""",
+        """-w * (origin.detach() - g_s)
+        parts["cross"] = 0 * w""",
     )
     assert max(distill("sctd").arrived()) < STARTS / 4
 
@@ -286,7 +286,7 @@ FAULTS: dict[str, dict[str, tuple[str, str, str]]] = {
         ),
         "times swapped in the draw": ("sctd", "conditioning, s_m, s, t)\n\n", "conditioning, s_m, t, s)\n\n"),
         "omega + 1 not squared": ("sctd", "(p.guidance_scale + 1) ** 2", "(p.guidance_scale + 1)"),
-        "no w(t)": ("sctd", '"self": w * ', '"self": '),
+        "no w(t)": ("sctd", "p.w_self * w * ", "p.w_self * "),
         "no projection in Perp-Neg": ("denoiser", "return e - (e * onto)", "return e - 0 * (e * onto)"),
     },
     "sctd released": {
@@ -304,7 +304,7 @@ FAULTS: dict[str, dict[str, tuple[str, str, str]]] = {
         "sign of self-consistency": ("sctd", "(origin.detach() - g_s)", "(g_s - origin.detach())"),
         "no 1 / alpha": ("sctd", "part / solver.per_view(schedule.alpha(s_m), z0)", "part"),
         "times swapped in the step": ("sctd", "at_t.empty, t, s_m, schedule", "at_t.empty, s_m, t, schedule"),
-        "Jacobian of another branch": ("sctd", "grad([origin, across]", "grad([origin, origin]"),
+        "Jacobian of another branch": ("sctd", '"cross": across}', '"cross": origin}'),
     },
 }
 """Faults of each method by name: file of guidance/, what stands there, what the fault makes of it."""

@@ -79,10 +79,11 @@ def test_every_evaluation_counts(variant: str, prompts: str, omega: float) -> No
         ("gcs", {"w_cc": 0.0, "w_gc": 0.0, "guidance_scale": 1.0}),
         ("gcs", {"w_cp": 0.0, "guidance_scale": 1.0}),
         ("sctd", {"phase_num": 50}),
-        ("sctd", {"t_threshold": 1000}),
+        ("sctd", {"t_threshold": 1000, "w_self": 0.0}),
         ("sctd released", {"w_cp": 0.7}),
         ("sctd released", {"phase_num": 400, "num_ddim_timesteps": 1000, "delta_t": 0}),
         ("sctd exact", {"phase_num": 50}),
+        ("sctd exact", {"w_self": 0.0}),
     ],
 )
 def test_every_evaluation_counts_under_other_settings(variant: str, changes: dict[str, object]) -> None:

@@ -41,11 +41,12 @@ def test_gradient_is_that_of_the_written_loss(variant: str, prompts: str) -> Non
         ("gcs", {"w_cp": 2.0, "rgb_scale": 3.0, "w_cc": 0.0}),
         ("gcs", {"w_cp": 0.0, "w_gc": 0.0}),
         ("gcs", {"w_cc": 0.0, "w_gc": 0.0, "guidance_scale": 1.0}),
-        ("sctd", {"guidance_scale": 0.0, "t_mode": "mono"}),
-        ("sctd", {"t_threshold": 1000, "phase_num": 50}),
+        ("sctd", {"guidance_scale": 0.0, "t_mode": "mono", "w_self": 0.6}),
+        ("sctd", {"t_threshold": 1000, "phase_num": 50, "w_self": 0.0}),
         ("sctd released", {"w_cp": 0.7, "rgb_scale": 2.0}),
         ("sctd released", {"guidance_scale": 0.0, "t_mode": "mono", "delta_t": 0}),
         ("sctd exact", {"guidance_scale": 0.0, "t_mode": "mono", "weighting": "one"}),
+        ("sctd exact", {"w_self": 0.0}),
     ],
 )
 def test_gradient_under_other_settings(variant: str, changes: dict[str, object]) -> None:

@@ -207,7 +207,8 @@ def sctd(v: View, z0: Tensor, t: Times) -> Tensor:
     g_s = v.g(z_s, v.eps_0(z_s, s), s, s_m).detach()
     g_y = v.g(z_t, v.eps_y(z_t, t_), t_, s_m).detach()
     b = v.w(t_) / (2 * v.alpha(s_m))
-    return b * ((g_s - origin).square().sum() + ((p.guidance_scale + 1) * (across - g_y)).square().sum())
+    within, between = (g_s - origin).square().sum(), (across - g_y).square().sum()
+    return b * (p.w_self * within + (p.guidance_scale + 1) ** 2 * between)
 
 
 def sctd_trajectory(v: View, z0: Tensor, s_m: int, s: int, t: int, two_steps: bool) -> tuple[Tensor, Tensor]:

@@ -33,7 +33,7 @@ DENSIFIED = (
 )
 AUGMENTED = (
     "--sh_degree 1 --bg_aug_ratio 1 --flip_aug_ratio 0.5 --shs_aug_ratio 0.5 --as_latent_ratio 0.3 "
-    "--jitter_pose true --BEG true --start_reset_iter 5 --end_reset_iter 20 --lgt_thresh 0.6"
+    "--jitter_pose true --raster_steps 2 --BEG true --start_reset_iter 5 --end_reset_iter 20 --lgt_thresh 0.6"
 )
 SOONER = (
     "--densification_interval 4 --relocate_interval 5 --opacity_reset_interval 9 "

@@ -347,7 +347,7 @@ def test_views_that_do_not_fit_into_memory_are_halved_once_and_for_all(
         return original(gaussians, cameras, *rest)
 
     monkeypatch.setattr(stepping, "training_views", cramped)
-    result = train(changed(config, guidance_type="sds", C_batch_size=5, iterations=3))
+    result = train(changed(config, guidance_type="sds", C_batch_size=5, iterations=3, raster_steps=1))
     assert not result.gaussians.nonfinite()
     assert set(seen) <= {1, 2}
     assert sum(seen) == 5 * 3
@@ -373,7 +373,7 @@ def test_one_view_at_a_time_where_memory_is_precious(config: Config, monkeypatch
         return original(gaussians, cameras, *rest)
 
     monkeypatch.setattr(stepping, "training_views", counted)
-    train(changed(config, vram_O=True, C_batch_size=3, iterations=2))
+    train(changed(config, vram_O=True, C_batch_size=3, iterations=2, raster_steps=1))
     assert seen == [1] * 6
 
 
