@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from config.command_line import parse
 from config.consistency import check, idle, remarks
 from config.errors import ConfigError, invalid_value, show
+from config.fast import PARTS, fast
 from config.keys import extra
 from config.like import PROJECTS, like, recognised, still_different
 from config.schema import GUIDANCE_NAMES, SECTIONS, Config, keys_of, section_of
@@ -77,7 +78,10 @@ def load(argv: Sequence[str]) -> Config:
     default = resumed.config if resumed else PRESET_FOLDER / "quickstart.yaml"
     file = read(default if path is None else path)
     file["ModelParams"].setdefault("opt_path", path or DEFAULT_FILE)
-    config = _as_a_project(file, flags, resumes=resumed is not None and path is None)
+    resumes = resumed is not None and path is None
+    config = _as_a_project(file, flags, resumes=resumes)
+    if config.fast:
+        config = _faster(config, flags, resumes=resumes)
     if not config.guidance.text.strip():
         raise ConfigError("GuidanceParams.text is '', but must be the prompt, as in --text 'a red mug'.")
     check(config)
@@ -120,6 +124,29 @@ def _as_a_project(file: Values, flags: Values, *, resumes: bool) -> Config:
             file["ModelParams"]["opt_path"], PROJECTS[key].name, key, sets.replace("(was ", "(here "),
         )  # fmt: skip
     return plain
+
+
+def _faster(config: Config, flags: Values, *, resumes: bool) -> Config:
+    """Return the configuration with what `fast` sets, but for the flags' keys. In the result `fast` is false: its keys have the
+    outcome, as those of a run that `resumes` have it already."""
+    plain = config.model_copy(update={"fast": False})
+    if resumes:
+        logger.warning("fast (true) is accepted without effect: the run that is resumed names every key.")
+        return plain
+    values = _values(plain)
+    for (section, name), value in fast(plain).items():
+        if name not in flags[section]:
+            values[section][name] = value
+    quick = _validate(values)
+    differs = {label.split(".")[-1]: (old, new) for label, old, new in changed(plain, quick)}
+    iterations = differs.pop("iterations", None)
+    parts = [f"{name} {differs[name][1]}" for _, name in PARTS if name in differs]
+    if iterations is not None:
+        parts.insert(
+            0, f"{iterations[1]} iterations in place of {iterations[0]}, other counts of iterations alike"
+        )
+    logger.info("fast: %s; --fast false runs the file as it is.", ", ".join(parts) or "nothing changes")
+    return quick
 
 
 def _configured(values: Values) -> Config:
@@ -188,11 +215,18 @@ def _warn_of_unused(config: Config) -> None:
         logger.warning("%s %s accepted without effect.", ", ".join(ignored), verb)
 
 
+def _values(config: Config) -> Values:
+    tree = config.model_dump()
+    return {
+        "": {key: tree[key] for key in keys_of("")},
+        **{name: tree[held] for name, held in SECTIONS.items()},
+    }
+
+
 def dump(config: Config) -> str:
     """YAML text with every key of ``config``; loading it gives an equal ``Config``."""
-    tree = config.model_dump()
-    named = {key: tree[key] for key in keys_of("")}
-    named.update({section: tree[held] for section, held in SECTIONS.items()})
+    values = _values(config)
+    named = {**values.pop(""), **values}
     return yaml.dump(named, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 

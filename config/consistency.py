@@ -23,7 +23,12 @@ def check(config: Config) -> None:
     Raises ``ConfigError``, one sentence.
     """
     released = config.guidance.sctd_variant == "released"
+    interval = config.guidance.check_interval
     try:
+        if interval % 10:
+            raise ValueError(
+                f"GuidanceParams.check_interval is {interval}, but must be a multiple of 10, as of the iterations that are logged"
+            )
         _check_prior(config)
         _check_start(config)
         if config.guidance_type == "sctd":

@@ -95,6 +95,12 @@ class GuidanceParams(Section):
     weighting: Annotated[str, one_of("sigma_over_alpha", "one", "sigma_squared")] = key(
         "sigma_over_alpha", "w(t) of SDS, ISM and SCTD: σ/α, 1, or σ² as in DreamFusion"
     )
+    check_interval: Whole = key(
+        0,
+        "iterations between comparisons of the gradient with the papers' own, that without what fast leaves out: their cosine "
+        "is logged, and reported if they part; a multiple of 10, 0 for none",
+        ge=0,
+    )
     normalize_grad: Flag = key(False, "scale each view's gradient in the latents to unit root mean square")
     C_batch_size: Whole = key(1, "views per iteration (4 in the originals' files)", ge=1, le=1024)
     fix_noise: OptionalFlag = key(

@@ -49,6 +49,11 @@ class Config(Section):
         "keys that neither the file nor a flag has are as in this project's own runs; SegmentDreamer's guidance_scale is "
         "7.5 then, unless guid_scale is given. One line reports what is set, and what still differs",
     )
+    fast: Flag = key(
+        False,
+        "fewer calls of the prior, each cheaper and used more often: what the file has, changed as docs/performance.md has it; "
+        "flags win. One line reports what is set",
+    )
     deterministic: Flag = key(
         False, "make the same bytes from the same seed on an accelerator too, which is slower"
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from config.schema import Config
 from guidance.cds import CDS
 from guidance.cds_released import ReleasedCDS
+from guidance.check import Checked, papers
 from guidance.contract import Gradient, GuidanceOutput, Method, Prior
 from guidance.denoiser import Denoiser
 from guidance.gcs import GCS
@@ -24,6 +25,7 @@ __all__ = [
     "METHODS",
     "SCTD",
     "SDS",
+    "Checked",
     "Conditioning",
     "Denoiser",
     "Gradient",
@@ -61,8 +63,8 @@ METHODS: dict[str, Callable[[Config, Denoiser], Method]] = {
 """`--guidance_type` -> maker of the method: one small file each."""
 
 
-def build(config: Config, prior: Prior) -> Guidance:
-    """Make the guidance that `config.guidance_type` names.
+def build(config: Config, prior: Prior) -> Guidance | Checked:
+    """Make the guidance that `config.guidance_type` names, checked every `check_interval` iterations.
 
     Raises: ValueError if its settings are impossible, or naming the methods that there are.
     """
@@ -70,6 +72,14 @@ def build(config: Config, prior: Prior) -> Guidance:
         raise ValueError(
             f"guidance_type '{config.guidance_type}' is not available; choose one of {', '.join(METHODS)}"
         )
+    guide, interval = _unchecked(config, prior), config.guidance.check_interval
+    if interval == 0:
+        return guide
+    exact = config.model_copy(update={"guidance": papers(config.guidance)})
+    return Checked(guide, _unchecked(exact, prior), interval)
+
+
+def _unchecked(config: Config, prior: Prior) -> Guidance:
     denoiser = Denoiser(prior)
     return Guidance(denoiser, METHODS[config.guidance_type](config, denoiser), config.guidance)
 

@@ -12,6 +12,9 @@ from training.state import Counts, Noted, Training
 PATIENCE = 10
 """Number of steps left out in a row that ends a run."""
 
+PARTED = 0.8
+"""Cosine below which a cheaper gradient is reported to have left the papers' own."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -32,12 +35,24 @@ def settle(state: Training) -> None:
         bad_parameters.append([name for name in each.update.parameters if not math.isfinite(next(found))])
         state.counts.dimmed += int(next(found))
         state.counts.evaluations += next(found)
+        if each.cosine is not None:
+            compare(each.step, next(found))
     mended = state.prior.widen_overflowed()
     if any(bad_gradients) and not mended:
         # All answers were in range: if half precision is to blame, it is on the way back through the autoencoder.
         mended = state.prior.widen("vae")
     for each, gradients, parameters in zip(noted, bad_gradients, bad_parameters):
         judge(each, gradients, parameters, state.counts, mended=mended)
+
+
+def compare(step: int, cosine: float) -> None:
+    """Warn if the gradient of iteration `step` and the papers' own have parted."""
+    if cosine < PARTED:
+        logger.warning(
+            "At iteration %d the gradient and the papers' own have a cosine of %.2f only: --w_self 1 and --t_threshold 150 "
+            "bring the paper's back.",
+            step, cosine,
+        )  # fmt: skip
 
 
 def judge(

@@ -11,7 +11,7 @@ from torch import Tensor
 import config as configuration
 import guidance
 from config import Config
-from guidance import Guidance, PromptEmbeddings
+from guidance import Checked, Guidance, PromptEmbeddings
 from guidance.prior import StableDiffusionPrior
 from scene.densify import SHARE_OF_MEMORY, Refinement, bytes_per_gaussian
 from scene.gaussian_model import GaussianModel
@@ -79,6 +79,7 @@ class Noted:
         update: what the optimizer found.
         dimmed: bool [], whether the colours were dimmed.
         evaluations: [], U-Net evaluations per view in all processes.
+        cosine: [], between the gradient and the papers' own; None where they were not compared.
     """
 
     step: int
@@ -86,6 +87,7 @@ class Noted:
     update: Update
     dimmed: Tensor
     evaluations: Tensor
+    cosine: Tensor | None
 
     def numbers(self) -> list[Tensor]:
         return [
@@ -93,6 +95,7 @@ class Noted:
             *self.update.parameters.values(),
             self.dimmed.float(),
             self.evaluations,
+            *([] if self.cosine is None else [self.cosine]),
         ]
 
 
@@ -109,7 +112,7 @@ class Training:
     optimizer: GaussianOptimizer
     prior: StableDiffusionPrior
     prompts: PromptEmbeddings
-    guide: Guidance
+    guide: Guidance | Checked
     draws: Draws
     device: torch.device
     ranks: Ranks

@@ -67,7 +67,10 @@ def training_step(state: Training, step: int) -> Iteration:
     asked = float(diagnostics["unet_evals_per_view"]) * sum(sizes) / views
     evaluations = torch.full_like(found.made, asked, dtype=torch.float32)
     ranks.sum_([evaluations])
-    state.noted.append(Noted(step, times, found, dimmed, evaluations))
+    cosine = diagnostics.get("cosine_to_exact")
+    state.noted.append(
+        Noted(step, times, found, dimmed, evaluations, None if cosine is None else torch.as_tensor(cosine))
+    )
     numbers = {
         **{f"loss/{name}": sum_of([part.losses[name] for part in guided]) for name in first.losses},
         **{f"guidance/{name}": value for name, value in (times | diagnostics).items()},

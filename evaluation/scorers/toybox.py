@@ -40,6 +40,7 @@ class ToyboxScorer:
         Column("psnr", "PSNR", ".1f", 1),
         Column("chamfer", "Chamfer", ".1f", -1),
         Column("janus", "Janus", ".1%", -1),
+        Column("speckle", "speckle", ".2f", -1),
     )
     set_columns: tuple[Column, ...] = (
         Column("judge_fid", "FID (judge)", ".0f", -1),
@@ -48,7 +49,7 @@ class ToyboxScorer:
 
     def __init__(self, judge: Judge, fid_images: int, folder: Path) -> None:
         self.judge, self._count, self._folder = judge, fid_images, folder
-        self.identity = repr(("toybox", fingerprint(judge)))
+        self.identity = repr(("toybox", [column.key for column in self.columns], fingerprint(judge)))
         self._features: dict[object, Features] = {}
         self._moments: dict[object, Moments] = {}
 

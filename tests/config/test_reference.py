@@ -77,10 +77,10 @@ WITHOUT_DEFAULT = {
 
 # What the table does not name: keys of ours, and keys that only some files or parsers of the originals have.
 BEYOND = {
-    "": "like checkpoint_minutes deterministic resume force view view_port",
+    "": "like fast checkpoint_minutes deterministic resume force view view_port",
     "GuidanceParams": (
         "compile prediction_type weighting normalize_grad interval_ratio accum sctd_variant approximate LoRA_scale LoRA_partial "
-        "cds_variant cds_stage noise_offset w_self"
+        "cds_variant cds_stage noise_offset w_self check_interval"
     ),
     "ModelParams": "input_axes bg_gray flip_aug_ratio source_path model_path images resolution",
     "PipelineParams": "",

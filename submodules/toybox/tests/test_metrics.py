@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial import cKDTree
+from torch import Tensor
 
 from config import load
 from evaluation.frechet import Moments, frechet_distance
+from gaussian_renderer.showcase import views_of
 from toybox import splats
 from toybox.lab.assess import assess, surface_cameras
-from toybox.lab.metrics import chamfer_distance, visible_surface
+from toybox.lab.metrics import chamfer_distance, speckle, visible_surface
 from toybox.splats import Splats
 from toybox.world import SPACING, Name, toy
 
@@ -50,6 +52,21 @@ def test_what_is_hidden_inside_is_no_part_of_the_surface() -> None:
     assert chamfer_distance(hollow, full) < 0.1 * SPACING
     # As centres of Gaussians alone, the two are far from the same.
     assert chamfer_distance(house.means.numpy(), filled.means.numpy()) > SPACING
+
+
+def test_speckle_is_of_grains_and_not_of_wrong_colours() -> None:
+    rng, car = torch.Generator().manual_seed(0), splats.canonical(Name("car", "blue"))
+
+    def seen(colors: Tensor) -> float:
+        return speckle(views_of(replace(car, colors=colors), CONFIG, 12))
+
+    plain = seen(car.colors)
+    grains = torch.randn(car.colors.shape, generator=rng)
+    assert plain < 0.6 * seen(car.colors + 0.05 * grains)
+    assert seen(car.colors + 0.05 * grains) < 0.7 * seen(car.colors + 0.1 * grains)
+    # As far from the truth as the grains of 0.1, but everywhere alike.
+    assert seen(car.colors - 0.1) < 1.1 * plain
+    assert speckle(torch.ones(1, 3, 8, 8)) == 0
 
 
 @pytest.mark.thorough

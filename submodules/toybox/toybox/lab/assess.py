@@ -15,7 +15,7 @@ from gaussian_renderer.showcase import NUM_VIEWS, views_of
 from scene.cameras import Cameras, orbit, turntable
 from toybox.captions import caption, parse
 from toybox.judge import Judge, load_judge, named_right
-from toybox.lab.metrics import chamfer_distance, visible_surface
+from toybox.lab.metrics import chamfer_distance, speckle, visible_surface
 from toybox.splats import canonical
 from toybox.world import FACELESS
 
@@ -31,7 +31,7 @@ class Assessment:
     "none of these"); janus: share of the views from behind (azimuth beyond ±120°) that it takes for a front
     (within ±60°), 0 for kinds whose back is as their front; psnr: to the true toy's renders on white, in dB;
     chamfer: between the surfaces that the training cameras can see of the asset and of the true toy, in
-    percent of the radius of the ball that toys fit in; features [NUM_VIEWS, 128]: the views in the space of
+    percent of the radius of the ball that toys fit in; speckle: of the views (`toybox.lab.metrics`); features [NUM_VIEWS, 128]: the views in the space of
     the Fréchet distance.
     """
 
@@ -40,6 +40,7 @@ class Assessment:
     janus: float
     psnr: float
     chamfer: float
+    speckle: float
     features: np.ndarray = field(repr=False, compare=False)
 
     @property
@@ -89,5 +90,6 @@ def assess(
         janus=0.0 if name.kind in FACELESS else float(fronts[behind].float().mean()),
         psnr=float((-10 * mse.log10()).mean()),
         chamfer=100 * chamfer_distance(visible_surface(gaussians, around), visible_surface(toy, around)),
+        speckle=speckle(images),
         features=judge.features(images).numpy(),
     )
