@@ -18,7 +18,6 @@ from config import Config
 from evaluation.table import aligned
 from gaussian_renderer import Gaussians, render
 from guidance import SCTD, Denoiser, embed_prompts
-from guidance.contract import Gradient
 from guidance.prior import load_prior
 from scene.cameras import sample, view_range_at
 from toybox.captions import HELD_OUT, caption
