@@ -45,7 +45,7 @@ def resumption(run: RunFolder, *flags: str) -> Config:
 def settings(tiny_settings: Config) -> Config:
     """Ten iterations whose Gaussians are cloned, split, moved and dimmed, and whose steps are augmented."""
     keys = {"save_video": False, "image_w": 32, "image_h": 32, "C_batch_size": 2, "sh_degree": 1}
-    keys |= {"flip_aug_ratio": 0.5, "as_latent_ratio": 0.3, "relocate_interval": 3}
+    keys |= {"flip_aug_ratio": 0.5, "as_latent_ratio": 0.3, "relocate_interval": 3, "raster_steps": 2}
     keys |= {"BEG": True, "start_reset_iter": 2, "end_reset_iter": 9, "lgt_thresh": 0.0}
     return changed(tiny_settings, densify_grad_threshold=1e-9, **keys)
 
@@ -391,7 +391,7 @@ def test_memory_that_does_not_hold_one_view_is_one_sentence(
         return original(*given)
 
     monkeypatch.setattr(stepping, "training_views", cramped)
-    assert main(changed(config, C_batch_size=2, checkpoint_iterations=(3,))) == 1
+    assert main(changed(config, C_batch_size=2, raster_steps=1, checkpoint_iterations=(3,))) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "Out of memory at iteration 5. To go on from iteration 3: python train.py --resume" in error
