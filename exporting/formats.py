@@ -54,7 +54,7 @@ class Writing:
     frame: Frame
     how: WriteOptions
 
-    def bytes(self, content: bytes) -> str:
+    def write(self, content: bytes) -> str:
         """Write the whole file, of a format that drops nothing."""
         write_bytes(self.path, content)
         return ""
@@ -88,7 +88,7 @@ class MeshFormat:
 
 def _tiles(splats: Splats, to: Writing) -> None:
     write_text(to.path.with_name(f"{to.name}.tileset.json"), spz_gltf.tileset(splats, to.path.name))
-    to.bytes(spz_gltf.encode(splats, to.name))
+    to.write(spz_gltf.encode(splats, to.name))
 
 
 def _splat_usd(splats: Splats, to: Writing) -> None:
@@ -106,24 +106,24 @@ def _obj(mesh: TexturedMesh, to: Writing) -> str:
 
 
 SPLATS = {
-    ".compressed.ply": SplatFormat(DOWN, lambda splats, to: to.bytes(compressed_ply.encode(splats)), 4.0),
+    ".compressed.ply": SplatFormat(DOWN, lambda splats, to: to.write(compressed_ply.encode(splats)), 4.0),
     ".ply": SplatFormat(DOWN, None),
-    ".splat": SplatFormat(DOWN, lambda splats, to: to.bytes(splat.encode(splats)), 0.0),
-    ".sog": SplatFormat(DOWN, lambda splats, to: to.bytes(sog.encode(splats))),
-    ".spz": SplatFormat(SAME, lambda splats, to: to.bytes(spz.encode(splats, to.how.spz_version)), 1.0),
-    ".splat.glb": SplatFormat(SAME, lambda splats, to: to.bytes(gltf.encode(splats, to.name))),
+    ".splat": SplatFormat(DOWN, lambda splats, to: to.write(splat.encode(splats)), 0.0),
+    ".sog": SplatFormat(DOWN, lambda splats, to: to.write(sog.encode(splats))),
+    ".spz": SplatFormat(SAME, lambda splats, to: to.write(spz.encode(splats, to.how.spz_version)), 1.0),
+    ".splat.glb": SplatFormat(SAME, lambda splats, to: to.write(gltf.encode(splats, to.name))),
     ".spz.glb": SplatFormat(SAME, _tiles, 1.0),
     ".splat.usdc": SplatFormat(SAME, _splat_usd),
     ".splat.usdz": SplatFormat(SAME, _splat_usd),
 }
 """Formats of Gaussians by the end of a file's name."""
 MESHES = {
-    ".glb": MeshFormat(SAME, lambda mesh, to: to.bytes(mesh_gltf.encode(mesh, to.name, to.how.lit))),
+    ".glb": MeshFormat(SAME, lambda mesh, to: to.write(mesh_gltf.encode(mesh, to.name, to.how.lit))),
     ".obj": MeshFormat(SAME, _obj),
     ".usdc": MeshFormat(SAME, _mesh_usd),
     ".usdz": MeshFormat(SAME, _mesh_usd),
     ".stl": MeshFormat(PRINTED, lambda mesh, to: plain.write_stl(to.path, mesh), merges=True),
-    ".3mf": MeshFormat(PRINTED, lambda mesh, to: to.bytes(package_3mf.encode(mesh, to.name)), merges=True),
+    ".3mf": MeshFormat(PRINTED, lambda mesh, to: to.write(package_3mf.encode(mesh, to.name)), merges=True),
     ".mesh.ply": MeshFormat(
         Frame(OURS), lambda mesh, to: plain.write_ply(to.path, mesh, to.name, to.how.merge), merges=True
     ),
