@@ -1,7 +1,7 @@
 """Look at an asset in the browser: python view.py RUN_OR_FILE
 
 RUN_OR_FILE is a run's folder, such as outputs/quickstart/a-yellow-car-sctd-20261121-120000, or a file of Gaussians:
-.ply, .compressed.ply, .splat, .spz, .sog or .splat.glb.
+.ply, .compressed.ply, .splat, .spz, .sog, .splat.glb or .splat.usdz.
 The page is served to this machine only. Its pictures are made here, by the rasterizer that training uses, so colours,
 depth and alpha are those that training sees; Ctrl-C ends it.
 """

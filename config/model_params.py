@@ -8,8 +8,8 @@ from pydantic import BeforeValidator
 
 from config.keys import Flag, OptionalAxes, OptionalText, Real, Section, Text, Whole, key, requirement
 
-GAUSSIANS_SUFFIXES = (".ply", ".splat", ".spz", ".sog", ".glb", "meta.json")
-GAUSSIANS_FILE = "a .ply, .splat, .spz, .sog or .splat.glb file of Gaussians"
+GAUSSIANS_SUFFIXES = (".ply", ".splat", ".spz", ".sog", ".glb", ".usdc", ".usda", ".usdz", "meta.json")
+GAUSSIANS_FILE = "a .ply, .splat, .spz, .sog, .splat.glb or .splat.usdz file of Gaussians"
 
 
 def _gaussians_file(value: Any) -> str | None:

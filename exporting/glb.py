@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 GENERATOR = "export.py"
-FLOAT, UNSIGNED_SHORT, UNSIGNED_INT = 5126, 5123, 5125
+UNSIGNED_BYTE, UNSIGNED_SHORT, UNSIGNED_INT, FLOAT = 5121, 5123, 5125, 5126
 COMPONENTS = {
     np.dtype(np.float32): FLOAT,
     np.dtype(np.uint16): UNSIGNED_SHORT,
@@ -49,6 +49,11 @@ class Buffer:
         if bounds:
             accessor |= {"min": values.min(axis=0).tolist(), "max": values.max(axis=0).tolist()}
         self.accessors.append(accessor)
+        return len(self.accessors) - 1
+
+    def add_empty(self, component: int, count: int, kind: str, **rest: Any) -> int:
+        """Add an accessor without a view, whose values an extension gives; returns its number."""
+        self.accessors.append({"componentType": component, "count": count, "type": kind, **rest})
         return len(self.accessors) - 1
 
     def add_view(self, content: bytes, target: int | None = None) -> int:

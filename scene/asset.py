@@ -13,11 +13,11 @@ from torch import Tensor
 from scene.axes import OURS, Y_DOWN, Y_UP, in_axes
 from scene.gaussian_model import GaussianModel
 from scene.ply import has_chunks, noted_axes, read_gaussians
-from scene.splats import compressed_ply, gltf, sog, splat, spz
+from scene.splats import compressed_ply, gltf, sog, splat, spz, usd
 from scene.splats.table import Splats
 from utils.run_folder import RunFolder
 
-FORMATS = ".ply, .compressed.ply, .splat, .spz, .sog or .splat.glb"
+FORMATS = ".ply, .compressed.ply, .splat, .spz, .sog, .splat.glb or .splat.usdz"
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,19 @@ SPZ = Format(".spz", Y_UP, _content(spz.decode))
 SOG = Format(".sog", Y_DOWN, _content(sog.decode_zip))
 SOG_FOLDER = Format(".sog", Y_DOWN, sog.decode_folder)
 GLB = Format("glTF", Y_UP, _content(gltf.decode))
-NAMES = {".splat": SPLAT, ".spz": SPZ, ".sog": SOG, ".glb": GLB, sog.META: SOG_FOLDER}
+USD = Format("USD", Y_UP, usd.read)
+NAMES = {
+    ".usdc": USD,
+    ".usda": USD,
+    ".usdz": USD,
+    ".splat": SPLAT,
+    ".spz": SPZ,
+    ".sog": SOG,
+    ".glb": GLB,
+    sog.META: SOG_FOLDER,
+}
 """Formats by the end of a file's name."""
-SIGNATURES = {b"\x1f\x8b": SPZ, spz.SIGNATURE: SPZ, b"PK\x03\x04": SOG, b"glTF": GLB}
+SIGNATURES = {b"\x1f\x8b": SPZ, spz.SIGNATURE: SPZ, b"PK\x03\x04": SOG, b"glTF": GLB, b"PXR-": USD}
 """Formats by the first bytes of a file; those of a .splat may be any."""
 OTHERS = {
     ".ksplat": "of mkkellogg's viewer",
@@ -126,7 +136,8 @@ def _format_of(path: Path) -> Format | None:
     signed = next((form for sign, form in SIGNATURES.items() if start.startswith(sign)), None)
     if start.startswith((b"ply\n", b"ply\r")) or (name.endswith(".ply") and signed is None):
         return COMPRESSED_PLY if has_chunks(path) else None
-    form = named if named is SPLAT or signed is None else signed
+    # A .usdz is a zip file, as a .sog is.
+    form = named if named in (SPLAT, USD) or signed is None else signed
     if form is not None:
         return form
     what = next((what for end, what in OTHERS.items() if name.endswith(end)), None)

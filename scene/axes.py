@@ -1,7 +1,8 @@
 """Gaussians in the axes of other programs.
 
 Ours are right-handed, z up, the front facing +x. Axes are named as `init_axes` names them: the direction that points
-up and the one to the front, such as 'y,z' of glTF.
+up and the one to the front, such as 'y,z' of glTF. Left-handed ones, such as Unity's 'y,z,left', hold a mirrored asset,
+which looks right to a program whose third axis is mirrored as well.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from diff_gaussian_rasterization.reference import sh_basis
 from scene.gaussian_model import GaussianModel
-from utils.axes import up_and_front
+from utils.axes import parts, up_and_front
 from utils.spherical_harmonics import degree_of, num_coefficients
 
 OURS = "z,x"
@@ -31,22 +32,27 @@ def parse_axes(text: str, key: str = "axes") -> str:
     axes = up_and_front(text)
     if axes is None:
         raise ValueError(
-            f"{key} is {text!r}, but it must name the directions up and to the front, such as y,z or z,-y."
+            f"{key} is {text!r}, but it must name the directions up and to the front, such as y,z or z,-y, "
+            "and end in ,left if they are left-handed."
         )
     return axes
 
 
 def turn(axes: str) -> Tensor:
-    """The rotation [3, 3], float64, that takes points (columns) from our axes to `axes`."""
-    up, front = (_direction(name) for name in axes.split(","))
+    """The matrix [3, 3], float64, that takes points (columns) from our axes to `axes`: a rotation, or for left-handed
+    axes a rotation with a reflection."""
+    first, second, left_handed = parts(axes)
+    up, front = direction(first), direction(second)
+    left = torch.linalg.cross(up, front)
     # Where our x, y and z go.
-    return torch.stack([front, torch.linalg.cross(up, front), up], dim=1)
+    return torch.stack([front, -left if left_handed else left, up], dim=1)
 
 
-def _direction(name: str) -> Tensor:
-    direction = torch.zeros(3, dtype=torch.float64)
-    direction["xyz".index(name[-1])] = -1.0 if name.startswith("-") else 1.0
-    return direction
+def direction(name: str) -> Tensor:
+    """Unit vector [3], float64, of a name such as '-y'."""
+    found = torch.zeros(3, dtype=torch.float64)
+    found["xyz".index(name[-1])] = -1.0 if name.startswith("-") else 1.0
+    return found
 
 
 def in_axes(gaussians: GaussianModel, axes: str, source: str = OURS) -> GaussianModel:
@@ -57,12 +63,15 @@ def in_axes(gaussians: GaussianModel, axes: str, source: str = OURS) -> Gaussian
 
 
 def turned(raw: Mapping[str, Tensor], rotation: Tensor) -> dict[str, Tensor]:
-    """Parameters of Gaussians, on the host: places, rotations and harmonics turned by a rotation [3, 3], float64."""
+    """Parameters of Gaussians, on the host: places, rotations and harmonics turned by a rotation [3, 3], float64, which
+    may also mirror."""
     quaternions = torch.nn.functional.normalize(raw["rotation"].double(), dim=-1)
     # The rasterizer takes a quaternion of length 0 for no rotation.
     quaternions[quaternions.norm(dim=-1) == 0] = torch.tensor([1.0, 0.0, 0.0, 0.0], dtype=torch.float64)
+    # A Gaussian is its own image in a point: where a reflection is left over, its negative turns it as well.
+    proper = rotation * torch.linalg.det(rotation).sign()
     # SciPy's order is (x, y, z, w).
-    after = Rotation.from_matrix(rotation.numpy()) * Rotation.from_quat(quaternions[:, [1, 2, 3, 0]].numpy())
+    after = Rotation.from_matrix(proper.numpy()) * Rotation.from_quat(quaternions[:, [1, 2, 3, 0]].numpy())
     new = dict(raw)
     new["rotation"] = torch.from_numpy(after.as_quat()[:, [3, 0, 1, 2]]).float()
     new["xyz"] = (raw["xyz"].double() @ rotation.T).float()
@@ -77,7 +86,7 @@ def harmonics_turn(rotation: Tensor, degree: int) -> Tensor:
     """Turn of harmonics [K, K], float64, K = (degree + 1)².
 
     It takes the coefficients of a function on the sphere to those of the function turned by `rotation`. A
-    turned function has at direction d the value that it had at R^T d. Harmonics up to a degree contain all
+    turned function has at direction d the value that it had at R^T d, for a reflection as well. Harmonics up to a degree contain all
     turned ones of that degree, so that equality at enough directions settles the matrix.
     """
     directions = _spread(4 * num_coefficients(degree))

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from utils.axes import parts
+
 NEAREST, FARTHEST = 0.25, 1.25
 """Size that a cloud must have, and reach that it may have, to be in view, in halves of the view's height."""
 FITTED = 0.75
@@ -59,11 +61,13 @@ def thin(cloud: PointCloud, count: int, rng: torch.Generator) -> PointCloud:
 def upright(points: Tensor, axes: str) -> Tensor:
     """Turn points [N, 3] so that up is +z and the front +x, as the cameras have them.
 
-    `axes` names the directions that point up and to the front so far, such as 'y,z' or 'z,-y'. A rotation:
-    nothing is mirrored.
+    `axes` names the directions that point up and to the front so far, such as 'y,z' or 'z,-y'. A rotation: nothing is
+    mirrored, but points whose axes are left-handed, such as 'y,z,left'.
     """
-    up, front = (_direction(name).to(points) for name in axes.split(","))
-    return points @ torch.stack([front, torch.linalg.cross(up, front), up], dim=1)
+    first, second, left_handed = parts(axes)
+    up, front = (_direction(name).to(points) for name in (first, second))
+    left = torch.linalg.cross(up, front)
+    return points @ torch.stack([front, -left if left_handed else left, up], dim=1)
 
 
 def _direction(name: str) -> Tensor:

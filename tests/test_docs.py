@@ -12,7 +12,7 @@ from config.command_line import flags
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = {"opt", "help"}
-OF_OTHER_PROGRAMS = {"axes", "dry_run", "jobs", "logdir", "nproc_per_node", "out", "sheet", "suite"}
+OF_OTHER_PROGRAMS = {"axes", "dry_run", "for", "jobs", "logdir", "nproc_per_node", "out", "sheet", "suite"}
 PAGES = [
     "README",
     *(f"docs/{name}" for name in ("edit", "getting-started", "interruptions", "methods", "stable-diffusion")),

@@ -35,6 +35,7 @@ def packages(extra: str) -> set[str]:
 
 def test_extras_are_pinned() -> None:
     assert packages("mesh") == set(export.LIBRARIES.values())
+    assert packages("usd") == set(export.USD_LIBRARIES.values())
     assert packages("docs") == pinned("requirements-docs.txt")
     assert packages("test") == pinned("requirements-test.txt")
 

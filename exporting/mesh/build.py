@@ -52,4 +52,5 @@ def build_mesh(
         faces,
         texture,
         gaps.astype(np.float32),
+        origin,
     )

@@ -1,8 +1,10 @@
-"""`.glb`: a textured mesh in glTF 2.0, unlit, since its texture holds the light that the asset was made with."""
+"""`.glb`: a textured mesh in glTF 2.0, unlit by default, since its texture holds the light that the asset was made
+with."""
 
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +15,12 @@ from exporting.mesh.textured import TexturedMesh
 
 UNLIT = "KHR_materials_unlit"
 LINEAR, LINEAR_MIPMAPS, CLAMP = 9729, 9987, 33071
+METALNESS, ROUGHNESS = 0.0, 1.0
+"""A matt surface: gloss is in the texture already."""
 
 
-def encode(mesh: TexturedMesh) -> bytes:
-    """The file; its mesh is in the axes that it has."""
+def encode(mesh: TexturedMesh, name: str, lit: bool) -> bytes:
+    """The file; its mesh is in the axes that it has. Node, mesh and material get the name."""
     buffer = Buffer()
     attributes = {
         "POSITION": buffer.add(mesh.vertices, bounds=True),
@@ -25,18 +29,24 @@ def encode(mesh: TexturedMesh) -> bytes:
     }
     indices = buffer.add(mesh.faces.astype(np.uint32).ravel(), indices=True)
     image = buffer.add_view(png(mesh.texture))
-    # Programs without the extension light a matt surface.
-    surface = {"baseColorTexture": {"index": 0}, "metallicFactor": 0.0, "roughnessFactor": 1.0}
+    # Programs without the extension light this surface, too.
+    surface = {
+        "baseColorTexture": {"index": 0},
+        "metallicFactor": METALNESS,
+        "roughnessFactor": ROUGHNESS,
+    }
+    material: dict[str, Any] = {"name": name, "pbrMetallicRoughness": surface}
+    primitive = {"attributes": attributes, "indices": indices, "material": 0}
     return buffer.encode(
         {
-            "extensionsUsed": [UNLIT],
+            **({} if lit else {"extensionsUsed": [UNLIT]}),
             "scene": 0,
             "scenes": [{"nodes": [0]}],
-            "nodes": [{"mesh": 0}],
-            "meshes": [{"primitives": [{"attributes": attributes, "indices": indices, "material": 0}]}],
-            "materials": [{"pbrMetallicRoughness": surface, "extensions": {UNLIT: {}}}],
+            "nodes": [{"name": name, "mesh": 0}],
+            "meshes": [{"name": name, "primitives": [primitive]}],
+            "materials": [material if lit else material | {"extensions": {UNLIT: {}}}],
             "textures": [{"source": 0, "sampler": 0}],
-            "images": [{"bufferView": image, "mimeType": "image/png"}],
+            "images": [{"name": name, "bufferView": image, "mimeType": "image/png"}],
             "samplers": [{"magFilter": LINEAR, "minFilter": LINEAR_MIPMAPS, "wrapS": CLAMP, "wrapT": CLAMP}],
         }
     )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from exporting.pose import Pose
 from scene.axes import turn
 
 
@@ -17,8 +20,8 @@ class TexturedMesh:
     vertices [V, 3] in world units, their unit normals [V, 3], places in the texture [V, 2] in [0, 1] from its
     top left; faces [F, 3], counter-clockwise from outside; texture [S, S, 3] uint8, sRGB.
 
-    Vertices are doubled along seams of the texture; open_edges holds where the surface is not closed without
-    them, as middles of edges [E, 3].
+    Vertices are doubled along seams of the texture: shared [V] numbers, from 0, the vertex of the closed surface that
+    each is. open_edges holds where the surface is not closed without the seams, as middles of edges [E, 3].
     """
 
     vertices: NDArray[np.float32]
@@ -27,12 +30,32 @@ class TexturedMesh:
     faces: NDArray[np.int64]
     texture: NDArray[np.uint8]
     open_edges: NDArray[np.float32]
+    shared: NDArray[np.int64]
 
-    def in_axes(self, axes: str) -> TexturedMesh:
-        """The mesh as a program with `axes` sees it (see `scene.axes`)."""
-        rotation = turn(axes).numpy()
-        vertices, normals, edges = (
-            (values.astype(np.float64) @ rotation.T).astype(np.float32)
-            for values in (self.vertices, self.normals, self.open_edges)
+    def placed(self, axes: str, pose: Pose) -> TexturedMesh:
+        """The mesh as a program with `axes` sees it (see `scene.axes`), scaled and lifted."""
+        matrix = turn(axes)
+
+        def moved(points: NDArray[np.float32]) -> NDArray[np.float32]:
+            return pose.points(torch.from_numpy(points).double() @ matrix.T, axes).float().numpy()
+
+        return replace(
+            self,
+            vertices=moved(self.vertices),
+            normals=(self.normals.astype(np.float64) @ matrix.numpy().T).astype(np.float32),
+            # A mirrored face goes round the other way.
+            faces=self.faces[:, ::-1] if float(torch.linalg.det(matrix)) < 0 else self.faces,
+            open_edges=moved(self.open_edges),
         )
-        return TexturedMesh(vertices, normals, self.places, self.faces, self.texture, edges)
+
+    @property
+    def bounds(self) -> Tensor:
+        """Least and greatest corner [2, 3], float64."""
+        return torch.stack(torch.from_numpy(self.vertices).double().aminmax(dim=0))
+
+    @property
+    def merged(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Vertices [W, 3] and faces [F, 3] of the closed surface, without seams."""
+        vertices = np.empty((int(self.shared.max()) + 1, 3), np.float32)
+        vertices[self.shared] = self.vertices
+        return vertices, self.shared[self.faces]

@@ -3,6 +3,8 @@ the extension show coloured points."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from exporting.glb import Buffer
@@ -11,10 +13,19 @@ from scene.splats.table import Floats, Splats
 from utils.axes import note
 
 POINTS = 0
+LOOK = {
+    "kernel": "ellipse",
+    # The render's colours are those that the screen shows: blended as they are, not as light.
+    "colorSpace": DISPLAY,
+    "projection": "perspective",
+    "sortingMethod": "cameraDistance",
+}
+"""How Gaussians are drawn; the method of sorting is the only one that the text has."""
 
 
-def encode(splats: Splats) -> bytes:
-    """The file, every number in full: positions, linear scales, quaternions (x, y, z, w), opacities, harmonics."""
+def encode(splats: Splats, name: str) -> bytes:
+    """The file, every number in full: positions, linear scales, quaternions (x, y, z, w), opacities, harmonics. Node and
+    mesh get the name."""
     buffer = Buffer()
     color = np.column_stack([linear(splats.colors), splats.opacities])
     attributes = {
@@ -27,23 +38,27 @@ def encode(splats: Splats) -> bytes:
     first = 0
     for degree in range(splats.sh_degree + 1):
         for order in range(2 * degree + 1):
-            name = f"{EXTENSION}:SH_DEGREE_{degree}_COEF_{order}"
-            attributes[name] = buffer.add(splats.harmonics[:, first + order])
+            key = f"{EXTENSION}:SH_DEGREE_{degree}_COEF_{order}"
+            attributes[key] = buffer.add(splats.harmonics[:, first + order])
         first += 2 * degree + 1
-    # The render's colours are those that the screen shows: blended as they are, not as light.
-    extension = {"kernel": "ellipse", "colorSpace": DISPLAY}
-    extension |= {"projection": "perspective", "sortingMethod": "cameraDistance"}
-    primitive = {"attributes": attributes, "mode": POINTS, "extensions": {EXTENSION: extension}}
     return buffer.encode(
-        {
-            "extensionsUsed": [EXTENSION],
-            "scene": 0,
-            "scenes": [{"nodes": [0]}],
-            "nodes": [{"mesh": 0}],
-            "meshes": [{"primitives": [primitive]}],
-        },
+        document_of(name, attributes, LOOK, [EXTENSION]),
         extras=None if splats.axes is None else note(splats.axes),
     )
+
+
+def document_of(
+    name: str, attributes: dict[str, int], extension: dict[str, Any], used: list[str]
+) -> dict[str, Any]:
+    """The glTF document of one primitive of Gaussians."""
+    primitive = {"attributes": attributes, "mode": POINTS, "extensions": {EXTENSION: extension}}
+    return {
+        "extensionsUsed": used,
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"name": name, "mesh": 0}],
+        "meshes": [{"name": name, "primitives": [primitive]}],
+    }
 
 
 def linear(colors: Floats) -> Floats:

@@ -1,4 +1,5 @@
-"""`.spz`, version 3: Niantic's format, a tenth of the size. Bytes of each attribute together, gzipped."""
+"""`.spz`, versions 3 and 4: Niantic's format, a tenth of the size. Bytes of each attribute together, compressed by gzip as
+a whole, or each attribute by Zstandard."""
 
 from __future__ import annotations
 
@@ -6,12 +7,15 @@ import gzip
 import math
 
 import numpy as np
+import zstandard
 
 from exporting.splats.packing import to_bytes
-from scene.splats.spz import COLOR_SCALE, HEADER, MAGIC
+from scene.splats.spz import COLOR_SCALE, HEADER, MAGIC, STREAM, STREAMED, STREAMS_HEADER
 from scene.splats.table import Splats, smallest_three
 
-VERSION = 3
+VERSIONS = (3, STREAMED)
+ZSTANDARD_LEVEL = 12
+"""Level of Niantic's own writer."""
 FRACTION_BITS = 12
 """Bits after the point as Niantic's own writer has them: a quarter of a thousandth of a unit."""
 SIGNIFICANT_BITS = 16
@@ -20,8 +24,8 @@ MAX_REACH = 2.0**22
 """Largest coordinate that 24 bits with one bit for the fraction can hold, in world units."""
 
 
-def encode(splats: Splats) -> bytes:
-    """The file. Raises ValueError, one sentence, for Gaussians too far out for its coordinates."""
+def encode(splats: Splats, version: int = 3) -> bytes:
+    """The file, of version 3 or 4. Raises ValueError, one sentence, for Gaussians too far out for its coordinates."""
     reach = float(np.abs(splats.means).max())
     if reach >= MAX_REACH:
         raise ValueError(
@@ -29,7 +33,6 @@ def encode(splats: Splats) -> bytes:
         )
     bits = fraction_bits(reach)
     fixed = np.rint(splats.means.astype(np.float64) * 2**bits).astype("<i4")
-    header = HEADER.pack(MAGIC, VERSION, len(splats), splats.sh_degree, bits, 0, 0)
     sections = [
         fixed.view(np.uint8).reshape(-1, 4)[:, :3],  # 24 bits each, little endian
         to_bytes(splats.opacities * 255),
@@ -38,8 +41,16 @@ def encode(splats: Splats) -> bytes:
         _rotations(splats),
         to_bytes(splats.harmonics[:, 1:] * 128 + 128),
     ]
+    numbers = (MAGIC, version, len(splats), splats.sh_degree, bits, 0)
+    if version == STREAMED:
+        streams = [section.tobytes() for section in sections if section.size]
+        packed = [zstandard.ZstdCompressor(level=ZSTANDARD_LEVEL).compress(stream) for stream in streams]
+        table = b"".join(STREAM.pack(len(small), len(large)) for small, large in zip(packed, streams))
+        # Their table follows the header at once: there are no extensions.
+        return STREAMS_HEADER.pack(*numbers, len(streams), STREAMS_HEADER.size) + table + b"".join(packed)
     # No time stamp: the same Gaussians give the same bytes.
-    return gzip.compress(header + b"".join(section.tobytes() for section in sections), mtime=0)
+    whole = HEADER.pack(*numbers, 0) + b"".join(section.tobytes() for section in sections)
+    return gzip.compress(whole, mtime=0)
 
 
 def fraction_bits(reach: float) -> int:

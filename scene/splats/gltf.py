@@ -34,7 +34,7 @@ def decode(name: str, content: bytes) -> Splats:
         file, parts, total = _Glb(name, content), [], 0
         noted = axes_of_note(file.document["asset"].get("extras"))
         for matrix, primitive in file.primitives():
-            parts.append(_placed(name, file.splats(primitive), matrix))
+            parts.append(placed(name, file.splats(primitive), matrix))
             total += len(parts[-1])
             if total > MAX_COUNT:
                 raise ValueError(
@@ -221,7 +221,7 @@ def _matrix(node: Any) -> NDArray[np.float64]:
     return matrix
 
 
-def _placed(name: str, splats: Splats, matrix: NDArray[np.float64]) -> Splats:
+def placed(name: str, splats: Splats, matrix: NDArray[np.float64]) -> Splats:
     """Gaussians turned, scaled and moved by a matrix [4, 4]."""
     if np.array_equal(matrix, np.eye(4)) or len(splats) == 0:
         return splats

@@ -1,4 +1,5 @@
-"""`.spz`: Niantic's format, versions 1 to 3. Bytes of each attribute together, gzipped."""
+"""`.spz`: Niantic's format, versions 1 to 4. Bytes of each attribute together, compressed by gzip as a whole, or in version
+4 each attribute by Zstandard."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import struct
 import zlib
 
 import numpy as np
+import zstandard
 from numpy.typing import NDArray
 
 from scene.splats.table import MAX_COUNT, Numbers, Splats, from_smallest_three
@@ -17,6 +19,12 @@ MAGIC = 0x5053474E
 SIGNATURE = MAGIC.to_bytes(4, "little")
 HEADER = struct.Struct("<IIIBBBB")
 """Magic, version, count, degree of the harmonics, bits of the fraction, flags, and a byte in reserve."""
+STREAMED = 4
+"""First version whose attributes are streams of their own."""
+STREAMS_HEADER = struct.Struct("<IIIBBBBI12x")
+"""The same but for the reserve, then the number of streams, and where their table begins."""
+STREAM = struct.Struct("<QQ")
+"""Bytes of a stream in the file, and after it is decompressed."""
 ANTIALIASED, EXTENDED = 1, 2
 """Flags."""
 COLOR_SCALE = 0.15
@@ -38,25 +46,28 @@ def decode(name: str, content: bytes) -> Splats:
     magic, version, count, degree, bits, flags, _ = HEADER.unpack_from(head)
     if magic != MAGIC:
         raise ValueError(f"{name!r} is gzipped, but does not start as an .spz file does.")
-    if not 1 <= version <= 3:
+    if not 1 <= version <= STREAMED:
         raise ValueError(
-            f"{name!r} is an .spz file of version {version}, but 1 to 3 are read: have it written as version 3, "
-            "or as .ply."
+            f"{name!r} is an .spz file of version {version}, but 1 to {STREAMED} are read: have it written as "
+            "version 3, or as .ply."
         )
     if degree > MAX_DEGREE:
         raise ValueError(
             f"{name!r} has harmonics of degree {degree}, but an .spz file has degree 0 to {MAX_DEGREE}."
         )
     widths = {"position": 6 if version == 1 else 9, "opacity": 1, "colour": 3, "scale": 3}
-    widths |= {"rotation": 4 if version == 3 else 3, "rest": 3 * (num_coefficients(degree) - 1)}
+    widths |= {"rotation": 4 if version >= 3 else 3, "rest": 3 * (num_coefficients(degree) - 1)}
     size = HEADER.size + count * sum(widths.values())
     if count > MAX_COUNT or size > MAX_RATIO * len(content) + BLOCK:
         raise ValueError(
             f"{name!r} claims {count} Gaussians in {len(content)} bytes, "
             f"but it must hold what it claims and at most {MAX_COUNT}."
         )
-    whole = content if head is content else _inflated(name, content, size)
-    if len(whole) < size:
+    if version == STREAMED:
+        whole = _streams(name, content, [count * width for width in widths.values()])
+    else:
+        whole = (content if head is content else _inflated(name, content, size))[HEADER.size :]
+    if len(whole) < size - HEADER.size:
         raise ValueError(f"{name!r} claims {count} Gaussians, but ends within them.")
     if flags & ANTIALIASED:
         logging.warning(
@@ -67,7 +78,7 @@ def decode(name: str, content: bytes) -> Splats:
         logging.warning("%r has extensions, which are not read.", name)
     if degree == MAX_DEGREE:
         logging.warning("%r has harmonics of degree 4, which are dropped: up to 3 are read.", name)
-    parts, start = {}, HEADER.size
+    parts, start = {}, 0
     for key, width in widths.items():
         parts[key] = np.frombuffer(whole, np.uint8, count * width, start).reshape(count, width)
         start += count * width
@@ -81,6 +92,35 @@ def decode(name: str, content: bytes) -> Splats:
         opacities=parts["opacity"][:, 0] / np.float32(255),
         harmonics=np.concatenate([constant[:, None], rest], axis=1),
     )
+
+
+def _streams(name: str, content: bytes, sizes: list[int]) -> bytes:
+    """The attributes of version 4, of which those of 0 bytes have no stream, after each other.
+
+    Raises ValueError, one sentence, for streams that are missing, damaged or not as long as that.
+    """
+    if len(content) < STREAMS_HEADER.size:
+        raise ValueError(f"{name!r} ends within the header of an .spz file.")
+    *_, number, table = STREAMS_HEADER.unpack_from(content)
+    sizes = [size for size in sizes if size]
+    start = table + number * STREAM.size
+    if number != len(sizes) or table < STREAMS_HEADER.size or start > len(content):
+        raise ValueError(
+            f"{name!r} has {number} streams, but an .spz file of version 4 like it has {len(sizes)}."
+        )
+    whole = []
+    for index, size in enumerate(sizes):
+        packed, unpacked = STREAM.unpack_from(content, table + index * STREAM.size)
+        if unpacked != size or start + packed > len(content):
+            raise ValueError(f"{name!r} claims a stream that is longer or shorter than its Gaussians need.")
+        try:
+            # No more memory than that is taken, whatever the stream claims.
+            with zstandard.ZstdDecompressor().stream_reader(content[start : start + packed]) as reader:
+                whole.append(reader.read(size))
+        except zstandard.ZstdError as error:
+            raise ValueError(f"{name!r} holds a damaged stream: {error}.") from error
+        start += packed
+    return b"".join(whole)
 
 
 def _inflated(name: str, content: bytes, size: int) -> bytes:

@@ -62,7 +62,7 @@ BROKEN_FILES = [
     ("GenerateCamParams: {init_axes: [z, x]}", "GenerateCamParams.init_axes|['z', 'x']|such as 'y,z'"),
     (
         "ModelParams: {pretrained_model_path: a.pth}",
-        "ModelParams.pretrained_model_path|'a.pth'|.sog or .splat.glb file of",
+        "ModelParams.pretrained_model_path|'a.pth'|.splat.glb or .splat.usdz file of",
     ),
     ("ModelParams: {input_axes: up}", "ModelParams.input_axes|'up'|such as 'y,z'"),
     ('GenerateCamParams: {init_shape: "a\\0.ply"}', "GenerateCamParams.init_shape|Unicode"),

@@ -32,7 +32,12 @@ def test_one_command_writes_every_format(
     names = [f"x{suffix}" for suffix in (*export.SPLATS, *export.MESHES)]
     files = [str(tmp_path / "out" / name) for name in names]
     assert export.main([str(ball), "-o", *files, *SMALL]) == 0
-    assert {file.name for file in (tmp_path / "out").iterdir()} == {*names, "x.mtl", "x.png"}
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {
+        *names,
+        "x.mtl",
+        "x.png",
+        "x.tileset.json",
+    }
     assert capfd.readouterr() == ("", "")
 
 
@@ -60,7 +65,7 @@ def test_a_run_gives_its_last_gaussians(tmp_path: Path) -> None:
         ("empty", "-o x.glb", "'{0}/empty' holds no Gaussians yet: give a run's folder"),
         ("none.ply", "-o x.spz", "'{0}/none.ply' holds no Gaussians, but an asset has at least 1."),
         ("text.ply", "-o x.ply", "cannot be read as a PLY file"),
-        ("ball.ply", "-o x.stl", "the output is 'x.stl', but its name must end in one of"),
+        ("ball.ply", "-o x.fbx", "the output is 'x.fbx', but its name must end in one of"),
         ("ball.ply", "-o x.ply --axes up", "axes is 'up', but it must name the directions"),
         ("ball.ply", "-o x.glb --device abacus", "device is 'abacus'"),
         ("ball.ply", "-o ball.ply/x.spz", "ball.ply"),
@@ -142,6 +147,9 @@ def test_a_folder_that_cannot_be_made_is_told_before_the_work(
 def test_it_says_where_a_mesh_is_open() -> None:
     none, some = torch.zeros(0, 3).numpy(), torch.tensor([[1.0, 2.0, 3.5], [0.0, 0.0, 0.0]]).numpy()
     rest = (none, none, none[:, :2], none.astype(int), none.astype("uint8"))
-    assert export.closedness(TexturedMesh(*rest, none)) == "The mesh is watertight."
-    told = export.closedness(TexturedMesh(*rest, some))
+    shared = none[:, 0].astype(int)
+    assert (
+        export.closedness(TexturedMesh(*rest, none, shared)) == "The mesh is watertight after merging seams."
+    )
+    told = export.closedness(TexturedMesh(*rest, some, shared))
     assert "2 edges do not have two faces, the first one at (1, 2, 3.5)" in told

@@ -12,15 +12,18 @@ import pygltflib
 import pytest
 import torch
 from plyfile import PlyData
+from pxr import Usd, UsdGeom, UsdVol
 from scipy.spatial import cKDTree
 
-from exporting.formats import SPLATS, suffix_of, write_splats
+from exporting.formats import SPLATS, WriteOptions, suffix_of, write_splats
 from exporting.splats import sog, spz
+from exporting.targets import Frame
 from scene.asset import Asset, open_asset
 from scene.axes import OURS, in_axes
 from scene.gaussian_model import GaussianModel
 from scene.splats.table import Splats
 from tests.exporting.assets import random_gaussians
+from tests.exporting.usd_checks import remarks
 
 COUNT = 700
 """Gaussians for more than two chunks of .compressed.ply, and no multiple of anything."""
@@ -90,6 +93,45 @@ def read_glb(path: Path) -> Read:
     )
 
 
+def read_spz_glb(path: Path) -> Read:
+    document = pygltflib.GLTF2().load(str(path))
+    (primitive,) = document.meshes[0].primitives
+    inner = primitive.extensions["KHR_gaussian_splatting"]["extensions"]
+    view = document.bufferViews[inner["KHR_gaussian_splatting_compression_spz_2"]["bufferView"]]
+    alone = path.with_suffix(".spz")
+    alone.write_bytes(document.binary_blob()[view.byteOffset :][: view.byteLength])
+    found = of_gsply(gsply.read_spz(alone))
+    assert {accessor.count for accessor in document.accessors} == {len(found.means)}
+    harmonics = sum(
+        "_COEF_" in name for name, index in vars(primitive.attributes).items() if index is not None
+    )
+    assert harmonics == found.harmonics.shape[1] - 1
+    return found
+
+
+def read_usd(path: Path) -> Read:
+    stage = Usd.Stage.Open(str(path))
+    prim = UsdVol.ParticleField3DGaussianSplat.Get(
+        stage, stage.GetDefaultPrim().GetPath().AppendChild("splats")
+    )
+    (low, high), count = prim.GetExtentAttr().Get(), len(prim.GetPositionsAttr().Get())
+    assert UsdGeom.GetStageUpAxis(stage) == "Y"
+    assert UsdGeom.GetStageMetersPerUnit(stage) == 1
+    assert remarks(stage) == []
+    degree = prim.GetRadianceSphericalHarmonicsDegreeAttr().Get()
+    coefficients = np.array(prim.GetRadianceSphericalHarmonicsCoefficientsAttr().Get())
+    found = Read(
+        means=np.array(prim.GetPositionsAttr().Get()),
+        log_scales=np.log(np.array(prim.GetScalesAttr().Get())),
+        rotations=np.array([(q.real, *q.imaginary) for q in prim.GetOrientationsAttr().Get()]),
+        opacities=np.array(prim.GetOpacitiesAttr().Get()),
+        harmonics=coefficients.reshape(count, (degree + 1) ** 2, 3),
+    )
+    assert (np.array(low) < found.means).all()
+    assert (np.array(high) > found.means).all()
+    return found
+
+
 @dataclass
 class Tolerance:
     """The largest difference: half of a format's step."""
@@ -103,14 +145,16 @@ class Tolerance:
 
 
 HALF_BYTE = 0.5 / 255 + 1e-6
+SPZ_STEPS = Tolerance(2**-14, 0.5 / 16 + 1e-6, 0.005, HALF_BYTE, HALF_BYTE / 0.15, 0.5 / 128 + 1e-6)
+EXACT = Tolerance(1e-6, 1e-5, 1e-5, 1e-6, 1e-6, 1e-6)
 READERS = {
     ".ply": (lambda p: of_gsply(gsply.plyread(p)), Tolerance(1e-6, 1e-6, 1e-5, 1e-6, 1e-6, 1e-6)),
     ".splat": (read_splat, Tolerance(1e-6, 1e-5, 0.02, HALF_BYTE, HALF_BYTE / 0.282, 0)),
-    ".splat.glb": (read_glb, Tolerance(1e-6, 1e-5, 1e-5, 1e-6, 1e-6, 1e-6)),
-    ".spz": (
-        lambda p: of_gsply(gsply.read_spz(p)),
-        Tolerance(2**-14, 0.5 / 16 + 1e-6, 0.005, HALF_BYTE, HALF_BYTE / 0.15, 0.5 / 128 + 1e-6),
-    ),
+    ".splat.glb": (read_glb, EXACT),
+    ".spz": (lambda p: of_gsply(gsply.read_spz(p)), SPZ_STEPS),
+    ".spz.glb": (read_spz_glb, SPZ_STEPS),
+    ".splat.usdc": (read_usd, EXACT),
+    ".splat.usdz": (read_usd, EXACT),
     # Relative to the bounds of a chunk, which are those of the asset at most.
     ".compressed.ply": (
         lambda p: of_gsply(gsply.plyread(p)),
@@ -140,7 +184,7 @@ def test_another_program_reads_the_same_gaussians(tmp_path: Path, suffix: str, d
         np.testing.assert_allclose(getattr(ours, name), getattr(found, name), atol=2e-5, err_msg=name)
     lengths = np.linalg.norm(found.rotations, axis=1)
     np.testing.assert_allclose(np.abs((ours.rotations * found.rotations).sum(axis=1)) / lengths, 1, atol=1e-5)
-    truth = Splats.of(in_axes(gaussians, SPLATS[suffix].axes))
+    truth = Splats.of(in_axes(gaussians, SPLATS[suffix].frame.axes))
     # Some formats have an order of their own.
     distance, row = cKDTree(truth.means).query(found.means)
     assert sorted(row) == list(range(COUNT))
@@ -160,7 +204,7 @@ def test_another_program_reads_the_same_gaussians(tmp_path: Path, suffix: str, d
 
 @pytest.mark.parametrize("suffix", SPLATS)
 def test_the_same_gaussians_give_the_same_bytes(tmp_path: Path, suffix: str) -> None:
-    files = [tmp_path / f"{name}{suffix}" for name in "ab"]
+    files = [tmp_path / folder / f"x{suffix}" for folder in "ab"]
     for file in files:
         write_splats(file, Asset(random_gaussians(40, 1), OURS))
     assert files[0].read_bytes() == files[1].read_bytes()
@@ -173,12 +217,14 @@ def test_one_gaussian_is_enough(tmp_path: Path, suffix: str, degree: int) -> Non
     gaussians = random_gaussians(1, degree)
     write_splats(path, Asset(gaussians, OURS))
     found = READERS[suffix][0](path)
-    np.testing.assert_allclose(found.means, in_axes(gaussians, SPLATS[suffix].axes).means.detach(), atol=1e-4)
+    np.testing.assert_allclose(
+        found.means, in_axes(gaussians, SPLATS[suffix].frame.axes).means.detach(), atol=1e-4
+    )
 
 
 def test_axes_can_be_chosen(tmp_path: Path) -> None:
     gaussians = random_gaussians(5, 1)
-    write_splats(tmp_path / "x.ply", Asset(gaussians, OURS), OURS)
+    write_splats(tmp_path / "x.ply", Asset(gaussians, OURS), Frame(OURS))
     again = GaussianModel.load_ply(tmp_path / "x.ply")
     assert all(torch.equal(again.raw()[name], tensor) for name, tensor in gaussians.raw().items())
 
@@ -228,6 +274,25 @@ def test_spz_uses_its_24_bits(tmp_path: Path, size: float) -> None:
     assert np.abs(found - means).max() <= max(size * 2**-17, 2**-13 if size < 2000 else size * 2**-22)
 
 
+@pytest.mark.parametrize("degree", [0, 3])
+def test_spz_of_version_4_holds_what_version_3_holds(tmp_path: Path, degree: int) -> None:
+    asset, old, new = Asset(random_gaussians(COUNT, degree), OURS), tmp_path / "3.spz", tmp_path / "4.spz"
+    write_splats(old, asset)
+    write_splats(new, asset, how=WriteOptions(spz_version=4))
+    assert new.read_bytes()[:8] == b"NGSP\x04\0\0\0"
+    for read in (
+        lambda path: of_gsply(gsply.read_spz(path)),
+        lambda path: Splats.of(open_asset(path).gaussians),
+    ):
+        before, after = read(old), read(new)
+        for name in ("means", "log_scales", "rotations", "opacities", "harmonics"):
+            np.testing.assert_array_equal(getattr(after, name), getattr(before, name), err_msg=name)
+    gsply.write_spz(tmp_path / "other.spz", gsply.read_spz(old), version=4)
+    # Its steps are 2⁻¹².
+    found = open_asset(tmp_path / "other.spz").gaussians.means
+    torch.testing.assert_close(found, open_asset(old).gaussians.means, atol=2**-12, rtol=0)
+
+
 def test_what_spz_cannot_hold_gets_one_sentence(tmp_path: Path) -> None:
     gaussians = random_gaussians(2, 0)
     gaussians.raw()["xyz"].data[0, 0] = 5e6
@@ -246,7 +311,7 @@ def test_sog_clusters_harmonics_of_many_gaussians(tmp_path: Path, monkeypatch: p
     gaussians.raw()["f_rest"].data = kinds[torch.arange(COUNT) % 8]
     write_splats(tmp_path / "x.sog", Asset(gaussians, OURS))
     found = of_gsply(gsply.sog_reader.sogread(tmp_path / "x.sog"))
-    truth = Splats.of(in_axes(gaussians, SPLATS[".sog"].axes))
+    truth = Splats.of(in_axes(gaussians, SPLATS[".sog"].frame.axes))
     row = cKDTree(truth.means).query(found.means)[1]
     assert np.abs(found.harmonics - truth.harmonics[row])[:, 1:].max() < 0.03
 
@@ -264,7 +329,9 @@ def test_the_name_tells_the_format(name: str, suffix: str) -> None:
     assert suffix_of(Path("folder") / name) == suffix
 
 
-@pytest.mark.parametrize("name", ["a", "a.stl", ".ply", "a.ply.gz"])
+@pytest.mark.parametrize("name", ["a", "a.fbx", ".ply", "a.ply.gz"])
 def test_other_names_get_one_sentence(name: str) -> None:
-    with pytest.raises(ValueError, match=r"^the output is .* must end in one of \.compressed\.ply, \.glb"):
+    with pytest.raises(
+        ValueError, match=r"^the output is .* must end in one of \.3mf, \.compressed\.ply, \.glb"
+    ):
         suffix_of(Path(name))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pygltflib
@@ -10,9 +13,11 @@ import pytest
 import torch
 import trimesh
 from exported import compare, draw_glb, read_glb
+from PIL import Image
+from pxr import Ar, Usd, UsdGeom, UsdShade
 from torch import Tensor
 
-from exporting.formats import write_mesh
+from exporting.formats import MESHES, WriteOptions, write_mesh
 from exporting.mesh.bake import bake
 from exporting.mesh.build import build_mesh
 from exporting.mesh.options import MeshOptions
@@ -20,10 +25,14 @@ from exporting.mesh.raster import cover
 from exporting.mesh.textured import TexturedMesh
 from exporting.mesh.unwrap import unwrap
 from exporting.mesh.views import Box
+from exporting.pose import Pose
+from exporting.targets import Frame
 from scene.axes import OURS, Y_UP, turn
 from scene.cameras import orbit
 from scene.gaussian_model import GaussianModel
+from scene.meshes.sample import sample_mesh
 from tests.exporting.assets import on_surface, spiral
+from tests.exporting.usd_checks import remarks
 
 OPTIONS = MeshOptions(faces=800, texture=128, resolution=40, views=16)
 
@@ -149,39 +158,138 @@ def test_a_mesh_is_closed_and_small_enough(mesh: TexturedMesh) -> None:
 
 
 def test_the_same_gaussians_give_the_same_mesh(mesh: TexturedMesh, tmp_path: Path) -> None:
-    write_mesh(tmp_path / "a.glb", mesh)
-    write_mesh(tmp_path / "b.glb", build_mesh(painted(), OPTIONS))
-    assert (tmp_path / "a.glb").read_bytes() == (tmp_path / "b.glb").read_bytes()
+    again = build_mesh(painted(), OPTIONS)
+    for suffix in MESHES:
+        write_mesh(tmp_path / f"a/x{suffix}", mesh)
+        write_mesh(tmp_path / f"b/x{suffix}", again)
+        assert (tmp_path / f"a/x{suffix}").read_bytes() == (tmp_path / f"b/x{suffix}").read_bytes()
 
 
-@pytest.mark.parametrize("axes", [None, OURS, "z,-y"])
+@pytest.mark.parametrize("axes", [None, "z,-y", "z,x,left"])
 @pytest.mark.parametrize("suffix", [".glb", ".obj"])
 def test_trimesh_reads_the_same_mesh(
     mesh: TexturedMesh, tmp_path: Path, suffix: str, axes: str | None
 ) -> None:
     path = tmp_path / f"two words{suffix}"
-    write_mesh(path, mesh, axes)
+    write_mesh(path, mesh, None if axes is None else Frame(axes))
     read = read_glb(path)
     material = read.visual.material
     texture = material.baseColorTexture if suffix == ".glb" else material.image
     assert np.array_equal(np.array(texture.convert("RGB")), mesh.texture)
     expected = mesh.vertices @ turn(axes or Y_UP).numpy().T
+    # A mirrored face goes round the other way.
+    faces = mesh.faces[:, ::-1] if axes == "z,x,left" else mesh.faces
     # Readers may number vertices anew, but keep the order of faces.
-    assert len(read.faces) == len(mesh.faces)
-    np.testing.assert_allclose(read.vertices[read.faces], expected[mesh.faces], atol=2e-6)
+    assert len(read.faces) == len(faces)
+    np.testing.assert_allclose(read.vertices[read.faces], expected[faces], atol=2e-6)
     places = read.visual.uv[read.faces]
-    np.testing.assert_allclose(places[:, :, 0], mesh.places[mesh.faces][:, :, 0], atol=2e-6)
-    np.testing.assert_allclose(1 - places[:, :, 1], mesh.places[mesh.faces][:, :, 1], atol=2e-6)
+    np.testing.assert_allclose(places[:, :, 0], mesh.places[faces][:, :, 0], atol=2e-6)
+    np.testing.assert_allclose(1 - places[:, :, 1], mesh.places[faces][:, :, 1], atol=2e-6)
     assert read.volume > 0
 
 
-def test_gltf_says_that_it_is_unlit(mesh: TexturedMesh, tmp_path: Path) -> None:
-    write_mesh(tmp_path / "x.glb", mesh)
-    document = pygltflib.GLTF2().load(str(tmp_path / "x.glb"))
+@pytest.mark.parametrize("suffix", [".stl", ".3mf", ".mesh.ply"])
+def test_merged_meshes_are_watertight_and_of_the_right_size_to_trimesh(
+    mesh: TexturedMesh, tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"x{suffix}"
+    write_mesh(path, mesh, pose=Pose(0.2, 0.7), how=WriteOptions(merge=True))
+    read = trimesh.load_mesh(path, process=suffix == ".stl")
+    unit, axes = (1, OURS) if suffix == ".mesh.ply" else (1000, "z,-y")
+    assert read.is_watertight
+    assert read.volume == pytest.approx(0.2**3 * unit**3 * trimesh.Trimesh(*mesh.merged).volume, rel=1e-4)
+    expected = (0.2 * mesh.vertices @ turn(axes).numpy().T + [0, 0, 0.7]) * unit
+    np.testing.assert_allclose(read.bounds, [expected.min(axis=0), expected.max(axis=0)], rtol=1e-5)
+    if suffix == ".3mf":
+        assert read.units == "millimeter"
+    if suffix == ".mesh.ply":
+        colors = read.visual.vertex_colors[:, :3] / 255
+        directions = (read.vertices - [0.02, 0.0, 0.74]) / 0.1
+        assert np.abs(colors - (0.5 + 0.4 * directions)).mean() < 0.02
+
+
+def test_a_3mf_paints_its_corners(mesh: TexturedMesh, tmp_path: Path) -> None:
+    write_mesh(tmp_path / "a<b.3mf", mesh)
+    with zipfile.ZipFile(tmp_path / "a<b.3mf") as bundle:
+        texture = np.array(Image.open(bundle.open("3D/Textures/texture.png")))
+        model = ElementTree.parse(bundle.open("3D/3dmodel.model"))
+    core, materials = (
+        f"{{http://schemas.microsoft.com/3dmanufacturing/{kind}/2015/02}}" for kind in ("core", "material")
+    )
+    assert np.array_equal(texture, mesh.texture)
+    assert [each.get("name") for each in model.iter(f"{core}object")] == ["a<b"]
+    places = np.array(
+        [[float(each.get(key)) for key in "uv"] for each in model.iter(f"{materials}tex2coord")]
+    )
+    corners = np.array([[int(each.get(f"p{i}")) for i in "123"] for each in model.iter(f"{core}triangle")])
+    np.testing.assert_allclose(places[corners] * [1, -1] + [0, 1], mesh.places[mesh.faces], atol=2e-6)
+
+
+@pytest.mark.parametrize("lit", [False, True])
+@pytest.mark.parametrize("suffix", [".usdc", ".usdz"])
+def test_usd_holds_the_same_mesh(mesh: TexturedMesh, tmp_path: Path, suffix: str, lit: bool) -> None:
+    path = tmp_path / f"2 words{suffix}"
+    write_mesh(path, mesh, how=WriteOptions(lit=lit))
+    stage = Usd.Stage.Open(str(path))
+    root = stage.GetDefaultPrim()
+    shape = UsdGeom.Mesh(root.GetChild("mesh"))
+    assert root.GetName() == "_2_words"
+    assert (UsdGeom.GetStageUpAxis(stage), UsdGeom.GetStageMetersPerUnit(stage)) == ("Y", 1.0)
+    np.testing.assert_allclose(shape.GetPointsAttr().Get(), mesh.vertices @ turn(Y_UP).numpy().T, atol=1e-6)
+    assert np.array_equal(np.array(shape.GetFaceVertexIndicesAttr().Get()).reshape(-1, 3), mesh.faces)
+    places = np.array(UsdGeom.PrimvarsAPI(shape).GetPrimvar("st").Get())
+    np.testing.assert_allclose(places * [1, -1] + [0, 1], mesh.places, atol=1e-6)
+    material, _ = UsdShade.MaterialBindingAPI(shape).ComputeBoundMaterial()
+    surface = material.ComputeSurfaceSource()[0]
+    connected = [each.GetBaseName() for each in surface.GetInputs() if each.HasConnectedSource()]
+    assert connected == ["diffuseColor" if lit else "emissiveColor"]
+    picture = UsdShade.Shader(material.GetPrim().GetChild("texture")).GetInput("file").Get()
+    content = Ar.GetResolver().OpenAsset(Ar.ResolvedPath(picture.resolvedPath)).GetBuffer()
+    assert np.array_equal(np.array(Image.open(io.BytesIO(bytes(content)))), mesh.texture)
+    assert remarks(stage) == []
+
+
+@pytest.mark.parametrize("suffix", [".glb", ".obj", ".mesh.ply", ".stl"])
+def test_our_own_readers_find_its_surface_and_colours(
+    mesh: TexturedMesh, tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"x{suffix}"
+    write_mesh(path, mesh, Frame(OURS))
+    cloud = sample_mesh(str(path), 2000, torch.Generator().manual_seed(0))
+    directions = cloud.points - torch.tensor([0.1, 0.0, 0.2])
+    assert float((directions.norm(dim=1) - 0.52).abs().mean()) < 0.02
+    if cloud.colors is not None:
+        assert float((cloud.colors - 0.5 - 0.4 * directions / 0.52).abs().mean()) < 0.02
+    assert (cloud.colors is None) == (suffix == ".stl")
+
+
+def test_gltf_says_that_it_is_unlit_unless_it_is_lit(mesh: TexturedMesh, tmp_path: Path) -> None:
+    write_mesh(tmp_path / "lit.glb", mesh, how=WriteOptions(lit=True))
+    lit = pygltflib.GLTF2().load(str(tmp_path / "lit.glb"))
+    assert lit.extensionsUsed == []
+    assert lit.materials[0].extensions == {}
+    assert lit.materials[0].pbrMetallicRoughness.roughnessFactor == 1.0
+    assert lit.meshes[0].primitives[0].attributes.NORMAL is not None
+    write_mesh(tmp_path / "a name.glb", mesh)
+    document = pygltflib.GLTF2().load(str(tmp_path / "a name.glb"))
     assert document.extensionsUsed == ["KHR_materials_unlit"]
     (material,) = document.materials
     assert material.extensions == {"KHR_materials_unlit": {}}
+    assert [document.nodes[0].name, document.meshes[0].name, material.name] == ["a name"] * 3
     assert material.pbrMetallicRoughness.metallicFactor == 0.0
     assert document.images[0].mimeType == "image/png"
     (primitive,) = document.meshes[0].primitives
     assert document.accessors[primitive.indices].count == 3 * len(mesh.faces)
+
+
+def test_obj_has_names_and_a_material_that_blender_takes(mesh: TexturedMesh, tmp_path: Path) -> None:
+    write_mesh(tmp_path / "a name.obj", mesh)
+    lines = (tmp_path / "a name.obj").read_text().splitlines()
+    assert [line for line in lines if line[0] not in "vf"] == [
+        "mtllib a_name.mtl",
+        "o a_name",
+        "usemtl a_name",
+    ]
+    material = (tmp_path / "a_name.mtl").read_text().splitlines()
+    assert material[0] == "newmtl a_name"
+    assert "illum 1" in material

@@ -45,6 +45,26 @@ def test_turned_gaussians_look_the_same_to_turned_cameras(axes: str, degree: int
     torch.testing.assert_close(after.rgb, before.rgb, atol=2e-5, rtol=0)
 
 
+@pytest.mark.parametrize("axes", ["y,z,left", "z,x,left"])
+def test_a_mirrored_asset_looks_mirrored_to_a_mirrored_camera(axes: str) -> None:
+    """As Unity and Unreal draw it, whose third axis is mirrored as well."""
+    gaussians, mirror = random_gaussians(60, 3), turn(axes).float()
+    assert float(torch.linalg.det(mirror)) == pytest.approx(-1.0)
+    cameras = orbit([10.0, 100.0, 250.0], [30.0, 80.0, 130.0], 4.0, 0.6, 48, 48)
+    viewmats = cameras.viewmats.clone()
+    # Right and left change places in a mirrored camera, whose axes are right-handed again.
+    viewmats[:, :3, :3] = cameras.viewmats[:, :3, :3] @ mirror.T
+    viewmats[:, 0] *= -1
+    before = render(gaussians, cameras, torch.zeros(3))
+    after = render(in_axes(gaussians, axes), replace(cameras, viewmats=viewmats), torch.zeros(3))
+    assert float(before.alpha.detach().max()) > 0.5
+    torch.testing.assert_close(after.rgb.flip(-1), before.rgb, atol=2e-5, rtol=0)
+    # Without the mirror's part in harmonics and rotations it would not.
+    assert float((after.rgb - before.rgb).detach().abs().max()) > 0.05
+    again = in_axes(in_axes(gaussians, axes), OURS, axes)
+    torch.testing.assert_close(again.shs, gaussians.shs, atol=1e-5, rtol=0)
+
+
 def test_turns_of_harmonics_follow_each_other() -> None:
     a, b = turn(Y_UP), turn("-x,z")
     both = harmonics_turn(a @ b, 3)
@@ -67,12 +87,12 @@ def test_a_quaternion_of_length_0_is_no_rotation() -> None:
     assert bool(torch.isfinite(render(turned, cameras, torch.zeros(3)).rgb).all())
 
 
-@pytest.mark.parametrize(("text", "axes"), [("y,z", "y,z"), (" +Z , -y", "z,-y")])
+@pytest.mark.parametrize(("text", "axes"), [("y,z", "y,z"), (" +Z , -y", "z,-y"), ("y, z, Left", "y,z,left")])
 def test_axes_are_read(text: str, axes: str) -> None:
     assert parse_axes(text) == axes
 
 
-@pytest.mark.parametrize("text", ["", "y", "y,y", "y,-y", "up,front", "x,y,z"])
+@pytest.mark.parametrize("text", ["", "y", "y,y", "y,-y", "up,front", "x,y,z", "y,z,right"])
 def test_wrong_axes_get_one_sentence(text: str) -> None:
     with pytest.raises(ValueError, match=r"^axes is .* up and to the front, such as y,z"):
         parse_axes(text)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from config.schema import Config
 from exporting.formats import write_splats
+from exporting.targets import Frame
 from scene.asset import Asset
 from scene.gaussian_model import GaussianModel
 from scene.initialize import CONVENTIONS, initialize
@@ -202,7 +203,7 @@ def test_gaussians_to_continue_from_are_turned_to_our_axes(
 ) -> None:
     source = gaussians(tmp_path / "x.ply", sh_degree=1)
     write_splats(tmp_path / "noted.ply", Asset(source, "z,x"))
-    write_splats(tmp_path / "x.splat", Asset(source, "z,x"), "-x,y")
+    write_splats(tmp_path / "x.splat", Asset(source, "z,x"), Frame("-x,y"))
     for name, axes in (("noted.ply", None), ("x.splat", "-x,y")):
         model = start("sphere", pretrained_model_path=str(tmp_path / name), input_axes=axes, sh_degree=0)
         distances = (source.means[:, None] - model.means[None]).detach().norm(dim=2)

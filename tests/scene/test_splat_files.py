@@ -20,8 +20,9 @@ from PIL import Image
 from plyfile import PlyData, PlyElement
 
 from config.model_params import GAUSSIANS_SUFFIXES
-from exporting.formats import SPLATS, write_splats
+from exporting.formats import SPLATS, USD, WriteOptions, write_splats
 from exporting.splats import gltf
+from exporting.targets import Frame
 from gaussian_renderer import render
 from scene.asset import NAMES, Asset, load_asset, open_asset
 from scene.axes import OURS, Y_UP, in_axes
@@ -33,7 +34,17 @@ from tests.exporting.assets import random_gaussians
 from utils.rotation import quaternion_to_matrix
 from utils.run_folder import RunFolder
 
-LEAST_PSNR = {".ply": 100, ".splat.glb": 100, ".spz": 40, ".sog": 40, ".compressed.ply": 35, ".splat": 35}
+LEAST_PSNR = {
+    ".ply": 100,
+    ".splat.glb": 100,
+    ".splat.usdc": 100,
+    ".splat.usdz": 100,
+    ".spz": 40,
+    ".spz.glb": 40,
+    ".sog": 40,
+    ".compressed.ply": 35,
+    ".splat": 35,
+}
 """What each format's steps leave, in dB, of an asset without harmonics."""
 
 
@@ -43,7 +54,7 @@ def picture(gaussians: GaussianModel) -> torch.Tensor:
 
 
 def written(path: Path, gaussians: GaussianModel, axes: str | None = None) -> Path:
-    write_splats(path, Asset(gaussians, OURS), axes)
+    write_splats(path, Asset(gaussians, OURS), None if axes is None else Frame(axes))
     return path
 
 
@@ -52,7 +63,8 @@ def test_what_is_written_looks_the_same_when_it_is_read(
     tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     gaussians = random_gaussians(300, 0 if suffix == ".splat" else 3)
-    for axes in (None, "-x,y"):
+    # USD knows no other way up, and nothing left-handed.
+    for axes in (None, "z,-x" if suffix in USD else "-x,y,left"):
         path = written(tmp_path / f"x{suffix}", gaussians, axes)
         without_room = suffix in (".splat", ".spz")
         read = load_asset(path, axes=axes if without_room else None)
@@ -212,7 +224,7 @@ def test_compressed_ply_of_before_colours_had_bounds(tmp_path: Path) -> None:
 
 def as_glb(gaussians: GaussianModel, change: Callable[[dict[str, Any]], None], binary: bytes = b"") -> bytes:
     """Our .splat.glb with its document changed, and bytes after its own."""
-    content = gltf.encode(Splats.of(gaussians))
+    content = gltf.encode(Splats.of(gaussians), "asset")
     length = struct.unpack_from("<I", content, 12)[0]
     document, rest = json.loads(content[20 : 20 + length]), content[28 + length :] + binary
     change(document)
@@ -296,7 +308,11 @@ def replaced(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
         ("x.spz", lambda c: c[:60] + b"\xff" + c[61:], "cannot be unzipped"),
         ("x.spz", lambda c: b"hello", "cannot be unzipped"),
         ("x.spz", lambda c: gzip.compress(b"hello" * 9), "does not start as an .spz file does"),
-        ("x.spz", lambda c: struct.pack("<4sII", b"NGSP", 4, 9) + bytes(50), "version 4, but 1 to 3 are read"),
+        ("x.spz", lambda c: struct.pack("<4sII", b"NGSP", 5, 9) + bytes(50), "version 5, but 1 to 4 are read"),
+        ("x.spz", lambda c: struct.pack("<4sII", b"NGSP", 4, 9) + bytes(50), "has 0 streams, but an .spz file"),
+        ("4.spz", lambda c: c[:-9], "claims a stream that is longer or shorter"),
+        ("4.spz", lambda c: c.replace(b"\x28\xb5\x2f\xfd", bytes(4)), "damaged stream"),
+        ("x.splat.usdc", lambda c: c[:99], "cannot be read as USD"),
         ("x.spz", spz_with(12, 5, "<B"), "harmonics of degree 5"),
         ("x.spz", spz_with(8, 4_000_000_000), "claims 4000000000 Gaussians"),
         ("x.spz", spz_with(8, 700), "claims 700 Gaussians, but ends within them"),
@@ -330,7 +346,9 @@ def test_what_is_wrong_is_one_sentence_with_the_files_name(
     tmp_path: Path, name: str, change: Callable[[bytes], bytes], words: str
 ) -> None:
     suffix = name[1:] if name[1:] in SPLATS else ".splat"
-    content = written(tmp_path / f"sound{suffix}", random_gaussians(20, 1)).read_bytes()
+    sound, how = tmp_path / f"sound{suffix}", WriteOptions(spz_version=4 if name == "4.spz" else 3)
+    write_splats(sound, Asset(random_gaussians(20, 1), OURS), how=how)
+    content = sound.read_bytes()
     path = tmp_path / name
     path.write_bytes(change(content))
     with pytest.raises(ValueError) as caught:  # noqa: PT011

@@ -10,6 +10,7 @@ import torch
 
 import config as configuration
 from exporting.formats import write_splats
+from exporting.targets import Frame
 from gaussian_renderer import render
 from scene.asset import Asset
 from scene.gaussian_model import GaussianModel
@@ -72,7 +73,7 @@ def test_files_of_other_programs_stand_upright(tmp_path: Path) -> None:
     write_splats(tmp_path / "x.sog", Asset(gaussians, "z,x"))
     with zipfile.ZipFile(tmp_path / "x.sog") as file:
         file.extractall(bundle)
-    write_splats(tmp_path / "x.spz", Asset(gaussians, "z,x"), "-x,z")
+    write_splats(tmp_path / "x.spz", Asset(gaussians, "z,x"), Frame("-x,z"))
     for path, axes in ((tmp_path / "x.sog", None), (bundle, None), (tmp_path / "x.spz", "-x,z")):
         front = open_subject(path, HOST, axes).front
         assert front.target == pytest.approx((0, 0, 3), abs=0.2)
