@@ -107,6 +107,11 @@ class OptimizationParams(Section):
 
     # Regularisers
     lambda_tv: Real = key(1.0, "weight of the total variation of colours and of disparity", ge=0)
+    lambda_tv_l1: Real = key(
+        0.0,
+        "weight of the total variation of the colours by absolute steps: it takes grains away and keeps edges",
+        ge=0,
+    )
     lambda_scale: Real = key(1.0, "weight of the mean scale of the Gaussians", ge=0)
     lambda_alpha: Real = key(0.0, "weight of the mean coverage α", ge=0)
     lambda_alpha_binary: Real = key(0.0, "weight of mean 4 α (1 - α), against half-transparent pixels", ge=0)

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from gaussian_renderer.regularize import binary_alpha, mean_alpha, mean_scale, tv
+from gaussian_renderer.regularize import binary_alpha, mean_alpha, mean_scale, tv, tv_l1
 from gaussian_renderer.training_views import TrainingViews, training_views
 from guidance import GuidanceOutput
 from scene.brightness import brightness, equalize_brightness, equalizes, lift_colors
@@ -136,6 +136,7 @@ def backward(state: Training, cameras: Cameras, views: range, step: int, before:
     share = len(views) / len(cameras)
     penalties: dict[str, float | Tensor] = {
         "tv": params.lambda_tv and share * params.lambda_tv * (tv(out.rgb) + tv(seen.disparity)),
+        "tv_l1": params.lambda_tv_l1 and share * params.lambda_tv_l1 * tv_l1(out.rgb),
         "scale": params.lambda_scale and share * params.lambda_scale * mean_scale(gaussians.scales),
         "alpha": params.lambda_alpha and share * params.lambda_alpha * mean_alpha(out.alpha),
         "alpha_binary": params.lambda_alpha_binary
