@@ -34,8 +34,8 @@ def settle(state: Training) -> None:
         state.counts.evaluations += next(found)
     mended = state.prior.widen_overflowed()
     if any(bad_gradients) and not mended:
-        # All answers were in range: if half precision is to blame, it is on the way back through the autoencoder.
-        mended = state.prior.widen("vae")
+        # All answers were in range: if half precision is to blame, it is on the way back through the encoder.
+        mended = state.prior.widen(state.prior.encodes_with)
     for each, gradients, parameters in zip(noted, bad_gradients, bad_parameters):
         judge(each, gradients, parameters, state.counts, mended=mended)
 

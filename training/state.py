@@ -173,6 +173,7 @@ def assemble(
         free = ranks.least(free_memory(device), device)
         _plan(config, prior, counts, len(mine), free)
     prior.encode_singly = counts.encode_singly
+    prior.encodes_with = config.encodes_with(counts.step + 1)
     at_once = counts.views_at_once or len(mine)
     guidance.prior.compile_networks(
         config,
