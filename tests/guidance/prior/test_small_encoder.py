@@ -124,7 +124,7 @@ def test_a_file_with_taesds_own_names(tmp_path: Path, prior: StableDiffusionPrio
 
 def test_files_that_cannot_serve(small: Path, tmp_path: Path, prior: StableDiffusionPrior) -> None:
     with pytest.raises(
-        PriorError, match="'no such thing' is no folder here, no .safetensors file and no hub id"
+        PriorError, match=r"'no such thing' is no folder here, no \.safetensors file and no hub id"
     ):
         find_small_encoder("no such thing", tmp_path)
     broken = Path(shutil.copytree(small, tmp_path / "broken"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -18,17 +18,17 @@ from transformers import CLIPTextModel, CLIPTokenizer
 import config as configuration
 from config import Config
 from toybox import splats, weights_path
-from toybox.captions import ALONE, NAMES, STACKED, TRAINING
+from toybox.captions import ALONE, STACKED, TRAINING
 from toybox.judge import save_judge
+from toybox.lab.encoders import half_made_toys
 from toybox.lab.models import build_scheduler, build_tokenizer, save_half
-from toybox.lab.renders import Maker, Renders, collect, toys
+from toybox.lab.renders import Renders, collect, toys
 from toybox.lab.train_judge import JudgeSets, impostors, train_judge, two_fronted_toys, worn_toys
 from toybox.lab.train_point_e import train_point_e
 from toybox.lab.train_small_encoder import train_small_encoder
 from toybox.lab.train_text import train_text
 from toybox.lab.train_unet import train_unet
 from toybox.lab.train_vae import train_vae
-from toybox.world import Name
 
 TOY_ROUNDS, TOY_VIEWS, STACKED_VIEWS, DISPARITY_VIEWS = 4, 48, 32, 3
 """Rounds and views of every toy in training."""
@@ -103,15 +103,6 @@ def train_denoiser(config: Config, work: Path, out: Path, seed: int) -> None:
     save_half(unet, out / "unet")
     build_scheduler().save_pretrained(out / "scheduler")
     write_pipeline_index(out)
-
-
-def half_made_toys(names: Sequence[Name]) -> list[tuple[Maker, int]]:
-    """Makers of assets on their way to these toys."""
-
-    def make(name: Name) -> Maker:
-        return lambda rng: splats.half_made(splats.canonical(name), rng)
-
-    return [(make(name), NAMES.index(name)) for name in names]
 
 
 def train_encoder(config: Config, work: Path, out: Path, seed: int) -> None:
