@@ -7,6 +7,7 @@ the scaled space of the autoencoder whose place it takes (scaling_factor 1).
 from __future__ import annotations
 
 import logging
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 
-from guidance.prior.libraries import in_short
+from guidance.prior.libraries import in_short, quiet_libraries
 from guidance.prior.model_files import SMALL_ENCODER, PriorError
 from guidance.prior.weight_files import contents_of, reading
 from utils.device import HOST
@@ -130,9 +131,10 @@ def _of_folder(folder: Path) -> Any:
     """Raises ValueError, part of a sentence, if the encoder lacks weights, and whatever a foreign file makes diffusers raise."""
     from diffusers import AutoencoderTiny
 
-    small, info = AutoencoderTiny.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, output_loading_info=True
-    )
+    with quiet_libraries():
+        small, info = AutoencoderTiny.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
     if missing := sorted(key for key in info["missing_keys"] if key.startswith("encoder.")):
         raise ValueError(f"it lacks {len(missing)} of the encoder's weights, such as {missing[0]}")
     return small
@@ -168,6 +170,9 @@ def report_difference(files: SmallEncoderFiles, vae: Any, small: Any) -> None:
     found = small.encode(picture.to(next(small.parameters()))).latents.float()
     found = (found - (small.config.shift_factor or 0.0)) * small.config.scaling_factor
     off = float((found - wanted).norm() / wanted.norm())
+    if not math.isfinite(off):
+        # Half precision is to blame, which the run itself watches for.
+        return
     said = (
         f"Small encoder {files.key}: its latents differ by {off:.0%} from the autoencoder's on a test picture"
     )

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -55,7 +56,7 @@ def _cases(
     guide = guidance.build(config, prior)
     for name in names:
         renders = collect(config, half_made_toys([name]), views, rng, label=caption(name))
-        images = renders.images(slice(None), backgrounds(config.model, views, rng))
+        images = renders.images(np.arange(views), backgrounds(config.model, views, rng))
         told = config.guidance.model_copy(update={"text": caption(name)})
         prompts = guidance.embed_prompts(config.model_copy(update={"guidance": told}), prior)
         conditioning = prompts.at(torch.from_numpy(renders.azimuth), torch.from_numpy(renders.polar))
