@@ -162,6 +162,7 @@ def idle(config: Config) -> list[str]:
     first = optimization.start_reset_iter
     no_time = optimization.iterations <= first + 1
     shape, pretrained = config.camera.init_shape, config.model.pretrained_model_path is not None
+    no_share = f"small_encoder_share {params.small_encoder_share:g}"
     start = "pretrained_model_path" if pretrained else f"init_shape {shape}"
     model_key = params.hf_key or params.model_key
     single_file = os.path.isfile(os.path.expanduser(model_key))
@@ -175,6 +176,8 @@ def idle(config: Config) -> list[str]:
             ("w_cp", (params.w_cp or 0) > 0 and papers_sctd, variant),
             ("cds_variant", params.cds_variant == "released" and method != "cds", with_method),
             ("cds_stage", params.cds_stage != "both" and method != "cds", with_method),
+            ("small_encoder_key", params.small_encoder_key and params.encoder == "full", "encoder full"),
+            ("encoder", params.encoder == "small" and not config.small_encoder_iterations, no_share),
             ("BEG", params.BEG and optimization.keeps_color, "keep color"),
             ("BEG", params.BEG and not optimization.keeps_color and no_time, f"start_reset_iter {first}"),
         ),

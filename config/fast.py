@@ -17,6 +17,7 @@ PARTS: Keys = {
     ("OptimizationParams", "raster_steps"): CALLS,
     ("GuidanceParams", "w_self"): 0.0,
     ("GuidanceParams", "t_threshold"): 1000,
+    ("GuidanceParams", "encoder"): "small",
     ("GuidanceParams", "check_interval"): 50,
 }
 """The parts; a flag switches each."""

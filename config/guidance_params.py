@@ -56,6 +56,19 @@ class GuidanceParams(Section):
         "accelerator, false on the CPU",
     )
     vram_O: Flag = key(False, "take one view at a time: least memory, more time")
+    encoder: Annotated[str, one_of("full", "small")] = key(
+        "full",
+        "what encodes the images for the gradient. full: the prior's autoencoder, as in the papers; small: an "
+        "AutoencoderTiny (TAESD) of the same latents, at a fraction of the cost, up to small_encoder_share of the run",
+    )
+    small_encoder_share: Real = key(
+        0.8, "share of the iterations, from the first, that the small encoder takes", ge=0, le=1
+    )
+    small_encoder_key: OptionalText = key(
+        None,
+        "the small encoder: a folder in diffusers layout, a hub id or a .safetensors file of TAESD; null: the one that "
+        "comes with the prior, or else madebyollin/taesd",
+    )
     guidance: Annotated[str, one_of("SD")] = key("SD", "the family of priors", unused=True)
     g_device: OptionalText = key(None, "the prior's device; --device sets all devices", unused=True)
     hf_key: OptionalText = key(None, "another name of model_key; wins over it")

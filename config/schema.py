@@ -84,6 +84,17 @@ class Config(Section):
     optimization: OptimizationParams = Field(default_factory=OptimizationParams)
     camera: GenerateCamParams = Field(default_factory=GenerateCamParams)
 
+    @property
+    def small_encoder_iterations(self) -> int:
+        """Number of iterations, from the first, that the small encoder takes."""
+        if self.guidance.encoder != "small":
+            return 0
+        return round(self.guidance.small_encoder_share * self.optimization.iterations)
+
+    def encodes_with(self, step: int) -> str:
+        """Return the name of the prior's network that encodes in iteration `step`, from 1: "small_encoder" or "vae"."""
+        return "small_encoder" if step <= self.small_encoder_iterations else "vae"
+
 
 def section_of(name: str) -> type[Section]:
     """Return the model of a YAML section, or ``Config`` itself for the keys at the top ('')."""

@@ -63,8 +63,10 @@ METHODS: dict[str, Callable[[Config, Denoiser], Method]] = {
 """`--guidance_type` -> maker of the method: one small file each."""
 
 
-def build(config: Config, prior: Prior) -> Guidance | Checked:
+def build(config: Config, prior: Prior, exact_prior: Prior | None = None) -> Guidance | Checked:
     """Make the guidance that `config.guidance_type` names, checked every `check_interval` iterations.
+
+    exact_prior: the one that encodes as in the papers, for the check; the same prior, if none is given.
 
     Raises: ValueError if its settings are impossible, or naming the methods that there are.
     """
@@ -76,7 +78,7 @@ def build(config: Config, prior: Prior) -> Guidance | Checked:
     if interval == 0:
         return guide
     exact = config.model_copy(update={"guidance": papers(config.guidance)})
-    return Checked(guide, _unchecked(exact, prior), interval)
+    return Checked(guide, _unchecked(exact, exact_prior or prior), interval)
 
 
 def _unchecked(config: Config, prior: Prior) -> Guidance:

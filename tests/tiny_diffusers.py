@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from itertools import islice, product
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 MAX_TOKENS = 77
@@ -94,4 +95,17 @@ def write_tiny_folder(path: Path, *, prediction_type: str = "epsilon", seed: int
             pad_token_id=tokenizer.pad_token_id,
         )
     ).save_pretrained(path / "text_encoder")
+    return path
+
+
+def write_tiny_small_encoder(path: Path, **changes: Any) -> Path:
+    """Write a random AutoencoderTiny whose latents have the shape of those of the tiny folder."""
+    torch.manual_seed(1)
+    settings: dict[str, Any] = {
+        "encoder_block_out_channels": (8, 8),
+        "decoder_block_out_channels": (8, 8),
+        "num_encoder_blocks": (1, 1),
+        "num_decoder_blocks": (1, 1),
+    }
+    AutoencoderTiny(**settings | changes).save_pretrained(path)
     return path

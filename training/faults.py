@@ -39,8 +39,8 @@ def settle(state: Training) -> None:
             compare(each.step, next(found))
     mended = state.prior.widen_overflowed()
     if any(bad_gradients) and not mended:
-        # All answers were in range: if half precision is to blame, it is on the way back through the autoencoder.
-        mended = state.prior.widen("vae")
+        # All answers were in range: if half precision is to blame, it is on the way back through the encoder.
+        mended = state.prior.widen(state.prior.encodes_with)
     for each, gradients, parameters in zip(noted, bad_gradients, bad_parameters):
         judge(each, gradients, parameters, state.counts, mended=mended)
 
@@ -49,8 +49,8 @@ def compare(step: int, cosine: float) -> None:
     """Warn if the gradient of iteration `step` and the papers' own have parted."""
     if cosine < PARTED:
         logger.warning(
-            "At iteration %d the gradient and the papers' own have a cosine of %.2f only: --w_self 1 and --t_threshold 150 "
-            "bring the paper's back.",
+            "At iteration %d the gradient and the papers' own have a cosine of %.2f only: --w_self 1, --t_threshold 150 "
+            "and --encoder full bring it back.",
             step, cosine,
         )  # fmt: skip
 

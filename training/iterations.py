@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,12 +12,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from scene.densify import grows
+from training.encoders import change_encoder, encoders_in_turn
 from training.faults import settle
 from training.state import Training
 from training.step import Iteration, training_step
 from utils.interruption import Interruption
 
 LOG_INTERVAL = 10
+
+logger = logging.getLogger(__name__)
 
 
 def logs(step: int, iterations: int) -> bool:
@@ -31,8 +35,11 @@ def iterations(state: Training, interruption: Interruption) -> Iterator[Iteratio
     Raises FloatingPointError as `settle` does, RanksDiffer, and torch.OutOfMemoryError.
     """
     counts, ranks, last = state.counts, state.ranks, state.config.optimization.iterations
+    if counts.step < state.config.small_encoder_iterations:
+        logger.info("%s.", *encoders_in_turn(state.config))
     began = time.perf_counter()
     for step in range(counts.step + 1, last + 1):
+        change_encoder(state, step)
         state.whole = False
         iteration = training_step(state, step)
         now = time.perf_counter()

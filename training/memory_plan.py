@@ -108,6 +108,8 @@ def guidance_bytes(config: Config, prior: StableDiffusionPrior, plan: MemoryPlan
     """
     twin = shadow(prior)
     twin.encode_singly = plan.encode_singly
+    # Where both encoders have their turn, the autoencoder, which holds more, has the last one.
+    twin.encodes_with = config.encodes_with(config.optimization.iterations)
     guide = guidance.build(config, twin)
     views, camera = plan.views_at_once, config.camera
     prompts = guidance.embed_prompts(config, _NoWords(int(prior.unet.config.cross_attention_dim)))

@@ -176,6 +176,7 @@ def assemble(
         free = ranks.least(free_memory(device), device)
         _plan(config, prior, counts, len(mine), free)
     prior.encode_singly = counts.encode_singly
+    prior.encodes_with = config.encodes_with(counts.step + 1)
     at_once = counts.views_at_once or len(mine)
     guidance.prior.compile_networks(
         config,
@@ -189,7 +190,7 @@ def assemble(
         optimizer=optimizer,
         prior=prior,
         prompts=prompts,
-        guide=guidance.build(config, prior),
+        guide=guidance.build(config, prior, prior.with_autoencoder()),
         draws=draws,
         device=device,
         ranks=ranks,

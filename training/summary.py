@@ -8,6 +8,7 @@ import textwrap
 from config import differences
 from gaussian_renderer import COUNTS
 from scene.gaussian_model import GaussianModel
+from training.encoders import encoders_in_turn
 from training.state import DENSITY, Counts, Training
 from training.step import Iteration
 from utils.device import machine, peak_memory
@@ -47,6 +48,7 @@ def summary(state: Training) -> list[str]:
     lines = [
         f"{config.guidance_type}, prior {config.guidance.model_key}, seed {config.seed}: {counts.step} iterations in "
         f"{counts.seconds:.0f} s ({counts.step / counts.seconds:.1f} it/s), {len(state.gaussians)} Gaussians",
+        *encoders_in_turn(config),
         *density_control(counts),
         *invisible(state.gaussians),
     ]

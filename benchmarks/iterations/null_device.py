@@ -59,7 +59,7 @@ def move_to_null_device(state: Training) -> None:
     accelerator.
     """
     prior, prompts = state.prior, state.prompts
-    for network in (prior.vae, prior.unet):
+    for network in prior.networks().values():
         nn.Module.to(network, device=NULL, dtype=torch.float16)  # diffusers' own warns of the precision
     prior.device = NULL
     for name in ("_views", "_negative", "_inverse"):

@@ -36,6 +36,8 @@ def load_prior(config: Config, device: torch.device) -> StableDiffusionPrior:
             clip_skip=params.clip_skip or 1,
             prompts=(params.text, params.negative, params.inverse_text),
         ),
+        small_encoder=config.small_encoder_iterations > 0,
+        small_encoder_key=params.small_encoder_key,
     )
 
 
@@ -59,4 +61,5 @@ def compile_networks(
     if how == "auto" and (config.deterministic or not is_accelerator(prior.device)):
         how = "false"
     if how != "false":
-        prior.compile(how, views, shares(), needed() if how == "auto" else 0)
+        encoders = dict.fromkeys(config.encodes_with(step) for step in (1, config.optimization.iterations))
+        prior.compile(how, views, shares(), needed() if how == "auto" else 0, [*encoders])

@@ -17,6 +17,8 @@ from utils.files import digest_of_file
 logger = logging.getLogger(__name__)
 
 TOYBOX = "toybox"
+SMALL_ENCODER = "small_encoder"
+"""Folder of the small encoder that comes with a model."""
 WAYS_OUT = (
     "give another hub id, a local folder in diffusers layout, or --model_key toybox, which needs no download"
 )
@@ -90,7 +92,8 @@ def settings_of(folder: Path) -> dict[str, Path]:
     return {
         name: folder / name
         for name in _files(folder)
-        if name.startswith("tokenizer/") or name.endswith("config.json")
+        if name.startswith("tokenizer/")
+        or (name.endswith("config.json") and not name.startswith(SMALL_ENCODER))
     }
 
 

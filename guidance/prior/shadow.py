@@ -23,7 +23,7 @@ def shadow(prior: StableDiffusionPrior) -> StableDiffusionPrior:
     """
     # Whatever holds the networks, or methods of `prior`, holds the copies of them in the end.
     copies: dict[int, Any] = {id(prior.text_encoder): None}
-    for network in (prior.vae, prior.unet):
+    for network in prior.networks().values():
         for parameter in network.parameters():
             copies[id(parameter)] = nn.Parameter(_shape_of(parameter), requires_grad=parameter.requires_grad)
         for buffer in network.buffers():

@@ -26,6 +26,7 @@ from guidance.prior.networks import read_networks, read_tokenizer
 from guidance.prior.overflow import OverflowWatch
 from guidance.prior.parametrization import parametrization_of
 from guidance.prior.single_file import header_of
+from guidance.prior.small_encoder import find_small_encoder, read_small_encoder, report_difference
 from guidance.prompts import VIEW_WORDS
 from guidance.schedule import Schedule
 from guidance.solver import eps_of_v
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PLAIN = Adaptations()
+NAMES = {"vae": "The autoencoder", "unet": "The U-Net", "small_encoder": "The small encoder"}
+"""Attribute of the prior that holds a network -> its name in messages."""
 
 
 class StableDiffusionPrior:
@@ -50,6 +53,7 @@ class StableDiffusionPrior:
         vae, unet: diffusers' AutoencoderKL and UNet2DConditionModel (which type checkers cannot see into).
         files: the files they come from, by what they are.
         adaptations: LoRA, textual inversion, layers left out.
+        small_encoder: diffusers' AutoencoderTiny of the same latents, of which only the encoder is used.
 
     Attributes:
         alphas_cumprod: [T] abar_t.
@@ -57,6 +61,8 @@ class StableDiffusionPrior:
         image_size: pixels; images of another size are resized before they are encoded.
         device: the networks' device.
         text_encoder: None once it is freed.
+        encodes_with: the network that encodes from now on, "vae" or "small_encoder"; the other half, which decodes,
+            is always the autoencoder's.
         encode_singly: the autoencoder sees one view at a time, and computes its activations again on the way
             back: no more than one view's are ever held, at the cost of one more pass forward.
     """
@@ -72,12 +78,14 @@ class StableDiffusionPrior:
         steps_offset: int,
         files: Mapping[str, Path] | None = None,
         adaptations: Adaptations = PLAIN,
+        small_encoder: Any = None,
     ) -> None:
         if prediction_type not in ("epsilon", "v_prediction"):
             raise PriorError(
                 f"prediction_type of the scheduler is '{prediction_type}', not 'epsilon' or 'v_prediction'."
             )
         self.vae, self.unet, self.tokenizer = vae, unet, tokenizer
+        self.small_encoder, self.encodes_with = small_encoder, "vae"
         self.text_encoder: CLIPTextModel | None = text_encoder
         layers = int(text_encoder.config.num_hidden_layers)
         if adaptations.clip_skip > layers:
@@ -95,16 +103,16 @@ class StableDiffusionPrior:
         self._spell: Callable[[str], str] = str
         if adaptations.files():
             self._spell = adapt(unet, text_encoder, tokenizer, adaptations)
-        for network in (vae, unet, text_encoder):
+        for network in (*self.networks().values(), text_encoder):
             network.eval().requires_grad_(False)
-        for network in (vae, unet):
+        for network in self.networks().values():
             # Convolutions are faster in this order, on processors and accelerators alike.
             network.to(memory_format=torch.channels_last)
         # Of no effect but where the U-Net is differentiated (SCTD's `approximate: false`): activations are computed
         # again on the way back, block by block, for a chain of U-Nets would not fit otherwise.
         unet.enable_gradient_checkpointing()
         self.encode_singly = False
-        self._posterior_mean: Callable[..., Tensor] = self._plain_posterior_mean
+        self._encoders = self._plain_encoders()
         self._denoise: Callable[..., Tensor] = self._plain_denoise
         self._watch = OverflowWatch()
         self.alphas_cumprod, self.steps_offset = alphas_cumprod, steps_offset
@@ -124,6 +132,8 @@ class StableDiffusionPrior:
         base_model_key: str | None = None,
         prediction_type: str | None = None,
         adaptations: Adaptations = PLAIN,
+        small_encoder: bool = False,
+        small_encoder_key: str | None = None,
     ) -> StableDiffusionPrior:
         """Load 'toybox', a local diffusers folder, a hub id or a single .safetensors file.
 
@@ -132,6 +142,7 @@ class StableDiffusionPrior:
             base_model_key: the model that a single file was made from, for its configuration and tokenizer.
             prediction_type: "epsilon" or "v_prediction", against what its files name.
             adaptations: LoRA, textual inversion, layers left out.
+            small_encoder: load a small encoder too, that of `small_encoder_key` or of the model's family.
         Raises: PriorError, in one sentence, if it is nowhere to be had, incomplete, or of a family that cannot guide.
         """
         adaptations.check()
@@ -141,19 +152,30 @@ class StableDiffusionPrior:
         files = single or find_model(model_key, half=half)
         settings = files.base if isinstance(files, SingleFile) else files.path
         header = None if single is None else header_of(model_key, single)
+        small = find_small_encoder(small_encoder_key, settings) if small_encoder else None
         with without_progress_bars():
             predicts = parametrization_of(model_key, settings, header, prediction_type)
             networks = read_networks(files, model_key, dtype)
             tokenizer = read_tokenizer(settings, model_key)
-        return cls(
+            if small is not None:
+                networks["small_encoder"] = read_small_encoder(small, networks["vae"], dtype)
+        prior = cls(
             **{name: network.to(device) for name, network in networks.items()},
             tokenizer=tokenizer,
             alphas_cumprod=predicts.alphas_cumprod,
             prediction_type=predicts.prediction_type,
             steps_offset=predicts.steps_offset,
-            files=files.files(),
+            files=files.files() | (small.files() if small is not None else {}),
             adaptations=adaptations,
         )
+        if small is not None:
+            report_difference(small, prior.vae, prior.small_encoder)
+        return prior
+
+    def networks(self) -> dict[str, Any]:
+        """Return the networks that a run computes with, by their attribute's name."""
+        networks = {"vae": self.vae, "unet": self.unet, "small_encoder": self.small_encoder}
+        return {name: network for name, network in networks.items() if network is not None}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -236,17 +258,22 @@ class StableDiffusionPrior:
         """Encode images [V, 3, H, W] in [0, 1] as scaled latents z_0 [V, C, h, w] float32, differentiable.
 
         The result is the posterior's mean, not a sample. The posterior of a trained VAE is narrow, so sampling
-        would add little but one more noise to every gradient and one more generator to keep.
+        would add little but one more noise to every gradient and one more generator to keep. A small encoder is
+        trained to that mean, in a scale of its own, which its configuration names.
         """
         size = (self.image_size, self.image_size)
         if images.shape[-2:] != size:
             images = F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
-        return self._by_autoencoder(self._posterior_mean, 2 * images - 1) * self.vae.config.scaling_factor
+        name = self.encodes_with
+        latents = self._by_autoencoder(name, self._encoders[name], 2 * images - 1)
+        if name == "small_encoder":
+            latents = latents - (self.small_encoder.config.shift_factor or 0.0)
+        return latents * getattr(self, name).config.scaling_factor
 
     def decode(self, z: Tensor) -> Tensor:
         """Images [V, 3, H, W] float32 in [0, 1] of scaled latents z [V, C, h, w]."""
         decoded = self._by_autoencoder(
-            lambda latents: self.vae.decode(latents).sample, z / self.vae.config.scaling_factor
+            "vae", lambda latents: self.vae.decode(latents).sample, z / self.vae.config.scaling_factor
         )
         return (0.5 * decoded + 0.5).clamp(0, 1)
 
@@ -270,16 +297,23 @@ class StableDiffusionPrior:
         dtype = _precision(self.unet)
         return z.to(dtype), t.to(self.device, non_blocking=True), cond.to(dtype)
 
-    def _by_autoencoder(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """Return function(x), float32; the function is the autoencoder's half that takes x [V, ...]."""
-        x = x.to(_precision(self.vae))
+    def _by_autoencoder(self, name: str, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """Return function(x), float32; the function is the half of autoencoder `name` that takes x [V, ...]."""
+        x = x.to(_precision(getattr(self, name)))
         if self.encode_singly:
             views = [
                 checkpoint(function, view, use_reentrant=False, preserve_rng_state=False)
                 for view in x.split(1)
             ]
-            return self._watched("vae", torch.cat(views))
-        return self._watched("vae", function(x))
+            return self._watched(name, torch.cat(views))
+        return self._watched(name, function(x))
+
+    def _plain_encoders(self) -> dict[str, Callable[..., Tensor]]:
+        encoders = {"vae": self._plain_posterior_mean, "small_encoder": self._plain_small_latents}
+        return {name: encoder for name, encoder in encoders.items() if name in self.networks()}
+
+    def _plain_small_latents(self, images: Tensor) -> Tensor:
+        return self.small_encoder.encode(images).latents
 
     def _plain_posterior_mean(self, images: Tensor) -> Tensor:
         return self.vae.encode(images).latent_dist.mean
@@ -305,14 +339,14 @@ class StableDiffusionPrior:
         return bool(overflowed)
 
     def widen(self, name: str) -> bool:
-        """Take a network, "vae" or "unet", out of float16 for good and warn; return whether it ran in float16."""
+        """Take a network, one of `networks`, out of float16 for good and warn; return whether it ran in float16."""
         network = getattr(self, name)
         if _precision(network) != torch.float16:
             return False
         network.to(torch.bfloat16 if computes_bfloat16(self.device) else torch.float32)
         logger.warning(
             "%s leaves the range of float16: from here on it runs in %s.",
-            {"vae": "The autoencoder", "unet": "The U-Net"}[name],
+            NAMES[name],
             str(_precision(network)).removeprefix("torch."),
         )
         return True
@@ -320,11 +354,24 @@ class StableDiffusionPrior:
     def uncompiled(self) -> StableDiffusionPrior:
         """Make another prior with the same networks, uncompiled."""
         plain = copy.copy(self)
-        plain._posterior_mean, plain._denoise = plain._plain_posterior_mean, plain._plain_denoise
+        plain._encoders, plain._denoise = plain._plain_encoders(), plain._plain_denoise
         return plain
 
-    def compile(self, how: str, views: int, shares: Mapping[int, float], needed: int = 0) -> None:
-        """Have torch compile the encoder, for `views` images at a time, and the U-Net.
+    def with_autoencoder(self) -> StableDiffusionPrior:
+        """Make another prior with the same networks, whose autoencoder always encodes."""
+        exact = copy.copy(self)
+        exact.encodes_with = "vae"
+        return exact
+
+    def compile(
+        self,
+        how: str,
+        views: int,
+        shares: Mapping[int, float],
+        needed: int = 0,
+        encoders: Sequence[str] = ("vae",),
+    ) -> None:
+        """Have torch compile the `encoders`, by the names of their networks, for `views` images at a time, and the U-Net.
 
         Networks that cannot be compiled here run as they are, after one sentence. Takes minutes where torch has
         nothing kept.
@@ -337,15 +384,19 @@ class StableDiffusionPrior:
         logger.info(
             "Compiling the prior's networks; what later runs need of it is kept in %s.", lasting_cache()
         )
-        encoder = Compiled("The encoder", self._plain_posterior_mean, batched=False)
         self._denoise = compiled_unet(self._plain_denoise, self._blank, how, shares, self.device, needed)
-        self._posterior_mean = encoder
 
         def encode_and_back() -> None:
             grey = torch.full((views, 3, self.image_size, self.image_size), 0.5, device=self.device)
             self.encode(grey.requires_grad_()).sum().backward()
 
-        encoder.warm_up(encode_and_back)
+        plain, first = self._plain_encoders(), self.encodes_with
+        for name in encoders:
+            called = "The encoder" if name == "vae" else NAMES[name]
+            encoder = Compiled(called, plain[name], batched=False)
+            self._encoders[name], self.encodes_with = encoder, name
+            encoder.warm_up(encode_and_back)
+        self.encodes_with = first
         logger.info("That took %.0f s.", time.monotonic() - began)
 
     def _blank(self, rows: int) -> tuple[Tensor, ...]:

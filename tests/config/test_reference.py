@@ -80,7 +80,7 @@ BEYOND = {
     "": "like fast checkpoint_minutes deterministic resume force view view_port",
     "GuidanceParams": (
         "compile prediction_type weighting normalize_grad interval_ratio accum sctd_variant approximate LoRA_scale LoRA_partial "
-        "cds_variant cds_stage noise_offset w_self check_interval"
+        "cds_variant cds_stage noise_offset w_self check_interval encoder small_encoder_share small_encoder_key"
     ),
     "ModelParams": "input_axes bg_gray flip_aug_ratio source_path model_path images resolution",
     "PipelineParams": "",
@@ -107,6 +107,7 @@ def test_keys_of_ours_are_off_by_default() -> None:
     assert config.optimization.adam_betas == (0.9, 0.999)
     assert not config.guidance.normalize_grad
     assert config.guidance.w_self == config.optimization.raster_steps == 1
+    assert config.guidance.encoder == "full"
     assert not config.deterministic
     assert config.like is None
     assert not config.model.bg_gray

@@ -80,6 +80,22 @@ def worn(splats: Splats, rng: torch.Generator, amount: float) -> Splats:
     )
 
 
+def half_made(splats: Splats, rng: torch.Generator) -> Splats:
+    """Asset on its way to a toy: points astray, Gaussians of any size and opacity, colours speckled and still pale."""
+    amount, pale, thin = torch.rand(3, generator=rng)
+    noise = torch.randn(len(splats), 6, generator=rng)
+    size, faint = torch.rand(2, len(splats), 1, generator=rng)
+    return replace(
+        splats,
+        means=splats.means + 0.06 * amount * noise[:, :3],
+        scales=splats.scales.lerp((0.004 + 0.014 * size).expand(-1, 3), amount),
+        opacities=splats.opacities * faint.pow(2 * thin),
+        colors=splats.colors.lerp(splats.colors.mean(dim=0), 0.7 * pale)
+        .add(0.3 * amount * noise[:, 3:])
+        .clamp(0, 1),
+    )
+
+
 def blob(splats: Splats, rng: torch.Generator) -> Splats:
     """Blob of the right colours in no right shape: points far astray and fat Gaussians."""
     spread = 0.08 + 0.22 * float(torch.rand((), generator=rng))

@@ -24,7 +24,7 @@ from guidance.prior.networks import read_networks
 from guidance.prompts import VIEW_WORDS
 from tests.draws import rngs
 from tests.ldm import write_single_file
-from tests.tiny_diffusers import write_index, write_tiny_folder
+from tests.tiny_diffusers import write_index, write_tiny_folder, write_tiny_small_encoder
 from utils.device import resolve_device
 
 HOST = resolve_device("cpu")
@@ -323,13 +323,16 @@ def test_a_differentiated_unet_keeps_blocks_only_and_gives_the_same_derivative(
     assert few < many / 2
 
 
-@pytest.mark.parametrize("name", ["vae", "unet"])
+@pytest.mark.parametrize("name", ["vae", "unet", "small_encoder"])
 def test_a_network_that_overflows_in_half_precision_leaves_it(
-    folder: Path, images: Tensor, caplog: pytest.LogCaptureFixture, name: str
+    folder: Path, tmp_path: Path, images: Tensor, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     """A last convolution is made so strong that answers pass 65504, where float16 ends."""
-    prior = StableDiffusionPrior.load(str(folder), HOST)
-    last = prior.vae.quant_conv if name == "vae" else prior.unet.conv_out
+    small = write_tiny_small_encoder(tmp_path / "small")
+    prior = StableDiffusionPrior.load(str(folder), HOST, small_encoder=True, small_encoder_key=str(small))
+    lasts = {"vae": prior.vae.quant_conv, "unet": prior.unet.conv_out}
+    last = lasts.get(name, prior.small_encoder.encoder.layers[-1])
+    prior.encodes_with = "vae" if name == "unet" else name
     with torch.no_grad():
         for parameter in last.parameters():
             parameter.mul_(6e4 / parameter.abs().max())
@@ -338,20 +341,20 @@ def test_a_network_that_overflows_in_half_precision_leaves_it(
     z = 30 * torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
 
     def answer() -> Tensor:
-        return prior.encode(images) if name == "vae" else prior.eps(z, t, cond)
+        return prior.eps(z, t, cond) if name == "unet" else prior.encode(images)
 
     precise = answer()
     scale = prior.vae.config.scaling_factor if name == "vae" else 1
     assert float(precise.abs().max()) > 65504 * scale
-    for network in (prior.vae, prior.unet):
+    for network in prior.networks().values():
         network.half()
     assert not torch.isfinite(answer()).all()
-    assert (prior.vae.dtype, prior.unet.dtype) == (torch.float16, torch.float16), "nobody has asked yet"
+    assert {network.dtype for network in prior.networks().values()} == {torch.float16}, "nobody has asked yet"
     assert prior.widen_overflowed()
     assert float((answer() - precise).norm() / precise.norm()) < 0.1
     assert not prior.widen_overflowed()
-    assert getattr(prior, name).dtype == torch.bfloat16
-    assert ({"vae": prior.unet, "unet": prior.vae}[name]).dtype == torch.float16
+    wide = {other for other, network in prior.networks().items() if network.dtype == torch.bfloat16}
+    assert wide == {name}
     assert caplog.text.count("leaves the range of float16: from here on it runs in bfloat16") == 1
 
 

@@ -15,6 +15,7 @@ CURVES = {
     "text": ("text/loss", "text encoder: squared error"),
     "vae": ("vae/psnr", "autoencoder: PSNR of a batch, dB"),
     "unet": ("unet/loss", "U-Net: weighted squared error"),
+    "small-encoder": ("small-encoder/gradient", "small encoder: squared error of gradients"),
     "judge": ("judge/accuracy", "judge: accuracy on a batch"),
     "point-e": ("point-e/loss", "Point-E: squared error"),
 }

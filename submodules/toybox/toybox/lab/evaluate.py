@@ -1,4 +1,4 @@
-"""`python -m toybox.lab.evaluate`: the judge on fresh renders and the prior's samples, as a table.
+"""`python -m toybox.lab.evaluate`: the judge on fresh renders, the small encoder and the prior's samples, as a table.
 
 Run in the root of the project's checkout.
 """
@@ -25,6 +25,7 @@ from guidance.schedule import CLEAN, Schedule
 from guidance.solver import step
 from toybox.captions import ALONE, HELD_OUT, NAMES, STACKED, VIEW_WORDS, caption
 from toybox.judge import Judge, Verdict, load_judge, named_right
+from toybox.lab.encoders import compare
 from toybox.lab.renders import collect, toys
 from toybox.lab.train_judge import impostors
 from toybox.world import FACELESS, Name
@@ -58,6 +59,16 @@ def evaluate_judge(config: Config, judge: Judge, seed: int = 99) -> dict[str, fl
         "judge, fresh renders: kind and colour": float(named_right(verdict, names).float().mean()),
         "judge, fresh renders: view": float(seen_right[sided].float().mean()),
         "judge: impostors seen through": float((judge.judge(lures).name < 0).float().mean()),
+    }
+
+
+def evaluate_small_encoder(config: Config, prior: StableDiffusionPrior) -> dict[str, float]:
+    likeness = compare(prior, config, HELD_OUT[::8])
+    return {
+        "small encoder, half-made held-out toys: error of the latents, RMS": likeness.error,
+        "the same, of their standard deviation": likeness.spread,
+        "small encoder, half-made held-out toys: cosine of the gradients in pixels": likeness.cosine,
+        "small encoder: processor time of the autoencoder's, with the way back": likeness.cost,
     }
 
 
@@ -137,9 +148,9 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path, help="file for a contact sheet of the prior's samples")
     arguments = parser.parse_args()
     logging.getLogger("config").setLevel(logging.ERROR)
-    config, judge = configuration.load(["--opt", arguments.opt]), load_judge()
-    scores = evaluate_judge(config, judge)
+    config, judge = configuration.load(["--opt", arguments.opt, "--encoder", "small"]), load_judge()
     prior = guidance.prior.load_prior(config, torch.device("cpu"))
+    scores = evaluate_judge(config, judge) | evaluate_small_encoder(config, prior)
     found = sample_toys(prior, judge, [*ALONE, *STACKED[::STACKED_EVERY]])
     if arguments.sheet is not None:
         write_jpeg(arguments.sheet, sheet(found), quality=70)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -89,6 +89,17 @@ def build_vae() -> AutoencoderKL:
         vae.quant_conv.weight[4:] *= 0.1
         vae.quant_conv.bias[4:] = -4.0
     return vae
+
+
+def build_small_autoencoder() -> AutoencoderTiny:
+    """A TAESD in miniature: most of its arithmetic is in an encoder that works at a quarter of the resolution."""
+    return AutoencoderTiny(
+        encoder_block_out_channels=(32,) * 4,
+        num_encoder_blocks=(0, 0, 2, 3),
+        decoder_block_out_channels=(16,) * 4,
+        num_decoder_blocks=(1, 1, 1, 0),
+        act_fn="swish",
+    )
 
 
 def build_unet() -> UNet2DConditionModel:

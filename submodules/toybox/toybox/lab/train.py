@@ -20,10 +20,12 @@ from config import Config
 from toybox import splats, weights_path
 from toybox.captions import ALONE, STACKED, TRAINING
 from toybox.judge import save_judge
+from toybox.lab.encoders import half_made_toys
 from toybox.lab.models import build_scheduler, build_tokenizer, save_half
 from toybox.lab.renders import Renders, collect, toys
 from toybox.lab.train_judge import JudgeSets, impostors, train_judge, two_fronted_toys, worn_toys
 from toybox.lab.train_point_e import train_point_e
+from toybox.lab.train_small_encoder import train_small_encoder
 from toybox.lab.train_text import train_text
 from toybox.lab.train_unet import train_unet
 from toybox.lab.train_vae import train_vae
@@ -103,6 +105,25 @@ def train_denoiser(config: Config, work: Path, out: Path, seed: int) -> None:
     write_pipeline_index(out)
 
 
+def train_encoder(config: Config, work: Path, out: Path, seed: int) -> None:
+    """Train the small encoder, whose teacher is the autoencoder in `out`."""
+    alone = [name for name in TRAINING if name.on is None]
+    sets: dict[str, Callable[[torch.Generator], Renders]] = {
+        "small-toys": lambda rng: collect(config, toys(alone), 3, rng, label="toys alone"),
+        "small-all": lambda rng: collect(config, toys(TRAINING), 1, rng, label="toys"),
+        "small-half-made": lambda rng: collect(config, half_made_toys(TRAINING), 2, rng, label="half-made"),
+        "small-clouds": lambda rng: collect(config, [(splats.cloud, -1)] * 120, 2, rng, label="clouds"),
+        "small-disparity": lambda rng: collect(
+            config, toys(TRAINING[::4]), 1, rng, show_disparity=True, label="disparity"
+        ),
+    }
+    renders = [
+        rendered(work, name, make, seed + 8 + index) for index, (name, make) in enumerate(sets.items())
+    ]
+    vae = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32).eval()
+    save_half(train_small_encoder(vae, renders, config.model, work, seed), out / "small_encoder")
+
+
 def train_judges(config: Config, work: Path, out: Path, seed: int) -> None:
     """Train the judge of pictures; that of point clouds has nothing to learn."""
 
@@ -133,6 +154,7 @@ PARTS: dict[str, Callable[[Config, Path, Path, int], None]] = {
     "words": train_words,
     "vae": train_autoencoder,
     "unet": train_denoiser,
+    "small-encoder": train_encoder,
     "judge": train_judges,
     "point-e": lambda config, work, out, seed: train_point_e(work, out / "point_e", seed),
 }

@@ -1,0 +1,182 @@
+"""The small encoder: an AutoencoderTiny (TAESD) whose latents are the autoencoder's, at a fraction of its cost.
+
+Its own convention: images in [-1, 1] as for every autoencoder of diffusers, latents without a posterior, and already in
+the scaled space of the autoencoder whose place it takes (scaling_factor 1).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from guidance.prior.libraries import in_short, quiet_libraries
+from guidance.prior.model_files import SMALL_ENCODER, PriorError
+from guidance.prior.weight_files import contents_of, reading
+from utils.device import HOST
+
+TAESD = "madebyollin/taesd"
+"""The one of Stable Diffusion 1 and 2: their autoencoders have the same latents."""
+CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
+WAYS_OUT = (
+    "--small_encoder_key takes a folder, a hub id or a .safetensors file, and --encoder full needs none"
+)
+MOST_DIFFERENT = 1.0
+"""Difference of the latents on a test picture, as a share of them, from which they are of another family."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SmallEncoderFiles:
+    """Where a small encoder is: a folder in diffusers layout, or a .safetensors file. key: its name in messages."""
+
+    key: str
+    path: Path
+
+    def files(self) -> dict[str, Path]:
+        """Return the files that a run depends on, by what they are."""
+        if self.path.is_file():
+            return {SMALL_ENCODER: self.path}
+        return {f"{SMALL_ENCODER}/{name}": self.path / name for name in (CONFIG, WEIGHTS)}
+
+
+def find_small_encoder(key: str | None, model: Path) -> SmallEncoderFiles:
+    """Find the small encoder that `small_encoder_key` names; None: the one in the folder of the model, or else TAESD.
+
+    Raises: PriorError, in one sentence, if it is nowhere or incomplete.
+    """
+    if key is None:
+        own = model / SMALL_ENCODER
+        if own.is_dir():
+            return _complete(str(own), own)
+        return SmallEncoderFiles(TAESD, _of_hub(TAESD))
+    local = Path(key).expanduser()
+    if local.is_dir():
+        return _complete(key, local)
+    if local.is_file() and local.suffix == ".safetensors":
+        return SmallEncoderFiles(key, local)
+    if local.is_file() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", key):
+        raise PriorError(
+            f"small_encoder_key '{key}' is no folder here, no .safetensors file and no hub id; {WAYS_OUT}."
+        )
+    return SmallEncoderFiles(key, _of_hub(key))
+
+
+def _complete(key: str, folder: Path) -> SmallEncoderFiles:
+    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
+    if missing:
+        raise PriorError(f"small_encoder_key '{key}' lacks {', '.join(missing)} in {folder}; {WAYS_OUT}.")
+    return SmallEncoderFiles(key, folder)
+
+
+def _of_hub(repo: str) -> Path:
+    """Folder of a repository in the hub's cache, downloaded if need be."""
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
+
+    wanted = [CONFIG, WEIGHTS]
+    looked = f"small_encoder_key '{repo}' is neither a folder here nor in the cache folder {constants.HF_HUB_CACHE}"
+    try:
+        cached = Path(snapshot_download(repo, local_files_only=True, allow_patterns=wanted))
+        if all((cached / name).is_file() for name in wanted):
+            return cached
+    except LocalEntryNotFoundError:
+        pass
+    if constants.HF_HUB_OFFLINE:
+        raise PriorError(f"{looked} and HF_HUB_OFFLINE forbids to download it; {WAYS_OUT}.")
+    try:
+        logger.warning("downloading %s to %s", repo, constants.HF_HUB_CACHE)
+        return _complete(repo, Path(snapshot_download(repo, allow_patterns=wanted))).path
+    except (HTTPError, OSError) as error:
+        raise PriorError(
+            f"{looked} and could not be fetched from the hub ({type(error).__name__}: {in_short(error)}); {WAYS_OUT}."
+        ) from None
+
+
+def read_small_encoder(files: SmallEncoderFiles, vae: Any, dtype: torch.dtype) -> Any:
+    """Read it to the host, an AutoencoderTiny whose encoder is complete and fits to the latents of `vae`.
+
+    Raises: PriorError, in one sentence.
+    """
+    with reading("small_encoder_key", files.path):
+        small = _of_file(files.path) if files.path.is_file() else _of_folder(files.path)
+    named = f"small_encoder_key '{files.key}'"
+    ours, theirs = (
+        (int(config.latent_channels), 2 ** (len(blocks) - 1))
+        for config, blocks in (
+            (small.config, small.config.num_encoder_blocks),
+            (vae.config, vae.config.block_out_channels),
+        )
+    )
+    if ours != theirs:
+        raise PriorError(
+            f"{named} makes latents of {ours[0]} channels at 1/{ours[1]} of an image's size, and the autoencoder of "
+            f"{theirs[0]} at 1/{theirs[1]}: it is of another family; {WAYS_OUT}."
+        )
+    for weight, values in small.encoder.named_parameters():
+        if not bool(values.isfinite().all()):
+            raise PriorError(
+                f"{named} has weights that are not finite, {weight} the first: fetch the file again."
+            )
+    return small.to(dtype)
+
+
+def _of_folder(folder: Path) -> Any:
+    """Raises ValueError, part of a sentence, if the encoder lacks weights, and whatever a foreign file makes diffusers raise."""
+    from diffusers import AutoencoderTiny
+
+    with quiet_libraries():
+        small, info = AutoencoderTiny.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    if missing := sorted(key for key in info["missing_keys"] if key.startswith("encoder.")):
+        raise ValueError(f"it lacks {len(missing)} of the encoder's weights, such as {missing[0]}")
+    return small
+
+
+def _of_file(path: Path) -> Any:
+    """Read a file of TAESD's own or of diffusers' names: the former's are the numbers of the encoder's layers."""
+    from diffusers import AutoencoderTiny
+
+    small, found = AutoencoderTiny(), contents_of(path)
+    encoder = {
+        re.sub(r"^(encoder\.)?(layers\.)?", "", name): values
+        for name, values in found.items()
+        if not name.startswith("decoder.")
+    }
+    wrong = small.encoder.layers.load_state_dict(encoder, strict=False)
+    if wrong.missing_keys or wrong.unexpected_keys:
+        odd = [*wrong.missing_keys, *wrong.unexpected_keys]
+        raise ValueError(f"it is no encoder of TAESD, for {odd[0]} is missing or too many")
+    return small
+
+
+@torch.no_grad()
+def report_difference(files: SmallEncoderFiles, vae: Any, small: Any) -> None:
+    """Log how far the two's latents of a test picture are apart: families that do not fit have latents of the same shape."""
+    parameter = next(vae.parameters())
+    ramp = torch.linspace(-1, 1, 128, device=HOST)
+    picture = torch.stack(
+        [ramp.expand(128, 128), ramp[:, None].expand(128, 128), (8 * ramp).sin().outer(ramp)]
+    )
+    picture = picture[None].to(parameter)
+    wanted = vae.encode(picture).latent_dist.mean.float() * vae.config.scaling_factor
+    found = small.encode(picture.to(next(small.parameters()))).latents.float()
+    found = (found - (small.config.shift_factor or 0.0)) * small.config.scaling_factor
+    off = float((found - wanted).norm() / wanted.norm())
+    if not math.isfinite(off):
+        # Half precision is to blame, which the run itself watches for.
+        return
+    said = (
+        f"Small encoder {files.key}: its latents differ by {off:.0%} from the autoencoder's on a test picture"
+    )
+    if off < MOST_DIFFERENT:
+        logger.info("%s.", said)
+    else:
+        logger.warning("%s, so that it is of another family; %s.", said, WAYS_OUT)
