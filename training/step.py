@@ -129,7 +129,7 @@ def backward(state: Training, cameras: Cameras, views: range, step: int, before:
         leaves, rngs = seen.detached(), draws.of_views("timesteps", step, views)
         guided = state.guide(leaves.images, conditioning, step - 1, rngs, colors=leaves.colors)
         guided.loss.backward()
-        gradient = [pixels.grad for pixels in leaves.pixels()]
+        gradient: Sequence[Tensor | None] = [pixels.grad for pixels in leaves.pixels()]
     else:
         guided, gradient = before.guided, before.gradient
     # Means over views: of a part of them, a part. Of what has no weight nothing is computed.
