@@ -13,12 +13,14 @@ from evaluation.suite import Suite
 
 COST_COLUMNS = (
     Column("minutes", "min", ".1f", -1),
+    Column("core_seconds", "core-s", ".0f", -1),
     Column("peak_memory", "GB", ".1f", -1),
     Column("gaussians", "Gaussians", ",.0f", 0),
     Column("evaluations", "U-Net evaluations", ".1f", 0),
+    Column("all_evaluations", "in all", ",.0f", 0),
 )
-"""Columns of what a run took: minutes of its loop, the most memory, the size of its asset, U-Net evaluations
-per view and iteration.
+"""Columns of what a run took: minutes of its loop and processor time in it, the most memory, the size of its asset, U-Net
+evaluations per view and iteration, and of all views and iterations.
 """
 
 ARROWS = {1: " ↑", -1: " ↓", 0: ""}
@@ -37,9 +39,13 @@ class Row:
 
 def numbers_of(scored: ScoredRun) -> dict[str, float]:
     """Numbers of one run: the scores of its asset, and what it took."""
-    cost = scored.outcome.cost
-    took = {"minutes": cost.seconds / 60, "peak_memory": cost.peak_memory}
-    return {**scored.numbers, **took, "gaussians": cost.gaussians, "evaluations": cost.evaluations}
+    cost, config = scored.outcome.cost, scored.run.config
+    took = {"minutes": cost.seconds / 60, "peak_memory": cost.peak_memory, "gaussians": cost.gaussians}
+    if cost.core_seconds is not None:
+        took["core_seconds"] = cost.core_seconds
+    views = config.optimization.iterations * config.guidance.C_batch_size
+    asked = {"evaluations": cost.evaluations, "all_evaluations": cost.evaluations * views}
+    return {**scored.numbers, **took, **asked}
 
 
 def rows(suite: Suite, scored: Sequence[ScoredRun], scorers: Sequence[Scorer]) -> list[Row]:

@@ -37,13 +37,14 @@ def iterations(state: Training, interruption: Interruption) -> Iterator[Iteratio
     counts, ranks, last = state.counts, state.ranks, state.config.optimization.iterations
     if counts.step < state.config.small_encoder_iterations:
         logger.info("%s.", *encoders_in_turn(state.config))
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.process_time()
     for step in range(counts.step + 1, last + 1):
         change_encoder(state, step)
         state.whole = False
         iteration = training_step(state, step)
-        now = time.perf_counter()
+        now, work = time.perf_counter(), time.process_time()
         counts.step, counts.seconds, began = step, counts.seconds + now - began, now
+        counts.core_seconds, worked = counts.core_seconds + work - worked, work
         state.whole = True
         if logs(step, last):
             settle(state)

@@ -35,6 +35,7 @@ class Counts:
 
     Attributes:
         seconds: time of its loop.
+        core_seconds: time of this machine's processors in it, of all threads.
         evaluations: U-Net evaluations per view, summed over iterations.
         dimmed: times that Brightness-Equalised Generation has dimmed the colours.
         bad_steps: iterations left out because a gradient was not finite.
@@ -48,6 +49,7 @@ class Counts:
 
     step: int = 0
     seconds: float = 0.0
+    core_seconds: float = 0.0
     evaluations: float = 0.0
     dimmed: int = 0
     bad_steps: int = 0

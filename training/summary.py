@@ -91,4 +91,5 @@ def cost_of(state: Training) -> RunCost:
         gaussians=len(state.gaussians),
         evaluations=counts.evaluations / state.config.optimization.iterations,
         machine=machine(state.device),
+        core_seconds=counts.core_seconds,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import get_type_hints
 
 from utils.files import write_text
@@ -20,6 +20,8 @@ class RunCost:
         gaussians: of the asset.
         evaluations: of the U-Net, per view and iteration.
         machine: the hardware that it ran on.
+        core_seconds: of this machine's processors in the loop, by all threads, which other programs hardly change; None in files
+            of earlier versions.
     """
 
     seconds: float
@@ -27,6 +29,7 @@ class RunCost:
     gaussians: int
     evaluations: float
     machine: str
+    core_seconds: float | None = None
 
     def write(self, path: str | os.PathLike[str]) -> None:
         write_text(path, json.dumps(asdict(self), indent=1) + "\n")
@@ -41,7 +44,8 @@ class RunCost:
             content = file.read()
         try:
             found = json.loads(content)
-            kinds = get_type_hints(cls)
-            return cls(**{field.name: kinds[field.name](found[field.name]) for field in fields(cls)})
-        except (KeyError, TypeError, ValueError):
+            kinds = {**get_type_hints(cls), "core_seconds": float}
+            given = [f.name for f in fields(cls) if f.default is MISSING or found.get(f.name) is not None]
+            return cls(**{name: kinds[name](found[name]) for name in given})
+        except (AttributeError, KeyError, TypeError, ValueError):
             raise ValueError(f"{path} is not what a finished run writes: repeat the run.") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,12 @@ from utils.run_cost import RunCost
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    cost = RunCost(75.25, 1.5, 6000, 3.5, "a machine")
-    cost.write(tmp_path / "result.json")
-    assert RunCost.read(tmp_path / "result.json") == cost
+    path, cost = tmp_path / "result.json", RunCost(75.25, 1.5, 6000, 3.5, "a machine", 140.5)
+    cost.write(path)
+    assert RunCost.read(path) == cost
+    # As earlier versions wrote it.
+    path.write_text(path.read_text().replace(',\n "core_seconds": 140.5', ""))
+    assert RunCost.read(path) == replace(cost, core_seconds=None)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"seconds": "many"}', "null"])
