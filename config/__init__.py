@@ -37,6 +37,7 @@ __all__ = [
     "load",
     "of_file",
     "of_new_run",
+    "preset_of",
     "run_to_resume",
 ]
 
@@ -260,6 +261,19 @@ def changed(before: Config, after: Config) -> list[tuple[str, str, str]]:
 def changes(before: Config, after: Config) -> list[str]:
     """List what ``changed`` finds, each as ``Section.key value (was value)``."""
     return [f"{label} {new} (was {old})" for label, old, new in changed(before, after)]
+
+
+def preset_of(config: Config) -> tuple[str, Config] | None:
+    """The file among those that come with the project that a run has begun with, such as config/quickstart.yaml, and what
+    it says; None for a file of the user's own."""
+    folder = PRESET_FOLDER.parent
+    file = (folder / (config.model.opt_path or DEFAULT_FILE)).resolve()
+    if not (file.is_relative_to(PRESET_FOLDER.resolve()) and file.is_file()):
+        return None
+    try:
+        return file.relative_to(folder.resolve()).as_posix(), of_file(file)
+    except ConfigError:  # it has been edited meanwhile
+        return None
 
 
 def of_new_run(config: Config) -> Config:

@@ -10,6 +10,7 @@ import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from hashlib import sha256
 from html import escape
 from pathlib import Path
 from string import Template
@@ -97,13 +98,21 @@ def write_report_page(run: RunFolder, cost: RunCost, metrics: Mapping[str, str] 
     subtitle = (
         f"{config.guidance_type.upper()} · prior {config.guidance.model_key} · seed {config.seed} · {ended}"
     )
-    page = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+    template = TEMPLATE.read_text(encoding="utf-8")
+    page = Template(template).substitute(
+        script_hash=_script_hash(template),
         title=escape(config.guidance.text),
         subtitle=escape(subtitle),
         figures=_figures(config, cost, asset.st_size),
         sections="\n".join(filter(None, sections)),
     )
     write_text(run.page, page)
+
+
+def _script_hash(page: str) -> str:
+    """Hash of the page's script, by which its policy lets that one run and no other."""
+    script = page.partition("<script>")[2].partition("</script>")[0]
+    return f"sha256-{base64.b64encode(sha256(script.encode()).digest()).decode()}"
 
 
 def _figures(config: Config, cost: RunCost, asset_bytes: int) -> str:
@@ -242,19 +251,41 @@ def _curve(title: str, points: Mapping[int, float]) -> str:
 
 
 def _settings(config: Config) -> str:
-    """A table for each section of the YAML file."""
-    rows: dict[str, list[str]] = {}
-    for label, old, new in configuration.changed(Config(), config):
+    """Section on what the user has set, and behind a fold what the preset sets."""
+    preset = configuration.preset_of(config)
+    everything = configuration.changed(Config(), config)
+    if preset is None:
+        return _section("Settings that differ from the defaults", _tables(everything))
+    name, values = preset
+    own = configuration.changed(values, config)
+    labels = {label for label, _, _ in own}
+    others = [setting for setting in everything if setting[0] not in labels]
+    rows = [(label.rpartition(".")[2], old, new) for label, old, new in own]
+    return _section(
+        "Settings",
+        _table("set for this run", "in the preset", rows)
+        if rows
+        else f'<p class="quiet">All are as in {escape(name)}.</p>',
+        _fold(_tables(others), f"{len(others)} more, from {name}"),
+    )
+
+
+def _tables(settings: Sequence[tuple[str, str, str]]) -> str:
+    """A table for each section of the YAML file, of what `changed` finds against the defaults."""
+    rows: dict[str, list[tuple[str, str, str]]] = {}
+    for label, old, new in settings:
         section, _, key = label.rpartition(".")
-        cells = (
-            f"<td>{escape(key)}</td><td><code>{escape(new)}</code></td><td><code>{escape(old)}</code></td>"
-        )
-        rows.setdefault(section or "Run", []).append(f"<tr>{cells}</tr>")
-    tables = [
-        f"<table><tr><th>{escape(section)}</th><th>value</th><th>default</th></tr>{''.join(lines)}</table>"
-        for section, lines in rows.items()
-    ]
-    return _section("Settings that differ from the defaults", _row("tables", tables))
+        rows.setdefault(section or "Run", []).append((key, old, new))
+    return _row("tables", [_table(section, "default", lines) for section, lines in rows.items()])
+
+
+def _table(title: str, other: str, rows: Sequence[tuple[str, str, str]]) -> str:
+    """A table of keys; rows: the key, its value in what the heading `other` names, and its value here."""
+    lines = "".join(
+        f"<tr><td>{escape(key)}</td><td><code>{escape(new)}</code></td><td><code>{escape(old)}</code></td></tr>"
+        for key, old, new in rows
+    )
+    return f"<table><tr><th>{escape(title)}</th><th>value</th><th>{escape(other)}</th></tr>{lines}</table>"
 
 
 def _reproduction(run: RunFolder, cost: RunCost) -> str:
@@ -263,7 +294,8 @@ def _reproduction(run: RunFolder, cost: RunCost) -> str:
     command = f"python train.py --opt {shlex.quote((run.root / run.config.name).as_posix())}"
     return _section(
         "Reproduce",
-        f"<pre>{escape(command)}</pre>",
+        f'<div class="command"><pre id="command">{escape(command)}</pre>'
+        '<button id="copy" type="button" aria-live="polite" hidden>Copy</button></div>',
         f'<p class="quiet">Made on {escape(cost.machine)}. The asset, {escape(run.asset.name)}, has the SHA-256 '
         f"<code>{digest_of_file(run.asset)}</code>: on the CPU, one seed and one version of the code give the same "
         "bytes on the same machine.</p>",

@@ -146,7 +146,7 @@ class RunFolder:
         if not saved:
             raise FileNotFoundError(
                 f"{str(self.root)!r} holds no Gaussians yet: give a run's folder that has a save/asset.ply or "
-                "a point_cloud/iteration_N, or a .ply file."
+                "a point_cloud/iteration_N, or a file of Gaussians."
             )
         return max(saved)[1]
 

@@ -88,7 +88,8 @@ class LiveView:
     def __init__(self, show: Callable[[Snapshot], None]) -> None:
         """Start without browsers. show: gives a snapshot to all browsers, in a thread of its own."""
         self._show, self._thread = show, lone_thread("live view")
-        self._watched = self._over = False
+        self._browsers, self._over = 0, False
+        self._shown = 0  # the iteration of the last snapshot
         self._due = 0.0  # the next snapshot, by time.monotonic()
         self._running = threading.Event()
         self._running.set()
@@ -101,11 +102,13 @@ class LiveView:
         interruption: Interruption,
     ) -> float:
         """Show an iteration, if it is time, and wait while the run is paused and not interrupted; returns the seconds waited."""
-        if self._watched and not self._over and time.monotonic() >= self._due:
-            self._due = math.inf
-            self._thread.submit(self._tell, Snapshot.of(step, gaussians, logged))
+        if time.monotonic() >= self._due:
+            self._tell(step, gaussians, logged)
         if self._running.is_set():
             return 0.0
+        # What stands still is what is shown.
+        if self._shown != step:
+            self._tell(step, gaussians, logged)
         start = time.perf_counter()
         while not self._running.wait(POLL) and interruption.signal is None:
             pass
@@ -122,10 +125,12 @@ class LiveView:
             self._running.set()
 
     def watched(self, browsers: int) -> None:
-        """Note how many browsers look. Without any, nothing is copied, and a paused run goes on: nobody could
-        resume it.
+        """Note how many browsers look. One more gets the next iteration. Without any, nothing is copied, and a paused
+        run goes on: nobody could resume it.
         """
-        self._watched = browsers > 0
+        if browsers > self._browsers:
+            self._due = 0.0
+        self._browsers = browsers
         if not browsers:
             self.pause(False)
 
@@ -134,7 +139,13 @@ class LiveView:
         self.pause(False)
         self._thread.shutdown()
 
-    def _tell(self, snapshot: Snapshot) -> None:
+    def _tell(self, step: int, gaussians: GaussianModel, logged: Mapping[str, float | Tensor]) -> None:
+        """Hand a snapshot to the view's thread, if anybody looks."""
+        if self._browsers and not self._over:
+            self._due, self._shown = math.inf, step
+            self._thread.submit(self._give, Snapshot.of(step, gaussians, logged))
+
+    def _give(self, snapshot: Snapshot) -> None:
         start = time.thread_time()
         try:
             self._show(snapshot)

@@ -8,24 +8,22 @@ import time
 import viser
 
 from viewer.live import LiveView, Snapshot, Splats
-from viewer.orbit import Orbit
 from viewer.server import LoopbackServer
 
 SHOWN = {"guidance/t": "t", "loss/guidance": "loss", "grad_norm/f_dc": "gradient of the colours"}
 """Logged values that the panel shows, and their names there."""
+NOTHING_YET = "The first picture comes with the next iteration."
 
 
 class LivePage:
-    """Page that shows snapshots of a run of so many iterations, seen from `front` at first."""
+    """Page that shows snapshots of a run of so many iterations."""
 
-    def __init__(self, server: LoopbackServer, front: Orbit, iterations: int) -> None:
+    def __init__(self, server: LoopbackServer, iterations: int) -> None:
         self._server, self._iterations = server, iterations
-        self._counting = threading.Lock()
+        self._counting, self._browsers = threading.Lock(), 0
         self._before: tuple[int, float] | None = None
         self._asset: viser.GaussianSplatHandle | None = None
-        camera, start = server.initial_camera, front.turned(30).farther(1.25)  # beside the panel
-        camera.position, camera.look_at, camera.fov = start.position, start.target, start.fovy
-        self._status = server.gui.add_markdown("The first picture comes with the next iteration.")
+        self._status = server.gui.add_markdown(NOTHING_YET)
         self._progress = server.gui.add_progress_bar(0.0)
         self._button = server.gui.add_button("Pause")
 
@@ -44,14 +42,29 @@ class LivePage:
         def _(_: viser.ClientHandle) -> None:
             # In several threads at once: whoever comes last knows the number.
             with self._counting:
-                view.watched(len(self._server.get_clients()))
+                self._browsers = len(self._server.get_clients())
+                view.watched(self._browsers)
+                if not self._browsers:
+                    self._forget()
             self._tell_button(view)
 
     def _tell_button(self, view: LiveView) -> None:
         self._button.label = "Resume" if view.paused else "Pause"
 
+    def _forget(self) -> None:
+        """Take back what was shown: whoever comes next would take it for the present iteration."""
+        if self._asset is not None:
+            self._asset.remove()
+        self._asset = self._before = None
+        self._status.content, self._progress.value = NOTHING_YET, 0.0  # type: ignore[misc]  # As below.
+
     def show(self, snapshot: Snapshot) -> None:
-        """Show the Gaussians and the numbers of an iteration."""
+        """Show the Gaussians and the numbers of an iteration, if anybody still looks."""
+        with self._counting:
+            if self._browsers:
+                self._draw(snapshot)
+
+    def _draw(self, snapshot: Snapshot) -> None:
         splats = vars(Splats.of(snapshot.raw))
         if self._asset is None:
             self._asset = self._server.scene.add_gaussian_splats("/asset", **splats)

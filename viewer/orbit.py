@@ -72,6 +72,14 @@ class Orbit:
         return replace(self, radius=self.radius * factor)
 
 
+def fitted(fovy: float, aspect: float) -> float:
+    """The full vertical angle, in radians, at which a picture shows `fovy` along its shorter side.
+
+    aspect: its width divided by its height.
+    """
+    return 2 * math.atan(math.tan(fovy / 2) / min(1.0, aspect))
+
+
 def cameras_at(orbits: Sequence[Orbit], width: int, height: int) -> Cameras:
     """Cameras of width × height pixels, one for each view, on the host."""
     return orbit(

@@ -18,9 +18,7 @@ def showing(subject: Subject, port: int) -> Iterator[str]:
     """Serve a subject. Yields the address. Raises OSError if no port is free."""
     visitors: dict[int, Visitor] = {}
     lock = threading.Lock()
-    with serving(port, subject.title) as server:
-        camera, start = server.initial_camera, subject.front.turned(30).farther(1.25)  # beside the panel
-        camera.position, camera.look_at, camera.fov = start.position, start.target, start.fovy
+    with serving(port, subject.title, subject.front) as server:
 
         @server.on_client_connect
         def _(client: viser.ClientHandle) -> None:

@@ -10,7 +10,7 @@ import torch
 
 import config as configuration
 from gaussian_renderer.activated import Activated
-from scene.asset import is_sog_folder, load_asset
+from scene.asset import FORMATS, is_sog_folder, load_asset
 from utils.run_folder import RunFolder
 from viewer.orbit import Orbit
 
@@ -42,13 +42,19 @@ def open_subject(path: Path, device: torch.device, axes: str | None = None) -> S
 
     Raises OSError and ValueError, ConfigError among them, one sentence each.
     """
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{str(path)!r} is not there, but it must be a run's folder, such as outputs/quickstart/a-car, or a "
+            f"{FORMATS} file."
+        )
     if not path.is_dir() or is_sog_folder(path):
         gaussians = Activated.of(load_asset(path, device, axes))
         return Subject(path.stem, gaussians, _facing(gaussians), white=True)
     run = RunFolder(path)
     if not run.config.is_file():
         raise ValueError(
-            f"{path} holds no {run.config.name}, but it must be a run's folder or a file of Gaussians."
+            f"{str(path)!r} holds no {run.config.name}, but it must be a run's folder, such as "
+            f"outputs/quickstart/a-car, or a {FORMATS} file."
         )
     config = configuration.of_file(run.config)
     gaussians = Activated.of(load_asset(path, device, axes))

@@ -57,8 +57,9 @@ class Visitor:
             self._kind = gui.add_dropdown("Show", KINDS)
             level = 255 if self._subject.white else 0
             self._background = gui.add_rgb("Background", (level, level, level))
+            # A slider from 0 to 0 cannot be: without harmonics it is hidden.
             self._degree = gui.add_slider(
-                "SH degree", 0, max(1, degree), 1, degree, disabled=degree == 0,
+                "SH degree", 0, max(1, degree), 1, degree, visible=degree > 0,
                 hint="Degree of the spherical harmonics that colours are made of: 0 is the same from all sides.",
             )  # fmt: skip
         with gui.add_folder("Gaussians"):
@@ -114,7 +115,7 @@ class Visitor:
         return Look(
             kind=self._kind.value,
             background=(red, green, blue),
-            sh_degree=min(int(self._degree.value), self._subject.gaussians.sh_degree),
+            sh_degree=int(self._degree.value),
             size=float(self._size.value),
             least_opacity=float(self._least.value),
             largest=self._largest.value / 100,
@@ -177,7 +178,7 @@ class Visitor:
         start, camera = self._subject.front, self._client.camera
         self._turn = 0.0
         with self._client.atomic():
-            camera.position, camera.look_at, camera.fov = start.position, start.target, start.fovy
+            camera.position, camera.look_at = start.position, start.target
         self._changed.set()
 
     def _set_path(self, views: list[Orbit]) -> None:

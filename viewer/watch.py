@@ -23,8 +23,8 @@ def live_view(config: Config) -> Iterator[LiveView | None]:
     from viewer.live_page import LivePage
     from viewer.server import address_of, serving
 
-    with serving(config.view_port, config.guidance.text) as server:
-        page = LivePage(server, Orbit.front(config), config.optimization.iterations)
+    with serving(config.view_port, config.guidance.text, Orbit.front(config)) as server:
+        page = LivePage(server, config.optimization.iterations)
         view = LiveView(page.show)
         try:
             page.attach(view)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import logging
 import re
@@ -74,8 +75,13 @@ def test_the_page_needs_nothing_but_itself(run: RunFolder) -> None:
     assert len(addresses) > 10
     assert all(address.startswith("data:") for address in addresses)
     text = run.page.read_text()
-    assert "<script" not in text
     assert not re.search(r"@import|url\(", text)
+    # No script but its own, which the policy names by its hash.
+    [script] = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    assert text.count("<script") == 1
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    [policy] = [str(attrs["content"]) for tag, attrs in page.elements if "http-equiv" in attrs]
+    assert f"script-src 'sha256-{digest}'" in policy
 
 
 def test_pictures_and_films_are_in_it(run: RunFolder, tmp_path: Path) -> None:
@@ -113,6 +119,47 @@ def test_what_varies_is_drawn_first(run: RunFolder) -> None:
     assert "Gaussians</text>" in first
     assert "loss/guidance" not in first
     assert "loss/guidance</text>" in others
+
+
+@pytest.mark.parametrize(
+    ("flags", "file", "open_keys", "folded"),
+    [
+        (["--seed", "3"], None, {"seed", "iterations", "vis_interval"}, {"model_key", "C_batch_size"}),
+        (
+            [],
+            "seed: 3\nGuidanceParams: {model_key: toybox, text: a mug}\n",
+            {"seed", "model_key", "text"},
+            set(),
+        ),
+    ],
+    ids=["a preset", "a file of the user's own"],
+)
+def test_what_the_user_has_set_is_in_sight(
+    flags: list[str], file: str | None, open_keys: set[str], folded: set[str], tmp_path: Path
+) -> None:
+    if file is not None:
+        (tmp_path / "mine.yaml").write_text(file)
+        flags = ["--opt", str(tmp_path / "mine.yaml")]
+    run = run_in(tmp_path / "run", *flags)
+    write_report_page(run, COST)
+    settings = run.page.read_text().partition("<h2>Settings")[2].partition("</section>")[0]
+    shown, _, behind = settings.partition("<details>")
+    assert open_keys <= set(re.findall(r"<td>(\w+)</td>", shown))
+    assert folded <= set(re.findall(r"<td>(\w+)</td>", behind))
+    assert bool(folded) == bool(behind)
+    assert not set(re.findall(r"<td>(\w+)</td>", shown)) & set(re.findall(r"<td>(\w+)</td>", behind))
+
+
+@pytest.mark.parametrize("values", [[2048.0, 2048.5], [0.01, 0.02], [1.0, 3.0, 2.0, 5.0, 4.0, 1.5]])
+def test_a_short_curve_shows_every_value_it_has(values: list[float]) -> None:
+    drawn = report_page._curve("loss", {1 + 10 * k: value for k, value in enumerate(values)})
+    heights = np.array([float(y) for y in re.findall(r'<circle cx="[\d.]+" cy="([\d.]+)"', drawn)])
+    # The least value is at the bottom, the greatest at the top, and the others in between.
+    share = (heights.max() - heights) / (heights.max() - heights.min())
+    expected = (np.array(values) - min(values)) / (max(values) - min(values))
+    assert share == pytest.approx(expected, abs=0.01)
+    ends = re.findall(r'text-anchor="end">([\d.,]+)</text>', drawn)
+    assert [float(end.replace(",", "")) for end in ends] == [max(values), min(values)]
 
 
 def test_a_run_that_left_little_has_a_page_all_the_same(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ def opened(browser: Browser, address: str, width: int = 900, height: int = 700) 
     page.set_default_timeout(PATIENCE)
     page.on("request", note)
     page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
     page.goto(address)
     yield page
     page.close()

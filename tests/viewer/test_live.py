@@ -16,7 +16,7 @@ import torch
 from config import Config
 from scene.gaussian_model import GaussianModel
 from tests.changed import changed
-from tests.viewer.chromium import chromium, dismiss_notifications, opened, pixels, until
+from tests.viewer.chromium import PATIENCE, chromium, dismiss_notifications, opened, pixels, until
 from tests.waits import DEVICE, no_waits
 from train import train
 from utils.interruption import Interruption
@@ -118,6 +118,28 @@ def test_nothing_is_copied_unless_a_browser_looks(monkeypatch: pytest.MonkeyPatc
         time.sleep(0.001)
     assert not copies
     view.close()
+
+
+def test_who_comes_later_gets_the_next_iteration_and_a_pause_shows_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(live, "INTERVAL", 1e6)
+    browsers, gaussians = Browsers(), model()
+    view = LiveView(browsers.show)
+    view.watched(1)
+    step_until_shown(view, browsers, gaussians)
+    while view._due < 1e6:
+        time.sleep(0.001)
+    view.after_step(70, gaussians, {}, NEVER)
+    view.watched(2)
+    view.after_step(71, gaussians, {}, NEVER)
+    view.after_step(72, gaussians, {}, NEVER)
+    stopped = Interruption()
+    stopped.signal = signal.SIGTERM
+    view.pause(True)
+    view.after_step(73, gaussians, {}, stopped)
+    view.close()
+    assert [snapshot.step for snapshot in browsers.seen] == [1, 71, 73]
 
 
 def test_a_snapshot_waits_for_nothing() -> None:
@@ -280,6 +302,11 @@ def test_a_browser_sees_a_run_form_pauses_it_and_goes(
                 last = paused_at()
             # The page is closed, and with it the pause ends.
             wait_for_another(last)
+            now = done[-1]
+            with opened(browser, address[0], 390, 844) as page:
+                first = page.get_by_text(re.compile(r"^Iteration \d+")).text_content(timeout=PATIENCE)
+                assert int(re.findall(r"\d+", str(first))[0]) > now
+                assert page.title() == endless.guidance.text
     finally:
         enough.set()
         training.join()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from config import Config
 from scene.cameras import turntable
-from viewer.orbit import Orbit, around, cameras_at, path
+from viewer.orbit import Orbit, around, cameras_at, fitted, path
 
 orbits = st.builds(
     Orbit,
@@ -84,3 +84,9 @@ def test_a_path_takes_the_shorter_way_around_its_target() -> None:
 def test_a_path_needs_two_views(count: int) -> None:
     with pytest.raises(ValueError, match=f"through {count} views needs at least 2"):
         path([Orbit.front(Config())] * count, 10)
+
+
+@given(st.floats(0.1, 1.5), st.floats(0.2, 5))
+def test_a_picture_of_any_shape_shows_what_a_square_one_shows(fovy: float, aspect: float) -> None:
+    vertical = math.tan(fitted(fovy, aspect) / 2)
+    assert min(vertical, vertical * aspect) == pytest.approx(math.tan(fovy / 2))

@@ -28,6 +28,18 @@ def test_a_report_shows_its_pictures_and_plays_its_films(tmp_path: Path) -> None
             page.wait_for_function(
                 "[...document.querySelectorAll('video')].every(film => film.videoWidth > 0)"
             )
+        command = page.locator("#command").inner_text()
+        assert command == f"python train.py --opt {tmp_path.as_posix()}/config.yaml"
+        # With the clipboard, and without.
+        for hinder in ("0", "Object.defineProperty(navigator, 'clipboard', {value: undefined})"):
+            page.evaluate(hinder)
+            page.evaluate(
+                "document.oncopy = event => { window.copied = String(getSelection()) }; window.copied = null"
+            )
+            page.get_by_role("button", name="Copy", exact=True).click()
+            page.get_by_role("button", name="Copied").wait_for()
+            page.get_by_role("button", name="Copy", exact=True).wait_for()
+        assert page.evaluate("window.copied") == command
         # Nothing is wider than the page, on a telephone neither.
         page.set_viewport_size({"width": 390, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

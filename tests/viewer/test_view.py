@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 import signal
@@ -221,6 +222,26 @@ def test_no_control_is_left_out_of_these_tests(page: Page) -> None:
     assert len(labels) == 10
     assert len(buttons) == 6
     assert not [name for name in (*labels, *buttons) if source.count(f'"{name}"') < 1]
+
+
+@pytest.mark.slow
+def test_a_telephone_shows_the_whole_asset_and_a_closed_panel(browser: Browser, tmp_path: Path) -> None:
+    """One without harmonics, as wide as it is high."""
+    raw = two_balls().raw()
+    wide = {**raw, "f_rest": raw["f_rest"][:, :0], "scaling": torch.log(torch.tensor([[0.3, 0.3, 0.3]] * 2))}
+    front = dataclasses.replace(FRONT, radius=4.0)
+    plain = Subject("wide", Activated.of(GaussianModel(wide)), front, white=True)
+    with showing(plain, 8200) as address, opened(browser, address, 390, 844) as page:
+        page.wait_for_function("document.title === 'wide'")
+        page.get_by_role("button", name="Screenshot").wait_for(state="hidden")
+        dismiss_notifications(page)
+        picture = until(page, lambda image: bool((image[422, 175:215].min(-1) < 0.9).all()))
+        # Everything of it is on the page, and nothing lies on it.
+        inked = (picture[:780].min(-1) < 0.9).any(0).nonzero()[0]
+        assert 0 < inked.min() < inked.max() < 389
+        page.get_by_text("wide", exact=True).click()
+        page.get_by_role("button", name="Screenshot").wait_for()
+        assert not page.get_by_text("SH degree").is_visible()
 
 
 @pytest.mark.thorough
