@@ -56,7 +56,7 @@ def opened(browser: Browser, address: str, width: int = 900, height: int = 700) 
     page.goto(address)
     yield page
     page.close()
-    assert not faults
+    assert not faults, faults
 
 
 def pixels(page: Page) -> np.ndarray:
