@@ -178,6 +178,41 @@ def test_helpers_live_on_leave_signals_alone_and_are_made_anew_in_a_forked_child
     assert _in_own_process(HELPERS, str(tmp_path / "scene")) == ["well"]
 
 
+ONE_VIEW = """
+import os
+
+import torch
+from diff_gaussian_rasterization import GaussianRasterizationSettings, GaussianRasterizer
+
+def more():
+    return len(os.listdir("/proc/self/task")) - before
+
+n, h, w = 40_000, 190, 200
+torch.set_num_threads(1)
+view, projection = torch.eye(4), torch.eye(4)
+view[3, 2], projection[2, 3], projection[3, 3] = 3, 1, 0
+settings = GaussianRasterizationSettings(
+    h, w, 0.5, 0.5, torch.zeros(3), 1.0, view, view @ projection, 0, torch.zeros(3), False
+)
+of_gaussians = {"means3D": 3, "means2D": 3, "opacities": 1, "colors_precomp": 3, "scales": 3, "rotations": 4}
+leaves = {name: (0.01 * torch.rand(n, size)).requires_grad_() for name, size in of_gaussians.items()}
+upstream = torch.ones(3, h, w), torch.ones(2, h, w)
+before = len(os.listdir("/proc/self/task"))
+torch.set_num_threads(3)
+color, _, depth_alpha = GaussianRasterizer(settings)(**leaves)
+torch.autograd.backward((color, depth_alpha), upstream)
+print(more())
+color * 2
+print(more())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_one_view_takes_two_helpers_and_no_threads_of_torch() -> None:
+    """Those would spin for milliseconds on the helpers' cores; as the last operation shows, it takes two of them."""
+    assert _in_own_process(ONE_VIEW) == ["2", "4"]
+
+
 def _in_own_process(script: str, *arguments: str) -> list[str]:
     """Run a script that imports this package; returns the words it prints."""
     environment = {**os.environ, "PYTHONPATH": str(Path(cpu.__file__).parents[1])}
