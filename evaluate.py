@@ -21,6 +21,7 @@ from evaluation import suite as suites
 from evaluation.runs import Archive, Outcome, finished_under
 from evaluation.suite import Run, Suite
 from utils.numbers import whole_number
+from utils.torch_waits import shorten
 
 SCORERS = {"toybox": ("toybox",)}
 """Scorers by prior; for other priors the papers' own."""
@@ -56,6 +57,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     given = arguments(argv)
+    shorten()  # for the runs, which are processes of their own
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     # Said by every run, in its log.
     logging.getLogger("config").setLevel(logging.ERROR)

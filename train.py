@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from config import Config, ConfigError, load
+from utils.torch_waits import shorten
 
 
 def _load_or_exit(argv: Sequence[str]) -> Config:
@@ -28,6 +29,8 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Before torch is imported, so that a mistake is reported at once.
     config_of_this_run = _load_or_exit(sys.argv[1:])
+    # Torch's OpenMP reads its environment when it is loaded.
+    shorten()
 
 import shlex
 from collections.abc import Callable

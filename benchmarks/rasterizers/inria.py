@@ -45,7 +45,11 @@ def load(package: Path) -> ModuleType:
     """The package, imported under a name of its own."""
     if not _compiled(package):
         raise FileNotFoundError(f"{package} has no compiled _C, --inria must name a folder with one.")
-    name = "inria_" + PACKAGE
+    return load_as("inria_" + PACKAGE, package)
+
+
+def load_as(name: str, package: Path) -> ModuleType:
+    """A package imported under another name than its own."""
     spec = importlib.util.spec_from_file_location(
         name, package / "__init__.py", submodule_search_locations=[str(package)]
     )
@@ -67,7 +71,11 @@ def version(package: Path) -> str:
 
 def prepare(scene: Scene, package: Path) -> Render:
     """The forward, one call per view, for it takes no more; colors, and depth and alpha if it returns both."""
-    module = load(package)
+    return view_by_view(scene, load(package))
+
+
+def view_by_view(scene: Scene, module: ModuleType) -> Render:
+    """The forward by the single-view classes of a module."""
     g = scene.gaussians
     rasterizers = [module.GaussianRasterizer(each) for each in settings(scene, module)]
     unread = torch.zeros_like(g["means"], requires_grad=True)

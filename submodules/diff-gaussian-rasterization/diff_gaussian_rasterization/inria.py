@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from .batched import choose_backend, column
 from .debug import guarded
+from .pieces import pieces
 from .scene import LARGEST, Gaussians, Views, check_integer, check_number, check_shape, check_tensors, given
 
 NEAR = 0.2  # world units
@@ -72,6 +74,46 @@ class GaussianRasterizationSettings(NamedTuple):
         )
 
 
+class _PixelMeans(torch.autograd.Function):
+    """Function from means2D [N, 3] in NDC to what gets the pixel means' gradient [1, N, 2]; its values are not read."""
+
+    @staticmethod
+    def forward(ctx: Any, means2d: Tensor, width: int, height: int) -> Tensor:
+        ctx.factors = width / 2, height / 2
+        return means2d[None, :, :2]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor, None, None]:
+        in_ndc = given.new_empty(given.shape[1], 3)
+        for to, of in pieces(in_ndc, given[0]):
+            for axis, factor in enumerate(ctx.factors):
+                torch.mul(of[:, axis], factor, out=to[:, axis])
+            to[:, 2] = 0
+        return in_ndc, None, None
+
+
+class _DepthAlpha(torch.autograd.Function):
+    """Function from depth and alpha [1, 1, H, W] to depth and final transmittance [2, H, W]."""
+
+    @staticmethod
+    def forward(ctx: Any, depth: Tensor, alpha: Tensor) -> Tensor:
+        depth_alpha = depth.new_empty(2, *depth.shape[2:])
+        for to, of in pieces(depth_alpha[0].flatten(), depth.flatten()):
+            to.copy_(of)
+        for to, of in pieces(depth_alpha[1].flatten(), alpha.flatten()):
+            torch.sub(1, of, out=to)
+        return depth_alpha
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, given: Tensor) -> tuple[Tensor, Tensor]:
+        of_alpha = given.new_empty(given.shape[1:])
+        for to, of in pieces(of_alpha.flatten(), given[1].reshape(-1)):
+            torch.neg(of, out=to)
+        return given[:1, None], of_alpha[None, None]
+
+
 class GaussianRasterizer(nn.Module):
     """Renderer of one view of Gaussians."""
 
@@ -126,9 +168,9 @@ class GaussianRasterizer(nn.Module):
         check_shape("means2D", means2D, (len(means3D), 3))
         if means2D.device != means3D.device:
             raise ValueError(f"means2D is on {means2D.device}, it must be on {means3D.device} like means3D.")
-        x, y = means2D[:, 0] * (settings.image_width / 2), means2D[:, 1] * (settings.image_height / 2)
-        anchor = torch.stack([x, y], dim=-1)[None]
+        anchor = _PixelMeans.apply(means2D, settings.image_width, settings.image_height)
         if settings.debug:
             backend = guarded(backend)
-        rgb, depth, alpha, radii, _ = backend(gaussians, views, anchor, torch.empty_like(anchor))
-        return rgb[0], radii[0], torch.cat([depth[0], 1 - alpha[0]])
+        rgb, depth, alpha, radii, _ = backend(gaussians, views, anchor, anchor.new_empty(anchor.shape))
+        # Not rgb[0], whose gradient would be copied into zeros.
+        return rgb.squeeze(0), radii[0], _DepthAlpha.apply(depth, alpha)

@@ -115,6 +115,113 @@ def test_calls_from_several_threads(tools: Any) -> None:
         assert list(pool.map(lambda scene: _bytes(tools.render(scene, "cpu")), scenes)) == expected
 
 
+HELPERS = """
+import os, signal, sys, threading
+from pathlib import Path
+
+import torch
+from diff_gaussian_rasterization import rasterize
+
+def tasks():
+    return set(map(int, os.listdir("/proc/self/task")))
+
+def blocked(task):
+    status = Path(f"/proc/self/task/{task}/status").read_text().splitlines()
+    mask = int(next(line for line in status if line.startswith("SigBlk")).split()[1], 16)
+    return {number for number in range(1, 32) if mask >> number - 1 & 1}
+
+def render():
+    out = rasterize(**scene)
+    torch.autograd.backward(out.rgb, upstream)  # torch must take no threads, which do not survive a fork
+    return out.rgb.detach().numpy().tobytes() + out.means2d.grad.numpy().tobytes()
+
+scene = torch.load(sys.argv[1])
+scene["means"].requires_grad_()
+torch.set_num_threads(1)
+upstream = torch.ones(2, 3, 140, 150)
+expected = render()
+before = tasks()
+torch.set_num_threads(3)
+assert render() == expected
+helpers = tasks() - before
+assert len(helpers) == 2, helpers
+for helper in helpers:
+    assert signal.SIGINT in blocked(helper) and signal.SIGSEGV not in blocked(helper)
+assert all(render() == expected for _ in range(5)) and tasks() - before == helpers
+
+def others():
+    while not done:
+        assert render() == expected
+
+done = False
+thread = threading.Thread(target=others)
+thread.start()
+for _ in range(10):  # whatever the threads are doing
+    child = os.fork()
+    if child == 0:
+        alone = len(tasks()) == 1
+        os._exit(0 if alone and render() == expected and len(tasks()) == 3 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+done = True
+thread.join()
+print("well")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_helpers_live_on_leave_signals_alone_and_are_made_anew_in_a_forked_child(
+    tmp_path: Path, tools: Any
+) -> None:
+    """In a process of its own, which also ends while they sleep."""
+    scene = tools.scene(700, views=2, width=150, height=140)
+    torch.save({**scene.gaussians, **scene.cameras}, tmp_path / "scene")
+    assert _in_own_process(HELPERS, str(tmp_path / "scene")) == ["well"]
+
+
+ONE_VIEW = """
+import os
+
+import torch
+from diff_gaussian_rasterization import GaussianRasterizationSettings, GaussianRasterizer
+
+def more():
+    return len(os.listdir("/proc/self/task")) - before
+
+n, h, w = 40_000, 190, 200
+torch.set_num_threads(1)
+view, projection = torch.eye(4), torch.eye(4)
+view[3, 2], projection[2, 3], projection[3, 3] = 3, 1, 0
+settings = GaussianRasterizationSettings(
+    h, w, 0.5, 0.5, torch.zeros(3), 1.0, view, view @ projection, 0, torch.zeros(3), False
+)
+of_gaussians = {"means3D": 3, "means2D": 3, "opacities": 1, "colors_precomp": 3, "scales": 3, "rotations": 4}
+leaves = {name: (0.01 * torch.rand(n, size)).requires_grad_() for name, size in of_gaussians.items()}
+upstream = torch.ones(3, h, w), torch.ones(2, h, w)
+before = len(os.listdir("/proc/self/task"))
+torch.set_num_threads(3)
+color, _, depth_alpha = GaussianRasterizer(settings)(**leaves)
+torch.autograd.backward((color, depth_alpha), upstream)
+print(more())
+color * 2
+print(more())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_one_view_takes_two_helpers_and_no_threads_of_torch() -> None:
+    """Those would spin for milliseconds on the helpers' cores; as the last operation shows, it takes two of them."""
+    assert _in_own_process(ONE_VIEW) == ["2", "4"]
+
+
+def _in_own_process(script: str, *arguments: str) -> list[str]:
+    """Run a script that imports this package; returns the words it prints."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(cpu.__file__).parents[1])}
+    command = [sys.executable, "-c", script, *arguments]
+    return subprocess.run(
+        command, env=environment, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout.split()
+
+
 def test_without_gradients_nothing_is_recorded(tools: Any) -> None:
     scene = tools.scene(30)
     scene.gaussians["means"].requires_grad_()
@@ -159,10 +266,7 @@ def test_the_environment_forces_an_instruction_set(level: str, tmp_path: Path, t
         tmp_path / "saved",
     )
     torch.save({**scene.gaussians, **scene.cameras}, given)
-    environment = {**os.environ, "PYTHONPATH": str(Path(cpu.__file__).parents[1])}
-    command = [sys.executable, "-c", FORCED, str(given), str(saved)]
-    run = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-    assert run.stdout.split() == [level]
+    assert _in_own_process(FORCED, str(given), str(saved)) == [level]
     there = torch.load(saved)
     for name, image in vars(rasterize(**scene.gaussians, **scene.cameras)).items():
         assert torch.equal(there[name], image), name

@@ -7,8 +7,8 @@
 #include <cpuid.h>
 #endif
 
-#include "parallel.h"
 #include "simd.h"
+#include "team.h"
 #include "types.h"
 
 namespace dgr {
@@ -25,7 +25,6 @@ void divide(const Scene& s, Workspace& w) {
         w.parts[i].begin = std::min(s.count, chunks * i / parts * LANES);
         w.parts[i].end = std::min(s.count, chunks * (i + 1) / parts * LANES);
     }
-    w.next_part = w.next_tile = 0;
 }
 
 void prepare(const Scene& s, Workspace& w) {
@@ -51,12 +50,7 @@ void count_fates(const Scene& s, const Images& out, const Workspace& w) {
     }
 }
 
-// Calls work(i) for those i < count that no thread has had yet.
-template <class Work> void share(std::atomic<uint32_t>& next, size_t count, const Work& work) {
-    for (uint32_t i; (i = next++) < count;) work(i);
-}
-
-// Runs a step of one thread: out of memory must not end the thread, for the others wait for it at the next barrier.
+// Runs a step, which must not throw: out of memory becomes the call's error.
 template <class Step> void attempt(Workspace& w, const Step& step) {
     try {
         step();
@@ -67,28 +61,23 @@ template <class Step> void attempt(Workspace& w, const Step& step) {
 
 void forward(const Scene& s, const Images& out, Workspace& w) {
     prepare(s, w);
-    run_team(s.threads, [&](int thread, Barrier& barrier) {
-        share(w.next_part, w.parts.size(), [&](uint32_t i) { attempt(w, [&] { preprocess(s, out, w, w.parts[i]); }); });
-        barrier.wait();
-        if (thread == 0 && !w.error)
-            attempt(w, [&] {
-                assign_tiles(w);
-                count_fates(s, out, w);
-            });
-        barrier.wait();
-        if (w.error) return;
-        share(w.next_part, w.parts.size(), [&](uint32_t i) { scatter(w, w.parts[i]); });
-        barrier.wait();
-        ThreadData& own = w.threads[thread];
+    share(s.threads, w.parts.size(), [&](int, uint32_t i) { attempt(w, [&] { preprocess(s, out, w, w.parts[i]); }); });
+    if (w.error) return;
+    assign_tiles(w);
+    count_fates(s, out, w);
+    if (w.error) return;
+    share(s.threads, w.parts.size(), [&](int, uint32_t i) { scatter(w, w.parts[i]); });
+    for (ThreadData& own : w.threads) {
         own.stretches.clear();
         own.visits.clear();
-        share(w.next_tile, w.tile_order.size(), [&](uint32_t i) {
-            const uint32_t tile = w.tile_order[i];
-            const size_t stretch = own.stretches.size(), visit = own.visits.size();
-            sort_tile(w, own, tile);
-            render_tile(s, out, w, own, tile);
-            w.tile_visits[tile] = {thread, stretch, own.stretches.size(), visit};
-        });
+    }
+    share(s.threads, w.tile_order.size(), [&](int thread, uint32_t i) {
+        ThreadData& own = w.threads[thread];
+        const uint32_t tile = w.tile_order[i];
+        const size_t stretch = own.stretches.size(), visit = own.visits.size();
+        sort_tile(w, own, tile);
+        render_tile(s, out, w, own, tile);
+        w.tile_visits[tile] = {thread, stretch, own.stretches.size(), visit};
     });
 }
 
@@ -100,31 +89,21 @@ void backward(const Scene& s, const Images& out, const Gradients& g, Workspace& 
     if (g.of_cameras() && shares && !w.camera_shares.reserve(shares)) throw std::bad_alloc();
     w.threads.resize(std::max<size_t>(w.threads.size(), s.threads));
     divide(s, w);
-    run_team(s.threads, [&](int thread, Barrier& barrier) {
-        share(w.next_tile, w.tile_order.size(),
-              [&](uint32_t i) { render_tile_backward(s, out, g, w, w.threads[thread], w.tile_order[i]); });
-        barrier.wait();
-        if (w.error) return;
-        share(w.next_part, w.parts.size(), [&](uint32_t i) { preprocess_backward(s, g, w, w.parts[i]); });
-        if (!g.of_cameras()) return;
-        barrier.wait();
-        for (int64_t view = thread; view < s.views; view += s.threads) sum_camera_gradients(s, g, w, view);
-    });
+    share(s.threads, w.tile_order.size(),
+          [&](int thread, uint32_t i) { render_tile_backward(s, out, g, w, w.threads[thread], w.tile_order[i]); });
+    if (w.error) return;
+    share(s.threads, w.parts.size(), [&](int, uint32_t i) { preprocess_backward(s, g, w, w.parts[i]); });
+    if (g.of_cameras()) share(s.threads, s.views, [&](int, uint32_t view) { sum_camera_gradients(s, g, w, view); });
 }
 
-// Runs the work on as many threads as it can use: no more than there are tiles, and one if the system has no others left.
+// Runs the work on as many threads as it can use: no more than there are tiles.
 template <class Work> int guarded(const Scene& given, Workspace& w, const Work& work) {
     const int64_t tiles_x = (given.width + TILE_WIDTH - 1) / TILE_WIDTH, tiles_y = (given.height + TILE_HEIGHT - 1) / TILE_HEIGHT;
     const int64_t tiles = given.views * tiles_x * tiles_y;
     Scene s = given;
     s.threads = static_cast<int32_t>(std::max<int64_t>(1, std::min<int64_t>(given.threads, tiles)));
     try {
-        try {
-            work(s);
-        } catch (const std::system_error&) {
-            s.threads = 1;
-            work(s);
-        }
+        work(s);
     } catch (const std::bad_alloc&) {
         return OUT_OF_MEMORY;
     }

@@ -38,7 +38,6 @@ void assign_tiles(Workspace& w) {
     std::sort(w.tile_order.begin(), w.tile_order.end(),
               [&](uint32_t a, uint32_t b) { return size(a) != size(b) ? size(a) > size(b) : a < b; });
     w.tile_visits.resize(tiles);
-    w.next_part = w.next_tile = 0;
     if (position && (!w.instances.reserve(position) || !w.order.reserve(position) || !w.positions.reserve(position)))
         w.error = OUT_OF_MEMORY;
 }

@@ -188,7 +188,6 @@ struct Workspace {
     std::vector<Part> parts;
     std::vector<ThreadData> threads;
     int tiles_x = 0, tiles_y = 0;
-    std::atomic<uint32_t> next_part{0}, next_tile{0};
     std::atomic<int> error{0};
 
     int tiles_per_view() const { return tiles_x * tiles_y; }

@@ -1,8 +1,11 @@
 // Drives random scenes through the CPU backend, forward and backward, and checks what holds for all of them, while a sanitizer
 // that it is compiled with watches the memory. Usage: fuzz scenes|scarcity FIRST LAST, seeds
 #include <sanitizer/common_interface_defs.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cstdio>
+#include <future>
 #include <numeric>
 
 #include "run.h"
@@ -105,37 +108,48 @@ void check(const RandomScene& s, const Result& r) {
     check_gradients(s, r, check_culling(s, r));
 }
 
-// Of every third scene also that neither the number of threads nor a workspace that has served others changes a byte.
+// Of every third scene also that neither the number of threads, nor a workspace that has served others, nor another call at the
+// same time changes a byte.
 void check_scene(const RandomScene& s, Workspace& used) {
     Workspace fresh;
     const Result result = expect_run(s, 1, fresh);
     check(s, result);
     if (current_seed % 3) return;
     const int threads = 1 + static_cast<int>(current_seed / 3 % 3);
+    auto other = std::async(std::launch::async, [&] { return expect_run(s, threads, fresh); });
     if (!(expect_run(s, threads, used) == result)) fail("other threads or a used workspace give other bytes");
+    if (!(other.get() == result)) fail("a call beside another gives other bytes");
 }
 
 // Whatever request for memory or a thread the system refuses first, nothing breaks, and the next call is as if it had not.
 void check_scarcity(const RandomScene& s, Workspace& used) {
     const Result expected = expect_run(s, 1, used);
-    const auto refuse = [&](std::atomic<int64_t>& resource, int expected_code) {
-        bool refused = true;
-        for (int64_t granted = 0; refused; ++granted) {
+    bool refused = true;
+    for (int64_t granted = 0; refused; ++granted) {
+        Workspace fresh;
+        Result result(s);
+        int code;
+        {
+            const Scarce scarce(memory, granted);
+            code = run(s, 3, fresh, result);
+            refused = scarce.was_refused();
+        }
+        if (code != (refused ? dgr::OUT_OF_MEMORY : 0)) fail("a refusal returns error code " + std::to_string(code));
+        if (!code && !(result == expected)) fail("refused no memory, a call gives other bytes");
+        if (!(expect_run(s, 3, fresh) == expected)) fail("after a refusal the workspace gives other bytes");
+    }
+    // This process has its helpers by now; a forked child has none yet.
+    for (int64_t granted = 0; granted <= 2; ++granted) {
+        const pid_t child = fork();
+        if (child == 0) {
+            const Scarce scarce(threads, granted);
             Workspace fresh;
             Result result(s);
-            int code;
-            {
-                const Scarce scarce(resource, granted);
-                code = run(s, 3, fresh, result);
-                refused = scarce.was_refused();
-            }
-            if (code != (refused ? expected_code : 0)) fail("a refusal returns error code " + std::to_string(code));
-            if (!code && !(result == expected)) fail("refused a resource, a call gives other bytes");
-            if (!(expect_run(s, 3, fresh) == expected)) fail("after a refusal the workspace gives other bytes");
+            _exit(run(s, 3, fresh, result) || !(result == expected));
         }
-    };
-    refuse(memory, dgr::OUT_OF_MEMORY);
-    refuse(threads, 0);
+        int status = 1;
+        if (waitpid(child, &status, 0) != child || status) fail("refused a thread, a forked child gives other bytes");
+    }
 }
 
 }  // namespace fuzz
