@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from guidance.prior.libraries import in_short, quiet_libraries
 from guidance.prior.model_files import SMALL_ENCODER, PriorError
@@ -124,7 +125,8 @@ def read_small_encoder(files: SmallEncoderFiles, vae: Any, dtype: torch.dtype) -
             raise PriorError(
                 f"{named} has weights that are not finite, {weight} the first: fetch the file again."
             )
-    return small.to(dtype)
+    # diffusers' own `to` warns of the precision.
+    return nn.Module.to(small, dtype)
 
 
 def _of_folder(folder: Path) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import config as configuration
 import guidance.prior
 from config import Config
 from guidance.prior import StableDiffusionPrior
@@ -16,7 +17,6 @@ from train import train
 from training import memory_plan
 from training.memory_plan import MemoryPlan
 from utils.device import HOST
-from utils.run_folder import RunFolder
 
 
 class Killed(BaseException):
@@ -49,15 +49,13 @@ def encoded_by(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-@pytest.mark.parametrize("killed_at", [4, 8])
 def test_the_autoencoder_takes_over_and_a_resumed_run_ends_in_the_same_bytes(
     small_config: Config,
     tmp_path: Path,
     encoded_by: list[str],
     caplog: pytest.LogCaptureFixture,
-    killed_at: int,
 ) -> None:
-    """A run is killed before the change, or after it; the iteration of its checkpoint alone decides who encodes."""
+    """A run is killed before the change and after it; the iteration of its checkpoint alone decides who encodes."""
     caplog.set_level(logging.INFO)
     whole = train(small_config, tmp_path / "whole")
     assert encoded_by == ["small"] * 6 + ["vae"] * 4
@@ -69,19 +67,25 @@ def test_the_autoencoder_takes_over_and_a_resumed_run_ends_in_the_same_bytes(
     )
 
     def kill(step: int) -> None:
-        if step == killed_at:
+        if step in kills:
             raise Killed
 
     encoded_by.clear()
+    kills = {4}
     with pytest.raises(Killed):
-        train(changed(small_config, checkpoint_iterations=(killed_at,)), tmp_path / "cut", kill)
+        train(changed(small_config, checkpoint_iterations=(4, 8)), tmp_path / "cut", kill)
     (file,) = (tmp_path / "cut").rglob("config.yaml")
-    resumed = train(changed(small_config, resume=str(RunFolder(file.parent).root)))
+    way_on = configuration.load(["--resume", str(file.parent), "--quiet"])
+    kills = {8}
+    with pytest.raises(Killed):
+        train(way_on, on_step=kill)
+    resumed = train(way_on)
     assert encoded_by == ["small"] * 6 + ["vae"] * 4
     assert resumed.run.asset.read_bytes() == whole.run.asset.read_bytes()
 
 
 def test_the_memory_is_planned_for_the_larger_of_the_two(small_config: Config) -> None:
+    small_config = changed(small_config, guidance_type="sds")
     throughout = changed(small_config, small_encoder_share=1.0)
     full = changed(small_config, encoder="full")
     takes = {}

@@ -94,8 +94,8 @@ def build_vae() -> AutoencoderKL:
 def build_small_autoencoder() -> AutoencoderTiny:
     """A TAESD in miniature: most of its arithmetic is in an encoder that works at a quarter of the resolution."""
     return AutoencoderTiny(
-        encoder_block_out_channels=(32,) * 4,
-        num_encoder_blocks=(0, 0, 2, 3),
+        encoder_block_out_channels=(24,) * 4,
+        num_encoder_blocks=(0, 0, 2, 4),
         decoder_block_out_channels=(16,) * 4,
         num_decoder_blocks=(1, 1, 1, 0),
         act_fn="swish",
