@@ -52,7 +52,14 @@ def watched(state: Training, clock: Clock) -> Iterator[None]:
         @wraps(training_views)
         def views(*args: Any, **kwargs: Any) -> Any:
             seen = training_views(*args, **kwargs)
-            seen.images.register_hook(lambda gradient: middle.append(clock.now()))
+
+            def detached() -> Any:
+                leaves = type(seen).detached(seen)
+                leaves.images.register_hook(lambda gradient: middle.append(clock.now()))
+                return leaves
+
+            # The class is frozen.
+            object.__setattr__(seen, "detached", detached)
             return seen
 
         return views
@@ -63,8 +70,11 @@ def watched(state: Training, clock: Clock) -> Iterator[None]:
             middle.clear()
             result = backward(*args, **kwargs)
             end = clock.now()
-            clock.spans.append(Span("backward: autoencoder", clock.last(GUIDE).end, middle[0]))
-            clock.spans.append(Span("backward: rasterizer", middle[0], end))
+            # Further steps along a gradient ask no guidance.
+            start = middle[0] if middle else clock.last("render").end
+            if middle:
+                clock.spans.append(Span("backward: autoencoder", clock.last(GUIDE).end, start))
+            clock.spans.append(Span("backward: rasterizer", start, end))
             return result
 
         return part

@@ -285,7 +285,7 @@ def test_the_key_decides(
         monkeypatch.setattr(guidance.prior, "is_accelerator", lambda device, found=accelerated: found)
         asked.clear(), counted.clear()
         guidance.prior.compile_networks(config, prior, 3, shares, needed=lambda: 7)
-        assert asked == ([] if how is None else [(how, 3, {6: 1.0}, 7 if how == "auto" else 0)])
+        assert asked == ([] if how is None else [(how, 3, {6: 1.0}, 7 if how == "auto" else 0, ["vae"])])
         assert len(counted) == len(asked)
 
 
