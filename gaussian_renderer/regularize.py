@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,8 +14,8 @@ GRAIN = 0.01
 
 def tv(images: Tensor) -> Tensor:
     """Twice the mean squared vertical step plus twice the horizontal one, of images [V, C, H, W]."""
-    vertical, horizontal = _Steps.apply(images)
-    return 2.0 * (vertical.square().mean() + horizontal.square().mean())
+    total: Tensor = _Variation.apply(images, lambda x: 2.0 * x.square().mean(), lambda x: 4.0 * x)
+    return total
 
 
 def tv_l1(images: Tensor) -> Tensor:
@@ -23,27 +24,40 @@ def tv_l1(images: Tensor) -> Tensor:
     An edge costs as much as a slope of the same height, so grains go and edges stay (Rudin, Osher and Fatemi, 1992; the form is
     Charbonnier's, sqrt(x² + GRAIN²) - GRAIN).
     """
-    return torch.stack(
-        [(steps.square() + GRAIN**2).sqrt().mean() - GRAIN for steps in _Steps.apply(images)]
-    ).sum()
+    total: Tensor = _Variation.apply(
+        images,
+        lambda x: (x.square() + GRAIN**2).sqrt().mean() - GRAIN,
+        lambda x: x / (x.square() + GRAIN**2).sqrt(),
+    )
+    return total
 
 
-class _Steps(torch.autograd.Function):
-    """Steps to the next row and to the next column, with a backward of its own: autograd's fills an image with zeros for each
-    of the four operands."""
+class _Variation(torch.autograd.Function):
+    """Sum of a penalty on the steps to the next row and on those to the next column, from its mean and its slope at a step.
+
+    The backward is its own: autograd's fills an image with zeros for each of the four operands. It takes the steps again, one
+    way after the other, so that nothing but the images is kept.
+    """
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor) -> tuple[Tensor, Tensor]:
-        return images.diff(dim=2), images.diff(dim=3)
+    def forward(
+        ctx: Any, images: Tensor, mean: Callable[[Tensor], Tensor], slope: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        ctx.save_for_backward(images)
+        ctx.slope = slope
+        return mean(images.diff(dim=2)) + mean(images.diff(dim=3))
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> Tensor:
-        vertical, horizontal = upstream
-        found = vertical.new_zeros(*vertical.shape[:2], horizontal.shape[2], vertical.shape[3])
-        for slope, dim in ((horizontal, 3), (vertical, 2)):
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
+        [images] = ctx.saved_tensors
+        found = torch.zeros_like(images)
+        for dim in (3, 2):
+            slope = ctx.slope(images.diff(dim=dim))
+            slope *= upstream[0] / slope.numel()
             found.narrow(dim, 0, slope.shape[dim]).sub_(slope)
             found.narrow(dim, 1, slope.shape[dim]).add_(slope)
-        return found
+            del slope
+        return found, None, None
 
 
 def mean_scale(scales: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ GROWTH = 5
 
 Whatever more density control makes finds memory or waits for it.
 """
-BYTES_PER_PIXEL = 4 * 39
+BYTES_PER_PIXEL = 4 * 34
 """Bytes per pixel of the rasterizer's images, of what guidance and penalties make of them, and of their gradients.
 
 They are an upper bound, in float32. A test counts them.
