@@ -31,7 +31,7 @@ import diff_gaussian_rasterization
 from hardware import hardware
 from rasterizers.inria import PACKAGE, load_as, view_by_view
 from rasterizers.load import busy
-from rasterizers.measure import back, forget
+from rasterizers.measure import step_cpu
 from rasterizers.peer import Images, Render
 from rasterizers.scene import Scene, make_scene
 
@@ -41,7 +41,7 @@ BATCHED, VIEW_BY_VIEW = "one call", "view by view"
 
 @dataclass(frozen=True)
 class Case:
-    """What a line is of."""
+    """The load, the way, the threads and the build that a line is of."""
 
     load: int
     way: str
@@ -81,19 +81,11 @@ def batched(scene: Scene, module: ModuleType) -> Render:
 
 def timed(scene: Scene, render: Render) -> Times:
     """Times of one forward and backward."""
-    middle = 0.0
-
-    def noted() -> Images:
-        nonlocal middle
-        images = render()
-        middle = time.perf_counter()
-        return images
-
-    forget(scene)
-    processor, start = time.process_time(), time.perf_counter()
-    back(scene, noted)
-    end, processor = time.perf_counter(), time.process_time() - processor
-    return 1e3 * (middle - start), 1e3 * (end - middle), 1e3 * (end - start), 1e3 * processor
+    start = time.process_time()
+    reading, _ = step_cpu(scene, render)
+    processor = 1e3 * (time.process_time() - start)
+    forward, backward, both = (each for each in reading() if each is not None)
+    return forward, backward, both, processor
 
 
 def rounds(arguments: argparse.Namespace, load: int) -> dict[Case, list[Times]]:

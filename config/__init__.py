@@ -265,7 +265,7 @@ def changes(before: Config, after: Config) -> list[str]:
 
 def preset_of(config: Config) -> tuple[str, Config] | None:
     """The file among those that come with the project that a run has begun with, such as config/quickstart.yaml, and what
-    it says; None for a file of the user's own."""
+    it has; None for a file of the user's own."""
     folder = PRESET_FOLDER.parent
     file = (folder / (config.model.opt_path or DEFAULT_FILE)).resolve()
     if not (file.is_relative_to(PRESET_FOLDER.resolve()) and file.is_file()):

@@ -7,6 +7,7 @@ import os
 from config import segments
 from config.camera_params import INIT_SHAPES, RANDOM_SHAPES
 from config.errors import ConfigError, show
+from config.fast import exact
 from config.schema import SECTIONS, TRAIN_TIMESTEPS, Config
 
 OF_KEPT: dict[str, tuple[str, ...]] = {
@@ -178,6 +179,11 @@ def idle(config: Config) -> list[str]:
             ("cds_stage", params.cds_stage != "both" and method != "cds", with_method),
             ("small_encoder_key", params.small_encoder_key and params.encoder == "full", "encoder full"),
             ("encoder", params.encoder == "small" and not config.small_encoder_iterations, no_share),
+            (
+                "check_interval",
+                params.check_interval and exact(config) == config,
+                "nothing that fast leaves out",
+            ),
             ("BEG", params.BEG and optimization.keeps_color, "keep color"),
             ("BEG", params.BEG and not optimization.keeps_color and no_time, f"start_reset_iter {first}"),
         ),

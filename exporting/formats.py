@@ -29,7 +29,7 @@ AS_IT_IS = Pose()
 
 @dataclass(frozen=True)
 class WriteOptions:
-    """What some formats leave to choose.
+    """Choices that some formats leave.
 
     Attributes:
         spz_version: version of .spz, 3 or 4.
@@ -47,7 +47,7 @@ USUAL = WriteOptions()
 
 @dataclass(frozen=True)
 class Writing:
-    """What is known about a file: where it is, the asset's name, axes and unit, and what was chosen."""
+    """A file to be written: where it is, the asset's name, axes and unit, and what was chosen."""
 
     path: Path
     name: str

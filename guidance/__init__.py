@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from config.fast import exact
 from config.schema import Config
 from guidance.cds import CDS
 from guidance.cds_released import ReleasedCDS
-from guidance.check import Checked, papers
+from guidance.check import Checked
 from guidance.contract import Gradient, GuidanceOutput, Method, Prior
 from guidance.denoiser import Denoiser
 from guidance.gcs import GCS
@@ -74,11 +75,10 @@ def build(config: Config, prior: Prior, exact_prior: Prior | None = None) -> Gui
         raise ValueError(
             f"guidance_type '{config.guidance_type}' is not available; choose one of {', '.join(METHODS)}"
         )
-    guide, interval = _unchecked(config, prior), config.guidance.check_interval
-    if interval == 0:
+    guide, interval, papers = _unchecked(config, prior), config.guidance.check_interval, exact(config)
+    if interval == 0 or papers == config:
         return guide
-    exact = config.model_copy(update={"guidance": papers(config.guidance)})
-    return Checked(guide, _unchecked(exact, exact_prior or prior), interval)
+    return Checked(guide, _unchecked(papers, exact_prior or prior), interval)
 
 
 def _unchecked(config: Config, prior: Prior) -> Guidance:

@@ -8,21 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from config.schema import GuidanceParams
 from guidance.contract import GuidanceOutput
 from guidance.guide import Guidance
 from guidance.prompts import Conditioning
-
-ONE_STEP = 1000
-"""A t_threshold with which SCTD's trajectory always has one step."""
-
-
-def papers(params: GuidanceParams) -> GuidanceParams:
-    """Return the same settings without what `--fast` leaves out of the gradient."""
-    threshold = params.t_threshold
-    if params.t_mode == "uniform" and threshold >= ONE_STEP:
-        threshold = GuidanceParams().t_threshold
-    return params.model_copy(update={"w_self": 1.0, "t_threshold": threshold})
 
 
 class Checked:
@@ -47,12 +35,12 @@ class Checked:
         """Guide images as `Guidance` does."""
         if (step + 1) % self.interval:
             return self.guide(images, conditioning, step, rngs, colors=colors)
-        again = [_copy(rng) for rng in rngs]
+        # The exact one first: no graph of its own is left when the other's is made.
+        leaf = images.detach().requires_grad_()
+        exact = self.exact(leaf, conditioning, step, [_copy(rng) for rng in rngs])
+        [wanted] = torch.autograd.grad(exact.loss, leaf)
         output = self.guide(images, conditioning, step, rngs, colors=colors)
         [found] = torch.autograd.grad(output.loss, images, retain_graph=True)
-        leaf = images.detach().requires_grad_()
-        exact = self.exact(leaf, conditioning, step, again)
-        [wanted] = torch.autograd.grad(exact.loss, leaf)
         cosine = torch.nn.functional.cosine_similarity(found.flatten(), wanted.flatten(), dim=0)
         counts = [float(each.diagnostics["unet_evals_per_view"]) for each in (output, exact)]
         measured = {"unet_evals_per_view": sum(counts), "cosine_to_exact": cosine}

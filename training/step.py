@@ -121,12 +121,12 @@ def backward(state: Training, cameras: Cameras, views: range, step: int, before:
     """Add the gradients of these `views` of an iteration with `cameras`; the guidance's is that of the part `before`, if given."""
     config, gaussians, draws = state.config, state.gaussians, state.draws
     params, these = config.optimization, cameras[views.start : views.stop]
-    # Prompts depend on the cameras: taken while these are on the host, so that nothing waits for the device.
-    conditioning = state.prompts.at(these.azimuth, these.polar)
     seen = training_views(gaussians, these.to(state.device), config, step, views, draws)
     out = seen.out
     if before is None:
         leaves, rngs = seen.detached(), draws.of_views("timesteps", step, views)
+        # Prompts depend on the cameras: taken from those on the host, so that nothing waits for the device.
+        conditioning = state.prompts.at(these.azimuth, these.polar)
         guided = state.guide(leaves.images, conditioning, step - 1, rngs, colors=leaves.colors)
         guided.loss.backward()
         gradient: Sequence[Tensor | None] = [pixels.grad for pixels in leaves.pixels()]

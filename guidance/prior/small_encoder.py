@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SmallEncoderFiles:
-    """Where a small encoder is: a folder in diffusers layout, or a .safetensors file. key: its name in messages."""
+    """Files of a small encoder: a folder in diffusers layout, or a .safetensors file. key: its name in messages."""
 
     key: str
     path: Path

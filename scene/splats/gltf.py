@@ -59,17 +59,7 @@ def decode(name: str, content: bytes) -> Splats:
         raise ValueError(
             f"{name!r} holds no {EXTENSION} in its scene, but the Gaussians are read from there."
         )
-    most = max(part.harmonics.shape[1] for part in parts)
-    return Splats.of_file(
-        means=np.concatenate([part.means for part in parts]),
-        log_scales=np.concatenate([part.log_scales for part in parts]),
-        rotations=np.concatenate([part.rotations for part in parts]),
-        opacities=np.concatenate([part.opacities for part in parts]),
-        harmonics=np.concatenate(
-            [np.pad(part.harmonics, ((0, 0), (0, most - part.harmonics.shape[1]), (0, 0))) for part in parts]
-        ),
-        axes=noted,
-    )
+    return Splats.joined(parts, noted)
 
 
 class _Glb:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +75,24 @@ class Splats:
                 harmonics.astype(np.float32),
                 axes,
             )
+
+    @staticmethod
+    def joined(parts: Sequence[Splats], axes: str | None = None) -> Splats:
+        """The values of one or more parts, in these axes; harmonics that a part lacks are 0."""
+        most = max(part.harmonics.shape[1] for part in parts)
+        return Splats(
+            np.concatenate([part.means for part in parts]),
+            np.concatenate([part.log_scales for part in parts]),
+            np.concatenate([part.rotations for part in parts]),
+            np.concatenate([part.opacities for part in parts]),
+            np.concatenate(
+                [
+                    np.pad(part.harmonics, ((0, 0), (0, most - part.harmonics.shape[1]), (0, 0)))
+                    for part in parts
+                ]
+            ),
+            axes,
+        )
 
     def raw(self, name: str) -> dict[str, Tensor]:
         """The groups of parameters of a GaussianModel, float32; opacities of 0 and 1 get a finite logit.

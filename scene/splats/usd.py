@@ -39,18 +39,8 @@ def read(path: Path) -> Splats:
         # USD's vectors are rows.
         matrix = np.array(cache.GetLocalToWorldTransform(prim)).T
         parts.append(placed(name, _splats(name, prim), matrix))
-    most = max(part.harmonics.shape[1] for part in parts)
     up = str(UsdGeom.GetStageUpAxis(stage))
-    return Splats.of_file(
-        means=np.concatenate([part.means for part in parts]),
-        log_scales=np.concatenate([part.log_scales for part in parts]),
-        rotations=np.concatenate([part.rotations for part in parts]),
-        opacities=np.concatenate([part.opacities for part in parts]),
-        harmonics=np.concatenate(
-            [np.pad(part.harmonics, ((0, 0), (0, most - part.harmonics.shape[1]), (0, 0))) for part in parts]
-        ),
-        axes=axes_of_note(dict(stage.GetRootLayer().customLayerData)) or AXES[up],
-    )
+    return Splats.joined(parts, axes_of_note(dict(stage.GetRootLayer().customLayerData)) or AXES[up])
 
 
 def _splats(name: str, prim: Any) -> Splats:

@@ -6,7 +6,7 @@ from pxr import Usd, UsdValidation
 
 
 def remarks(stage: Usd.Stage) -> list[str]:
-    """What all validators that usd-core brings find wrong in a stage."""
+    """Complaints about a stage by all validators that usd-core brings."""
     validators = UsdValidation.ValidationRegistry().GetOrLoadAllValidators()
     assert len(validators) > 20
     return [error.GetMessage() for error in UsdValidation.ValidationContext(validators).Validate(stage)]

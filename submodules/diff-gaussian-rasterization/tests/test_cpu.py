@@ -209,7 +209,7 @@ print(more())
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
 def test_one_view_takes_two_helpers_and_no_threads_of_torch() -> None:
-    """Those would spin for milliseconds on the helpers' cores; as the last operation shows, it takes two of them."""
+    """Torch's threads would spin for milliseconds on the helpers' cores; as the last operation shows, it takes two of them."""
     assert _in_own_process(ONE_VIEW) == ["2", "4"]
 
 

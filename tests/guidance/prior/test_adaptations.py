@@ -145,7 +145,7 @@ def test_what_is_missing_is_told_before_the_networks_are_loaded(
 def test_clip_skip_counts_layers_as_web_uis_do(
     folder: Path, plain: StableDiffusionPrior, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of this encoder's two layers 2 reads the first, and 1 the last."""
+    """This encoder has two layers: 2 reads the first, and 1 the last."""
     last = StableDiffusionPrior.load(str(folder), HOST, adaptations=Adaptations(clip_skip=1))
     assert torch.equal(last.embed(["a mug"]), plain.embed(["a mug"]))
     assert "clip_skip" not in caplog.text

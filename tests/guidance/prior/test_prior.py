@@ -229,7 +229,7 @@ def test_a_damaged_file_says_so(copy: Path) -> None:
 def test_weights_that_are_not_finite_are_named(
     copy: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By file and tensor as the file has them: of a folder, of shards, of pickles and of a single file."""
+    """Messages name file and tensor as the file has them: of a folder, of shards, of pickles and of a single file."""
     write_index(copy)
     unet = UNet2DConditionModel.from_pretrained(copy / "unet")
     with torch.no_grad():

@@ -28,7 +28,7 @@ CROP = 8
 
 @dataclass(frozen=True)
 class Lessons:
-    """What the autoencoder makes of M views.
+    """M views and the autoencoder's answers to them.
 
     images [M, 3, H, W] uint8; latents [M, 4, h, w], scaled; directions [M, 4, h, w], random;
     pulled [M, 3, H, W], the gradient of <direction, latents> with respect to the image in [0, 1].
