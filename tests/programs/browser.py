@@ -1,0 +1,99 @@
+"""Programs of npm in a headless Chromium: a server of pages, of node_modules and of exported files, and pictures."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from playwright.sync_api import Browser
+
+from tests.viewer.chromium import PATIENCE
+
+HERE = Path(__file__).parent
+CACHE = Path.home() / ".cache" / "segmentdreamer-open" / "programs"
+SIZE = 256
+FRAMES = 12
+"""Frames that go by before a picture: programs sort Gaussians beside the page."""
+Picture = NDArray[np.float64]
+
+
+def installed() -> Path | None:
+    """The folder with node_modules of the versions that are pinned, which npm fills the first time; None without npm."""
+    pinned = [HERE / "package.json", HERE / "package-lock.json"]
+    modules = CACHE / "node_modules"
+    if all((CACHE / file.name).is_file() and (CACHE / file.name).read_bytes() == file.read_bytes() for file in pinned):
+        return modules
+    if shutil.which("npm") is None:
+        return None
+    CACHE.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["npm", "ci", "--ignore-scripts", "--prefix", CACHE], check=True, cwd=CACHE)
+    _copied(pinned)
+    return modules
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Serves folders by the first part of an address."""
+
+    extensions_map = {**SimpleHTTPRequestHandler.extensions_map, ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm"}  # noqa: RUF012
+
+    def __init__(self, *given: Any, folders: dict[str, Path]) -> None:
+        self.folders = folders
+        super().__init__(*given)
+
+    def translate_path(self, path: str) -> str:
+        first, _, rest = path.split("?")[0].lstrip("/").partition("/")
+        return str(self.folders.get(first, Path("/nowhere")) / rest)
+
+    def log_message(self, format: str, *values: object) -> None:
+        """Stay silent."""
+
+
+@contextmanager
+def served(**folders: Path) -> Iterator[str]:
+    """Serve folders under their names; the address of the host."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, folders=folders))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+
+
+def pictures(browser: Browser, host: str, program: str, file: str, suffix: str, views: Sequence[dict[str, list[float]]]) -> list[Picture]:
+    """A file as a program shows it in each view, float [S, S, 3] in [0, 1].
+
+    Raises RuntimeError with what the program reports, or with what it asks for that the host does not have.
+    """
+    faults: list[str] = []
+    page = browser.new_page(viewport={"width": SIZE, "height": SIZE})
+    page.set_default_timeout(PATIENCE)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("request", lambda one: None if one.url.startswith((host, "blob:", "data:")) else faults.append(f"asked for {one.url[:100]}"))
+    try:
+        page.goto(f"{host}/pages/index.html?program={program}")
+        page.wait_for_function("window.museum")
+        page.evaluate("([url, suffix]) => museum.open(url, suffix)", [f"{host}/files/{file}", suffix])
+        shown = []
+        for view in views:
+            page.evaluate("([view, frames]) => museum.show(view, frames)", [view, FRAMES])
+            with Image.open(io.BytesIO(page.screenshot())) as picture:
+                shown.append(np.asarray(picture.convert("RGB")) / 255)
+    except Exception as error:
+        faults.append(str(error))
+        shown = []
+    finally:
+        page.close()
+    if faults:
+        raise RuntimeError(faults[0].splitlines()[0])
+    return shown
