@@ -19,10 +19,13 @@ BALLS = (
 
 
 def plain() -> GaussianModel:
-    """Flat round Gaussians of degree 0 on the balls, with bands of light and shade."""
+    """Round Gaussians of degree 0 on the balls, with bands of light and shade."""
     parts = [_ball(torch.tensor(place), radius, torch.tensor(rgb)) for place, radius, rgb in BALLS]
     points, normals, colors = (torch.cat(tensors) for tensors in zip(*parts))
-    return on_surface(points, normals, colors, 0.025)
+    raw = on_surface(points, normals, colors, 0.022).state_dict()
+    # As thick as wide: what is thinner than a pixel is blurred by each program in its own way.
+    raw["scaling"] = raw["scaling"][:, :1].expand(-1, 3)
+    return GaussianModel(raw)
 
 
 def stretched() -> GaussianModel:
@@ -30,9 +33,9 @@ def stretched() -> GaussianModel:
     rng = torch.Generator().manual_seed(0)
     raw = plain().state_dict()
     count = len(raw["xyz"])
-    raw["f_rest"] = 0.1 * torch.randn(count, num_coefficients(3) - 1, 3, generator=rng).clamp(-2, 2)
-    raw["opacity"] = torch.logit(0.3 + 0.65 * torch.rand(count, 1, generator=rng))
-    raw["scaling"] = (0.012 + 0.06 * torch.rand(count, 3, generator=rng) ** 3).log()
+    raw["f_rest"] = 0.06 * torch.randn(count, num_coefficients(3) - 1, 3, generator=rng).clamp(-2, 2)
+    raw["opacity"] = torch.logit(0.5 + 0.48 * torch.rand(count, 1, generator=rng))
+    raw["scaling"] = (0.01 + 0.03 * torch.rand(count, 3, generator=rng) ** 2).log()
     raw["rotation"] = torch.randn(count, 4, generator=rng)
     return GaussianModel(raw)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 import shutil
 import subprocess
 import threading
@@ -16,14 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page, Route
 
 from tests.viewer.chromium import PATIENCE
 
 HERE = Path(__file__).parent
 CACHE = Path.home() / ".cache" / "segmentdreamer-open" / "programs"
 SIZE = 256
-FRAMES = 12
+CDN = "https://cdn.jsdelivr.net/npm/"
+FRAMES = 6
 """Frames that go by before a picture: programs sort Gaussians beside the page."""
 Picture = NDArray[np.float64]
 
@@ -32,7 +35,10 @@ def installed() -> Path | None:
     """The folder with node_modules of the versions that are pinned, which npm fills the first time; None without npm."""
     pinned = [HERE / "package.json", HERE / "package-lock.json"]
     modules = CACHE / "node_modules"
-    if all((CACHE / file.name).is_file() and (CACHE / file.name).read_bytes() == file.read_bytes() for file in pinned):
+    if all(
+        (CACHE / file.name).is_file() and (CACHE / file.name).read_bytes() == file.read_bytes()
+        for file in pinned
+    ):
         return modules
     if shutil.which("npm") is None:
         return None
@@ -45,7 +51,12 @@ def installed() -> Path | None:
 class Handler(SimpleHTTPRequestHandler):
     """Serves folders by the first part of an address."""
 
-    extensions_map = {**SimpleHTTPRequestHandler.extensions_map, ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm"}  # noqa: RUF012
+    extensions_map = {
+        **SimpleHTTPRequestHandler.extensions_map,
+        ".js": "text/javascript",
+        ".mjs": "text/javascript",
+        ".wasm": "application/wasm",
+    }  # noqa: RUF012
 
     def __init__(self, *given: Any, folders: dict[str, Path]) -> None:
         self.folders = folders
@@ -70,7 +81,35 @@ def served(**folders: Path) -> Iterator[str]:
         server.shutdown()
 
 
-def pictures(browser: Browser, host: str, program: str, file: str, suffix: str, views: Sequence[dict[str, list[float]]]) -> list[Picture]:
+def picture_of(page: Page) -> Picture:
+    """What a page shows, float [S, S, 3] in [0, 1]."""
+    with Image.open(io.BytesIO(page.screenshot())) as picture:
+        return np.asarray(picture.convert("RGB")) / 255
+
+
+def page_as_published(browser: Browser, host: str, file: str, modules: Path) -> Picture:
+    """A page among the files, whose packages come from jsDelivr for others and from node_modules here."""
+    page = browser.new_page(viewport={"width": SIZE, "height": SIZE})
+    page.set_default_timeout(PATIENCE)
+
+    def give(route: Route) -> None:
+        package, version, rest = re.fullmatch(rf"{CDN}(@?[^@]+)@([^/]+)/(.*)", route.request.url).groups()  # type: ignore[union-attr]
+        pinned = json.loads((modules / package / "package.json").read_text())["version"]
+        route.fulfill(path=modules / package / rest) if pinned == version else route.abort()
+
+    page.route(f"{CDN}**", give)
+    page.goto(f"{host}/files/{file}", wait_until="networkidle")
+    before = None
+    while not np.array_equal(before, shown := picture_of(page)) or float(shown.min()) == 1.0:
+        before = shown
+        page.wait_for_timeout(500)
+    page.close()
+    return shown
+
+
+def pictures(
+    browser: Browser, host: str, program: str, file: str, suffix: str, views: Sequence[dict[str, list[float]]]
+) -> list[Picture]:
     """A file as a program shows it in each view, float [S, S, 3] in [0, 1].
 
     Raises RuntimeError with what the program reports, or with what it asks for that the host does not have.
@@ -79,7 +118,14 @@ def pictures(browser: Browser, host: str, program: str, file: str, suffix: str, 
     page = browser.new_page(viewport={"width": SIZE, "height": SIZE})
     page.set_default_timeout(PATIENCE)
     page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("request", lambda one: None if one.url.startswith((host, "blob:", "data:")) else faults.append(f"asked for {one.url[:100]}"))
+    page.on(
+        "request",
+        lambda one: (
+            None
+            if one.url.startswith((host, "blob:", "data:"))
+            else faults.append(f"asked for {one.url[:100]}")
+        ),
+    )
     try:
         page.goto(f"{host}/pages/index.html?program={program}")
         page.wait_for_function("window.museum")
@@ -87,8 +133,7 @@ def pictures(browser: Browser, host: str, program: str, file: str, suffix: str, 
         shown = []
         for view in views:
             page.evaluate("([view, frames]) => museum.show(view, frames)", [view, FRAMES])
-            with Image.open(io.BytesIO(page.screenshot())) as picture:
-                shown.append(np.asarray(picture.convert("RGB")) / 255)
+            shown.append(picture_of(page))
     except Exception as error:
         faults.append(str(error))
         shown = []

@@ -1,0 +1,51 @@
+"""Open exports in other programs and write what they show to docs/programs.md and docs/programs.jpg.
+
+python -m tests.programs                  all programs
+python -m tests.programs three blender    these; others keep the rows that they had here before
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from tests.programs.browser import CACHE, installed
+from tests.programs.museum import BLENDER, PACKAGES, Cell, Museum, as_json, published
+from tests.programs.page import write_page
+from utils.media import contact_sheet, write_jpeg
+
+RESULTS = CACHE / "results"
+
+
+def main(programs: list[str]) -> int:
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    museum = Museum(RESULTS)
+    modules = installed()
+    for program in programs:
+        if program == BLENDER and importlib.util.find_spec("bpy") is None:
+            print("blender is left out: pip install bpy, for the Python that it is made for.")
+            continue
+        if program != BLENDER and modules is None:
+            print(f"{program} is left out: it needs npm.")
+            continue
+        cells: list[Cell] = []
+        for cell in museum.blend() if program == BLENDER else museum.browse(program, modules):
+            print(cell, flush=True)
+            cells.append(cell)
+        (RESULTS / f"{program}.json").write_text(as_json(cells))
+    known = [RESULTS / f"{program}.json" for program in (*PACKAGES, BLENDER)]
+    found = [Cell(**each) for path in known if path.is_file() for each in json.loads(path.read_text())]
+    if modules is not None and "spark" in programs:
+        pair = [torch.from_numpy(picture).permute(2, 0, 1).float() for picture in published(RESULTS, modules)]
+        write_jpeg("docs/recipe-page.jpg", contact_sheet(pair, 2, ["the page", "our own render"]))
+    write_page(found, museum, modules, Path("docs"))
+    return 0
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    sys.exit(main(sys.argv[1:] or [*PACKAGES, BLENDER]))

@@ -1,0 +1,58 @@
+"""Open one mesh in Blender as a module and draw it: python blender_script.py JOB.json, in a process of its own.
+
+The job: file, pictures (one path per view), positions, field of view in degrees, size.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import bpy
+import mathutils
+
+IMPORTERS = {
+    ".glb": bpy.ops.import_scene.gltf,
+    ".obj": bpy.ops.wm.obj_import,
+    ".usdc": bpy.ops.wm.usd_import,
+    ".usdz": bpy.ops.wm.usd_import,
+    ".ply": bpy.ops.wm.ply_import,
+    ".stl": bpy.ops.wm.stl_import,
+}
+
+
+def main(job: dict) -> None:
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    file = Path(job["file"])
+    IMPORTERS[file.suffix](filepath=str(file))
+    (asset,) = (one for one in bpy.context.scene.objects if one.type == "MESH")
+    corners = [asset.matrix_world @ vertex.co for vertex in asset.data.vertices]
+    box = [[bound(point[axis] for point in corners) for axis in range(3)] for bound in (min, max)]
+    Path(job["box"]).write_text(json.dumps({"name": asset.name, "vertices": len(corners), "box": box}))
+    if len(asset.data.polygons) == 0:
+        return
+    scene = bpy.context.scene
+    scene.world = bpy.data.worlds.new("white")
+    scene.world.use_nodes = True
+    scene.world.node_tree.nodes["Background"].inputs["Color"].default_value = (1, 1, 1, 1)
+    scene.render.engine = "CYCLES"
+    scene.cycles.samples = 16
+    scene.cycles.use_denoising = False
+    scene.view_settings.view_transform = "Standard"
+    scene.render.resolution_x = scene.render.resolution_y = job["size"]
+    scene.render.threads_mode, scene.render.threads = "FIXED", 1
+    eye = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
+    eye.data.angle = math.radians(job["field_of_view"])
+    scene.collection.objects.link(eye)
+    scene.camera = eye
+    for position, picture in zip(job["positions"], job["pictures"]):
+        eye.location = position
+        eye.rotation_euler = (-mathutils.Vector(position)).to_track_quat("-Z", "Y").to_euler()
+        scene.render.filepath = picture
+        bpy.ops.render.render(write_still=True)
+
+
+if __name__ == "__main__":
+    main(json.loads(Path(sys.argv[1]).read_text()))

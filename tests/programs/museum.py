@@ -1,0 +1,192 @@
+"""What each program makes of each file, against our own render: the cells of the table, and how good each must be."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from exporting.formats import SPLATS, WriteOptions, write_mesh, write_splats
+from exporting.mesh.build import build_mesh
+from exporting.mesh.options import MeshOptions
+from exporting.mesh.textured import TexturedMesh
+from exporting.targets import TARGETS, frame_for
+from gaussian_renderer import render
+from scene.asset import Asset
+from scene.axes import OURS, Y_UP, turn
+from scene.cameras import Cameras, orbit
+from scene.gaussian_model import GaussianModel
+from tests.programs.assets import plain, stretched
+from tests.programs.browser import HERE, SIZE, Picture, page_as_published, pictures, served
+from tests.viewer.chromium import chromium
+
+FIELD_OF_VIEW = 35.0
+"""In degrees; the pages have it, too."""
+ASSETS = {"plain": plain, "stretched": stretched}
+PACKAGES = {
+    "three": "three",
+    "spark": "@sparkjsdev/spark",
+    "playcanvas": "playcanvas",
+    "supersplat": "@playcanvas/supersplat-viewer",
+    "babylon": "babylonjs",
+    "mkkellogg": "@mkkellogg/gaussian-splats-3d",
+    "cesium": "cesium",
+}
+"""Packages of npm by program: what `--for` calls it, but for mkkellogg's viewer, which takes what three.js takes."""
+BLENDER = "blender"
+PRESETS = {"mkkellogg": "three"}
+SUFFIXES = {"mkkellogg": (".ply", ".splat"), "supersplat": (".ply", ".compressed.ply", ".sog")}
+"""Formats where a program takes fewer than its preset writes: supersplat-viewer fewer than the editor."""
+GOAL, MESH_GOAL, OUTLINE_GOAL = 38.0, 27.0, 0.95
+"""PSNR in dB of Gaussians and of meshes, and intersection over union of outlines, that each cell must have."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One file in one program.
+
+    psnr [dB] and outline (intersection over union) are the least over the cameras, None where there is no picture;
+    fault: what stopped it, or an empty text.
+    """
+
+    program: str
+    suffix: str
+    asset: str
+    psnr: float | None
+    outline: float | None
+    fault: str = ""
+
+
+def suffixes(program: str) -> tuple[str, ...]:
+    return SUFFIXES.get(program) or tuple(TARGETS[PRESETS.get(program, program)])
+
+
+def version(program: str, modules: Path) -> str:
+    """Version of a program that is installed."""
+    return str(json.loads((modules / PACKAGES[program] / "package.json").read_text())["version"])
+
+
+def cameras() -> Cameras:
+    """From the front's right, from behind and above, and from the left and below."""
+    return orbit([30.0, 150.0, 270.0], [70.0, 50.0, 100.0], 2.8, math.radians(FIELD_OF_VIEW), SIZE, SIZE)
+
+
+@torch.no_grad()
+def own_pictures(gaussians: GaussianModel, seen_by: Cameras | None = None) -> list[Picture]:
+    """Our renders over white."""
+    rgb = render(gaussians, seen_by or cameras(), torch.ones(3)).rgb.clamp(0, 1)
+    return [image.permute(1, 2, 0).double().numpy() for image in rgb]
+
+
+def published(folder: Path, modules: Path) -> tuple[Picture, Picture]:
+    """What the page of docs/recipes.md shows of the first asset, and our own render."""
+    text = (HERE.parents[1] / "docs" / "recipes.md").read_text(encoding="utf-8")
+    (folder / "page.html").write_text(text.partition("```html\n")[2].partition("```")[0])
+    write_splats(folder / "car.spz", Asset(plain(), OURS), frame_for("spark", ".spz"))
+    with chromium() as browser, served(files=folder) as host:
+        shown = page_as_published(browser, host, "page.html", modules)
+    height, distance = 0.7, 2.7
+    camera = orbit(
+        0.0,
+        math.degrees(math.atan2(distance, height)),
+        math.hypot(height, distance),
+        math.radians(FIELD_OF_VIEW),
+        SIZE,
+        SIZE,
+    )
+    return shown, own_pictures(plain(), camera)[0]
+
+
+def compared(shown: list[Picture], own: list[Picture]) -> tuple[float, float]:
+    """The least PSNR and the least intersection over union of outlines of all views. Outlines are what is not white."""
+    psnr = [-10 * math.log10(float(np.square(a - b).mean()) + 1e-12) for a, b in zip(shown, own)]
+    masks = [(a.min(axis=-1) < 0.9, b.min(axis=-1) < 0.9) for a, b in zip(shown, own)]
+    return min(psnr), min(float((a & b).sum() / (a | b).sum()) for a, b in masks)
+
+
+class Museum:
+    """Files of both assets in a folder, and what programs make of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.assets = {name: make() for name, make in ASSETS.items()}
+        self.own = {name: own_pictures(gaussians) for name, gaussians in self.assets.items()}
+        self.meshes: dict[str, TexturedMesh] = {}
+
+    def write(self, program: str, suffix: str, name: str) -> Path:
+        """Write what `--for` writes of an asset; .mesh.ply for Blender with colours at its vertices."""
+        path = self.folder / f"{program}-{name}{suffix}"
+        frame = frame_for(PRESETS.get(program, program), suffix)
+        if suffix in SPLATS:
+            write_splats(path, Asset(self.assets[name], OURS), frame)
+        else:
+            if name not in self.meshes:
+                self.meshes[name] = build_mesh(self.assets[name], MeshOptions())
+            write_mesh(path, self.meshes[name], frame, how=WriteOptions(merge=suffix == ".mesh.ply"))
+        return path
+
+    def cell(self, program: str, suffix: str, name: str, shown: list[Picture]) -> Cell:
+        """Compare pictures, and keep that of the first view beside the file."""
+        Image.fromarray((shown[0] * 255).round().astype(np.uint8)).save(
+            self.folder / f"{program}-{name}{suffix}.png"
+        )
+        return Cell(program, suffix, name, *compared(shown, self.own[name]))
+
+    def browse(self, program: str, modules: Path) -> Iterator[Cell]:
+        """Cells of a program of npm."""
+        turned = (cameras().positions.double() @ turn(Y_UP).T).tolist()
+        views = [{"position": position, "target": [0.0, 0.0, 0.0]} for position in turned]
+        with (
+            chromium() as browser,
+            served(pages=HERE / "pages", node_modules=modules, files=self.folder) as host,
+        ):
+            for suffix in suffixes(program):
+                for name in self.assets:
+                    file = self.write(program, suffix, name).name
+                    try:
+                        yield self.cell(
+                            program, suffix, name, pictures(browser, host, program, file, suffix, views)
+                        )
+                    except RuntimeError as error:
+                        yield Cell(program, suffix, name, None, None, str(error))
+
+    def blend(self) -> Iterator[Cell]:
+        """Cells of Blender, in a process for each file. Of points there is no picture: their place is compared."""
+        frame = turn(frame_for(BLENDER, ".stl").axes)
+        paths = [self.folder / f"blender-{view}.png" for view in range(len(cameras()))]
+        for suffix in suffixes(BLENDER):
+            for name, gaussians in self.assets.items():
+                file = self.write(BLENDER, suffix, name)
+                job = {
+                    "file": str(file),
+                    "box": str(self.folder / "box.json"),
+                    "pictures": [str(path) for path in paths],
+                    "positions": (cameras().positions.double() @ frame.T).tolist(),
+                    "field_of_view": FIELD_OF_VIEW,
+                    "size": SIZE,
+                }
+                (self.folder / "job.json").write_text(json.dumps(job))
+                command = [sys.executable, HERE / "blender_script.py", self.folder / "job.json"]
+                done = subprocess.run(command, capture_output=True, text=True)
+                if done.returncode != 0:
+                    yield Cell(BLENDER, suffix, name, None, None, done.stderr.strip().splitlines()[-1])
+                elif suffix == ".ply":
+                    box = torch.tensor(json.loads((self.folder / "box.json").read_text())["box"])
+                    points = gaussians.means.double() @ frame.T
+                    right = torch.allclose(box, torch.stack(points.aminmax(dim=0)).float(), atol=1e-4)
+                    yield Cell(BLENDER, suffix, name, None, None, "" if right else "points lie elsewhere")
+                else:
+                    shown = [np.asarray(Image.open(path).convert("RGB")) / 255 for path in paths]
+                    yield self.cell(BLENDER, suffix, name, shown)
+
+
+def as_json(cells: list[Cell]) -> str:
+    return json.dumps([asdict(cell) for cell in cells], indent=1)
