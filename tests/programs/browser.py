@@ -8,12 +8,12 @@ import re
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,10 @@ HERE = Path(__file__).parent
 CACHE = Path.home() / ".cache" / "segmentdreamer-open" / "programs"
 SIZE = 256
 CDN = "https://cdn.jsdelivr.net/npm/"
-FRAMES = 6
-"""Frames that go by before a picture: programs sort Gaussians beside the page."""
+FRAMES = 2
+"""Frames between two pictures."""
+STEADY, TRIES = 2, 60
+"""Pictures in a row that must be the same, and how many are taken at most."""
 Picture = NDArray[np.float64]
 
 
@@ -43,20 +45,25 @@ def installed() -> Path | None:
     if shutil.which("npm") is None:
         return None
     CACHE.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["npm", "ci", "--ignore-scripts", "--prefix", CACHE], check=True, cwd=CACHE)
-    _copied(pinned)
+    for file in pinned:
+        shutil.copy(file, CACHE)
+    try:
+        subprocess.run(["npm", "ci", "--ignore-scripts"], check=True, cwd=CACHE)
+    except BaseException:
+        (CACHE / "package-lock.json").unlink()  # so that the next call tries again
+        raise
     return modules
 
 
 class Handler(SimpleHTTPRequestHandler):
     """Serves folders by the first part of an address."""
 
-    extensions_map = {
+    extensions_map: ClassVar[dict[str, str]] = {
         **SimpleHTTPRequestHandler.extensions_map,
         ".js": "text/javascript",
         ".mjs": "text/javascript",
         ".wasm": "application/wasm",
-    }  # noqa: RUF012
+    }
 
     def __init__(self, *given: Any, folders: dict[str, Path]) -> None:
         self.folders = folders
@@ -87,6 +94,18 @@ def picture_of(page: Page) -> Picture:
         return np.asarray(picture.convert("RGB")) / 255
 
 
+def settled(page: Page, go_on: Callable[[], object]) -> Picture:
+    """What a page shows once it stays the same while it goes on, and is not white: programs sort beside the page."""
+    shown, same = picture_of(page), 0
+    for _ in range(TRIES):
+        go_on()
+        before, shown = shown, picture_of(page)
+        same = same + 1 if np.array_equal(before, shown) and float(shown.min()) < 1 else 0
+        if same == STEADY:
+            return shown
+    raise RuntimeError("the page stays white" if float(shown.min()) == 1 else "the page never stays the same")
+
+
 def page_as_published(browser: Browser, host: str, file: str, modules: Path) -> Picture:
     """A page among the files, whose packages come from jsDelivr for others and from node_modules here."""
     page = browser.new_page(viewport={"width": SIZE, "height": SIZE})
@@ -99,10 +118,7 @@ def page_as_published(browser: Browser, host: str, file: str, modules: Path) -> 
 
     page.route(f"{CDN}**", give)
     page.goto(f"{host}/files/{file}", wait_until="networkidle")
-    before = None
-    while not np.array_equal(before, shown := picture_of(page)) or float(shown.min()) == 1.0:
-        before = shown
-        page.wait_for_timeout(500)
+    shown = settled(page, lambda: page.wait_for_timeout(300))
     page.close()
     return shown
 
@@ -132,8 +148,9 @@ def pictures(
         page.evaluate("([url, suffix]) => museum.open(url, suffix)", [f"{host}/files/{file}", suffix])
         shown = []
         for view in views:
-            page.evaluate("([view, frames]) => museum.show(view, frames)", [view, FRAMES])
-            shown.append(picture_of(page))
+            draw = partial(page.evaluate, "([view, frames]) => museum.show(view, frames)", [view, FRAMES])
+            draw()
+            shown.append(settled(page, draw))
     except Exception as error:
         faults.append(str(error))
         shown = []

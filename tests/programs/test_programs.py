@@ -15,7 +15,7 @@ from scene.asset import Asset, open_asset
 from scene.axes import OURS
 from tests.programs.assets import stretched
 from tests.programs.browser import installed
-from tests.programs.museum import BLENDER, GOAL, OUTLINE_GOAL, PACKAGES, Museum, compared, published
+from tests.programs.museum import GOAL, OUTLINE_GOAL, PACKAGES, Museum, compared, published
 from tests.programs.reasons import is_right
 
 pytestmark = pytest.mark.thorough

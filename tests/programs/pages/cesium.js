@@ -32,7 +32,7 @@ export async function open(url, suffix, place) {
     const up = Cesium.Cartesian3.cross(right, direction, new Cesium.Cartesian3());
     camera.setView({ destination: there(view.position, true), orientation: { direction, up } });
     // Tiles begin to load when they are first looked at, and their Gaussians are sorted beside the page.
-    for (let quiet = 0; quiet < 3; quiet = ready() ? quiet + 1 : 0) {
+    for (let quiet = 0; quiet < 2; quiet = ready() ? quiet + 1 : 0) {
       widget.render();
       await new Promise(resolve => setTimeout(resolve, 20));
     }
