@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from tests.programs.museum import BLENDER, PACKAGES, Cell, Museum, version
-from tests.programs.reasons import missed, reason_for
+from tests.programs.museum import ASSETS, BLENDER, PACKAGES, Cell, Museum, version
+from tests.programs.reasons import REASONS, missed, reason_for
 from utils.files import write_text
 from utils.media import contact_sheet, read_image, write_jpeg
 
@@ -42,10 +42,13 @@ def rows(cells: list[Cell], modules: Path | None) -> Iterator[str]:
         found = [cell for cell in cells if cell.program == program]
         title = f"{program} {version_of(program, modules)}"
         for suffix in dict.fromkeys(cell.suffix for cell in found):
-            pair = sorted((cell for cell in found if cell.suffix == suffix), key=lambda cell: cell.asset)
+            pair = [cell for cell in found if cell.suffix == suffix]
             reasons = dict.fromkeys(reason_for(cell) for cell in pair if missed(cell))
+            entries = [next((entry(cell) for cell in pair if cell.asset == name), "") for name in ASSETS]
             why = " ".join(reason.mark for reason in reasons if reason is not None)
-            yield f"| {title} | `{suffix}` | {' | '.join(map(entry, pair))} | {why} |"
+            yield f"| {title} | `{suffix}` | {' | '.join(entries)} | {why} |"
+    yield ""
+    yield from (f"- **{reason.mark}**: {reason.why}" for reason in REASONS)
 
 
 def entry(cell: Cell) -> str:

@@ -25,7 +25,68 @@ class Reason:
     outline: float
 
 
-REASONS: tuple[Reason, ...] = ()
+MESHES = (".glb", ".obj", ".usdz", ".usdc", ".mesh.ply")
+REASONS = (
+    Reason(
+        "T",
+        "three.js ends each Gaussian at two standard deviations, and makes small ones paler where it blurs them. Spark "
+        "draws the same files in three.js without either.",
+        ("three",),
+        (".spz", ".ply", ".splat", ".splat.glb"),
+        (),
+        psnr=24.0,
+        outline=0.88,
+    ),
+    Reason(
+        "P",
+        "PlayCanvas, and with it SuperSplat, lowers each Gaussian by 1.8 %, so that it ends at 2.8 standard deviations. Soft "
+        "edges become thinner. Nothing in a file changes that.",
+        ("playcanvas", "supersplat"),
+        (".sog", ".ply", ".compressed.ply", ".splat.glb"),
+        (),
+        psnr=29.0,
+        outline=0.94,
+    ),
+    Reason(
+        "K",
+        "This viewer draws harmonics to degree 2, and `.splat` holds none. Write `.ply` of an asset trained with `--sh_degree 2`.",
+        ("mkkellogg",),
+        (".ply", ".splat"),
+        ("stretched",),
+        psnr=25.0,
+        outline=0.94,
+    ),
+    Reason(
+        "V",
+        "`.splat` has no room for colours that change with the view. All other formats do.",
+        ("three", "spark", "babylon"),
+        (".splat",),
+        ("stretched",),
+        psnr=25.0,
+        outline=0.94,
+    ),
+    Reason(
+        "E",
+        "A mesh ends sharply where Gaussians fade out, and each program shows the same mesh. Write Gaussians where a program "
+        "takes them.",
+        (),
+        MESHES,
+        ("plain",),
+        psnr=25.5,
+        outline=0.93,
+    ),
+    Reason(
+        "M",
+        "A mesh has one colour at each place and no gaps, so it is a mean of Gaussians that are seen through and change their "
+        "colour with the view. Write Gaussians where a program takes them.",
+        (),
+        MESHES,
+        ("stretched",),
+        psnr=18.0,
+        outline=0.85,
+    ),
+    Reason("S", "`.stl` has no colours. `.glb` has.", (), (".stl",), (), psnr=0.0, outline=0.85),
+)
 
 
 def goals(cell: Cell) -> tuple[float, float]:
@@ -45,7 +106,7 @@ def reason_for(cell: Cell) -> Reason | None:
     """The reason that is known for a cell."""
     for reason in REASONS:
         if (
-            cell.program in reason.programs
+            (not reason.programs or cell.program in reason.programs)
             and (not reason.suffixes or cell.suffix in reason.suffixes)
             and (not reason.assets or cell.asset in reason.assets)
         ):
