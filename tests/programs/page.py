@@ -38,6 +38,7 @@ def rows(cells: list[Cell], modules: Path | None) -> Iterator[str]:
     """Lines of the table: one per program and format, with PSNR in dB and outline of each asset."""
     yield "| program | file | plain: dB, outline | stretched: dB, outline | why less than wanted |"
     yield "|---|---|---|---|---|"
+    used = [reason_for(cell) for cell in cells if missed(cell)]
     for program in (*PACKAGES, BLENDER):
         found = [cell for cell in cells if cell.program == program]
         title = f"{program} {version_of(program, modules)}"
@@ -48,7 +49,7 @@ def rows(cells: list[Cell], modules: Path | None) -> Iterator[str]:
             why = " ".join(reason.mark for reason in reasons if reason is not None)
             yield f"| {title} | `{suffix}` | {' | '.join(entries)} | {why} |"
     yield ""
-    yield from (f"- **{reason.mark}**: {reason.why}" for reason in REASONS)
+    yield from (f"- **{reason.mark}**: {reason.why}" for reason in REASONS if reason in used)
 
 
 def entry(cell: Cell) -> str:

@@ -30,7 +30,7 @@ REASONS = (
     Reason(
         "T",
         "three.js ends each Gaussian at two standard deviations, and makes small ones paler where it blurs them. Spark "
-        "draws the same files in three.js without either.",
+        "draws the same files in three.js without either. With both taken out of its code three.js is at 49 dB.",
         ("three",),
         (".spz", ".ply", ".splat", ".splat.glb"),
         (),
@@ -40,7 +40,7 @@ REASONS = (
     Reason(
         "P",
         "PlayCanvas, and with it SuperSplat, lowers each Gaussian by 1.8 %, so that it ends at 2.8 standard deviations. Soft "
-        "edges become thinner. Nothing in a file changes that.",
+        "edges become thinner. Nothing in a file changes that. With that taken out of its code it is at 38.9 dB.",
         ("playcanvas", "supersplat"),
         (".sog", ".ply", ".compressed.ply", ".splat.glb"),
         (),
@@ -64,16 +64,6 @@ REASONS = (
         ("stretched",),
         psnr=25.0,
         outline=0.94,
-    ),
-    Reason(
-        "E",
-        "A mesh ends sharply where Gaussians fade out, and each program shows the same mesh. Write Gaussians where a program "
-        "takes them.",
-        (),
-        MESHES,
-        ("plain",),
-        psnr=25.5,
-        outline=0.93,
     ),
     Reason(
         "M",

@@ -3,7 +3,7 @@ import { SparkRenderer, SplatMesh } from "/node_modules/@sparkjsdev/spark/dist/s
 import { aim, mesh } from "./meshes.js";
 
 export async function open(url, suffix, place) {
-  const renderer = new THREE.WebGLRenderer();
+  const renderer = new THREE.WebGLRenderer({ antialias: suffix === ".glb" });  // of meshes alone, as Spark advises
   renderer.setSize(256, 256);
   place.append(renderer.domElement);
   const scene = new THREE.Scene();

@@ -16,7 +16,7 @@ async function splats(url, suffix) {
 }
 
 export async function open(url, suffix, place) {
-  const renderer = new THREE.WebGPURenderer({ forceWebGL: true });
+  const renderer = new THREE.WebGPURenderer({ forceWebGL: true, antialias: true });
   renderer.setSize(256, 256);
   place.append(renderer.domElement);
   const scene = new THREE.Scene();
