@@ -13,8 +13,11 @@ from pathlib import Path
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
 from tests.programs.browser import CACHE, installed
-from tests.programs.museum import BLENDER, PACKAGES, Cell, Museum, as_json, published
+from tests.programs.cells import Cell
+from tests.programs.museum import BLENDER, PACKAGES, Museum, as_json, published
 from tests.programs.page import write_page
 from utils.media import contact_sheet, write_jpeg
 
@@ -33,10 +36,10 @@ def main(programs: list[str]) -> int:
             print(f"{program} is left out: it needs npm.")
             continue
         cells: list[Cell] = []
-        for cell in museum.blend() if program == BLENDER else museum.browse(program, modules):
+        for cell in museum.browse(program, modules) if modules and program != BLENDER else museum.blend():
             print(cell, flush=True)
             cells.append(cell)
-        (RESULTS / f"{program}.json").write_text(as_json(cells))
+            (RESULTS / f"{program}.json").write_text(as_json(cells))
     known = [RESULTS / f"{program}.json" for program in (*PACKAGES, BLENDER)]
     found = [Cell(**each) for path in known if path.is_file() for each in json.loads(path.read_text())]
     if modules is not None and "spark" in programs:

@@ -23,6 +23,23 @@ IMPORTERS = {
 }
 
 
+def paint(asset: bpy.types.Object) -> None:
+    """Give a mesh without a material one that needs no light: the colours of its vertices, or black."""
+    material = bpy.data.materials.new("colours")
+    material.use_nodes = True
+    nodes, links = material.node_tree.nodes, material.node_tree.links
+    nodes.clear()
+    light, end = nodes.new("ShaderNodeEmission"), nodes.new("ShaderNodeOutputMaterial")
+    light.inputs["Color"].default_value = (0, 0, 0, 1)
+    links.new(light.outputs["Emission"], end.inputs["Surface"])
+    if asset.data.color_attributes:
+        colors = nodes.new("ShaderNodeVertexColor")
+        colors.layer_name = asset.data.color_attributes[0].name
+        links.new(colors.outputs["Color"], light.inputs["Color"])
+    asset.data.materials.clear()
+    asset.data.materials.append(material)
+
+
 def main(job: dict) -> None:
     bpy.ops.wm.read_factory_settings(use_empty=True)
     file = Path(job["file"])
@@ -33,6 +50,8 @@ def main(job: dict) -> None:
     Path(job["box"]).write_text(json.dumps({"name": asset.name, "vertices": len(corners), "box": box}))
     if len(asset.data.polygons) == 0:
         return
+    if not any(asset.data.materials):
+        paint(asset)
     scene = bpy.context.scene
     scene.world = bpy.data.worlds.new("white")
     scene.world.use_nodes = True

@@ -15,7 +15,10 @@ from scene.asset import Asset, open_asset
 from scene.axes import OURS
 from tests.programs.assets import stretched
 from tests.programs.browser import installed
-from tests.programs.museum import GOAL, OUTLINE_GOAL, PACKAGES, Museum, compared, published
+from tests.programs.cells import GOAL, OUTLINE_GOAL
+from tests.programs.kernels import OURS as OUR_KERNEL
+from tests.programs.kernels import drawn
+from tests.programs.museum import PACKAGES, Museum, cameras, compared, published
 from tests.programs.reasons import is_right
 
 pytestmark = pytest.mark.thorough
@@ -32,6 +35,12 @@ def modules() -> Path:
 @pytest.fixture(scope="module")
 def museum(tmp_path_factory: pytest.TempPathFactory) -> Museum:
     return Museum(tmp_path_factory.mktemp("museum"))
+
+
+def test_the_pictures_that_prove_reasons_are_our_own_render_but_for_the_reason(museum: Museum) -> None:
+    for name, gaussians in museum.assets.items():
+        psnr, _ = compared(drawn(gaussians, cameras(), OUR_KERNEL, gaussians.sh_degree), museum.own[name])
+        assert psnr > 70
 
 
 @pytest.mark.parametrize("program", PACKAGES)

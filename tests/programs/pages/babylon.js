@@ -14,7 +14,8 @@ export async function open(url, suffix, place) {
   const camera = new BABYLON.FreeCamera("camera", BABYLON.Vector3.Zero(), scene);
   Object.assign(camera, { fov: 35 * Math.PI / 180, minZ: 0.1, maxZ: 100 });
   if (suffix === ".obj") {
-    scene.ambientColor = BABYLON.Color3.White();
+    // As much light from everywhere: an .obj has no unlit material.
+    new BABYLON.HemisphericLight("light", BABYLON.Vector3.Up(), scene).groundColor = BABYLON.Color3.White();
   }
   // Beside the page, where Babylon itself would fetch it from a host of others.
   const spzLibraryUrl = new URL("/node_modules/@adobe/spz/dist/spz.js", location.href).href;
