@@ -15,13 +15,28 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-from tests.programs.browser import CACHE, installed
+from tests.programs.browser import CACHE, Picture, installed
 from tests.programs.cells import Cell
-from tests.programs.museum import BLENDER, PACKAGES, Museum, as_json, published
+from tests.programs.museum import (
+    BLENDER,
+    PACKAGES,
+    Museum,
+    as_json,
+    camera_of_recipes,
+    own_pictures,
+    published,
+    recipes,
+)
 from tests.programs.page import write_page
 from utils.media import contact_sheet, write_jpeg
 
 RESULTS = CACHE / "results"
+
+
+def write_row(path: str, shown: dict[str, Picture]) -> None:
+    """Write pictures side by side under their labels."""
+    images = [torch.from_numpy(picture).permute(2, 0, 1).float() for picture in shown.values()]
+    write_jpeg(path, contact_sheet(images, len(images), list(shown)))
 
 
 def main(programs: list[str]) -> int:
@@ -42,9 +57,17 @@ def main(programs: list[str]) -> int:
             (RESULTS / f"{program}.json").write_text(as_json(cells))
     known = [RESULTS / f"{program}.json" for program in (*PACKAGES, BLENDER)]
     found = [Cell(**each) for path in known if path.is_file() for each in json.loads(path.read_text())]
-    if modules is not None and "spark" in programs:
-        pair = [torch.from_numpy(picture).permute(2, 0, 1).float() for picture in published(RESULTS, modules)]
-        write_jpeg("docs/recipe-page.jpg", contact_sheet(pair, 2, ["the page", "our own render"]))
+    if modules is not None:
+        own = own_pictures(museum.assets["plain"], camera_of_recipes())[0]
+        spark, three = recipes()
+        if "spark" in programs:
+            shown = {"the page": published(spark, RESULTS, modules), "our own render": own}
+            write_row("docs/recipe-page.jpg", shown)
+        if "three" in programs:
+            without = "".join(line for line in three.splitlines(True) if "outputColorSpace" not in line)
+            pages = {"the page": three, "without that line": without}
+            shown = {label: published(page, RESULTS, modules) for label, page in pages.items()}
+            write_row("docs/recipe-three.jpg", shown | {"our own render": own})
     write_page(found, museum, modules, Path("docs"))
     return 0
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import bpy
 import mathutils
 
+GREY = 0.21586
+"""Light that is 128 of 255 in sRGB."""
 IMPORTERS = {
     ".glb": bpy.ops.import_scene.gltf,
     ".obj": bpy.ops.wm.obj_import,
@@ -24,13 +26,13 @@ IMPORTERS = {
 
 
 def paint(asset: bpy.types.Object) -> None:
-    """Give a mesh without a material one that needs no light: the colours of its vertices, or black."""
+    """Give a mesh without a material one that needs no light: the colours of its vertices, or grey."""
     material = bpy.data.materials.new("colours")
     material.use_nodes = True
     nodes, links = material.node_tree.nodes, material.node_tree.links
     nodes.clear()
     light, end = nodes.new("ShaderNodeEmission"), nodes.new("ShaderNodeOutputMaterial")
-    light.inputs["Color"].default_value = (0, 0, 0, 1)
+    light.inputs["Color"].default_value = (GREY, GREY, GREY, 1)
     links.new(light.outputs["Emission"], end.inputs["Surface"])
     if asset.data.color_attributes:
         colors = nodes.new("ShaderNodeVertexColor")
@@ -57,7 +59,8 @@ def main(job: dict) -> None:
     scene.world.use_nodes = True
     scene.world.node_tree.nodes["Background"].inputs["Color"].default_value = (1, 1, 1, 1)
     scene.render.engine = "CYCLES"
-    scene.cycles.samples = 16
+    scene.cycles.samples = 32
+    scene.cycles.pixel_filter_type = "BOX"
     scene.cycles.use_denoising = False
     scene.view_settings.view_transform = "Standard"
     scene.render.resolution_x = scene.render.resolution_y = job["size"]

@@ -28,6 +28,8 @@ SIZE = 256
 CDN = "https://cdn.jsdelivr.net/npm/"
 FRAMES = 2
 """Frames between two pictures."""
+PAUSE = 500
+"""Milliseconds between two pictures: programs sort beside the page, at times later than they draw."""
 STEADY, TRIES = 2, 60
 """Pictures in a row that must be the same, and how many are taken at most."""
 Picture = NDArray[np.float64]
@@ -95,10 +97,11 @@ def picture_of(page: Page) -> Picture:
 
 
 def settled(page: Page, go_on: Callable[[], object]) -> Picture:
-    """What a page shows once it stays the same while it goes on, and is not white: programs sort beside the page."""
+    """What a page shows once it stays the same while it goes on, and is not white."""
     shown, same = picture_of(page), 0
     for _ in range(TRIES):
         go_on()
+        page.wait_for_timeout(PAUSE)
         before, shown = shown, picture_of(page)
         same = same + 1 if np.array_equal(before, shown) and float(shown.min()) < 1 else 0
         if same == STEADY:
@@ -116,9 +119,16 @@ def page_as_published(browser: Browser, host: str, file: str, modules: Path) -> 
         pinned = json.loads((modules / package / "package.json").read_text())["version"]
         route.fulfill(path=modules / package / rest) if pinned == version else route.abort()
 
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
     page.route(f"{CDN}**", give)
     page.goto(f"{host}/files/{file}", wait_until="networkidle")
-    shown = settled(page, lambda: page.wait_for_timeout(300))
+
+    def check() -> None:
+        if faults:
+            raise RuntimeError(faults[0].splitlines()[0])
+
+    shown = settled(page, check)
     page.close()
     return shown
 

@@ -69,29 +69,30 @@ def cameras(size: int = SIZE) -> Cameras:
 
 
 @torch.no_grad()
-def own_pictures(gaussians: GaussianModel, seen_by: Cameras | None = None) -> list[Picture]:
+def own_pictures(gaussians: GaussianModel, seen_by: Cameras) -> list[Picture]:
     """Our renders over white."""
-    rgb = render(gaussians, seen_by or cameras(), torch.ones(3)).rgb.clamp(0, 1)
+    rgb = render(gaussians, seen_by, torch.ones(3)).rgb.clamp(0, 1)
     return [image.permute(1, 2, 0).double().numpy() for image in rgb]
 
 
-def published(folder: Path, modules: Path) -> tuple[Picture, Picture]:
-    """What the page of docs/recipes.md shows of the first asset, and our own render."""
+def recipes() -> list[str]:
+    """Pages of docs/recipes.md: that of Spark, and that of three.js."""
     text = (HERE.parents[1] / "docs" / "recipes.md").read_text(encoding="utf-8")
-    (folder / "page.html").write_text(text.partition("```html\n")[2].partition("```")[0])
+    return [part.partition("```")[0] for part in text.split("```html\n")[1:]]
+
+
+def published(page: str, folder: Path, modules: Path) -> Picture:
+    """What a page of docs/recipes.md shows of the first asset."""
+    (folder / "page.html").write_text(page)
     write_splats(folder / "car.spz", Asset(plain(), OURS), frame_for("spark", ".spz"))
     with chromium() as browser, served(files=folder) as host:
-        shown = page_as_published(browser, host, "page.html", modules)
+        return page_as_published(browser, host, "page.html", modules)
+
+
+def camera_of_recipes() -> Cameras:
     height, distance = 0.7, 2.7
-    camera = orbit(
-        0.0,
-        math.degrees(math.atan2(distance, height)),
-        math.hypot(height, distance),
-        math.radians(FIELD_OF_VIEW),
-        SIZE,
-        SIZE,
-    )
-    return shown, own_pictures(plain(), camera)[0]
+    polar, radius = math.degrees(math.atan2(distance, height)), math.hypot(height, distance)
+    return orbit(0.0, polar, radius, math.radians(FIELD_OF_VIEW), SIZE, SIZE)
 
 
 def compared(shown: list[Picture], own: list[Picture]) -> tuple[float, float]:
@@ -117,7 +118,7 @@ class Museum:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.assets = {name: make() for name, make in ASSETS.items()}
-        self.own = {name: own_pictures(gaussians) for name, gaussians in self.assets.items()}
+        self.own = {name: own_pictures(gaussians, cameras()) for name, gaussians in self.assets.items()}
         self.meshes: dict[str, TexturedMesh] = {}
         self.known: dict[object, list[Picture]] = {}
 
@@ -150,7 +151,7 @@ class Museum:
             key: object = (cell.asset, cell.suffix == ".stl")
             mesh = self.meshes[cell.asset]
             if cell.suffix == ".stl":
-                mesh = replace(mesh, texture=np.zeros_like(mesh.texture))
+                mesh = replace(mesh, texture=np.full_like(mesh.texture, 128))
             if key not in self.known:
                 self.known[key] = drawn_mesh(mesh)
             return self.known[key]

@@ -8,6 +8,9 @@ from exporting.formats import MESHES, SPLATS
 from tests.programs.cells import GOAL, OUTLINE_GOAL, Cell, missed
 from tests.programs.kernels import Kernel
 
+KNOWN_MESH_GOAL = 35.0
+"""PSNR in dB to our own drawing of a mesh: edges and textures are filtered by each program in its own way."""
+
 
 @dataclass(frozen=True)
 class Reason:
@@ -51,14 +54,6 @@ REASONS = (
         kernel=Kernel(8**0.5, lowered=True),
     ),
     Reason(
-        "K",
-        "This viewer draws harmonics to degree 2. Write `.ply` of an asset trained with `--sh_degree 2`.",
-        (".ply",),
-        ("mkkellogg",),
-        ("stretched",),
-        sh_degree=2,
-    ),
-    Reason(
         "V",
         "`.splat` has no room for colours that change with the view. All other formats of Gaussians do.",
         (".splat",),
@@ -71,7 +66,7 @@ REASONS = (
         "Gaussians where a program takes them.",
         tuple(MESHES),
     ),
-    Reason("S", "`.stl` has no colours, so it is drawn black. `.glb` has them.", (".stl",)),
+    Reason("S", "`.stl` has no colours, so it was drawn grey. `.glb` has them.", (".stl",)),
 )
 
 
@@ -86,4 +81,5 @@ def is_right(cell: Cell) -> bool:
         return True
     if cell.known_psnr is None or cell.known_outline is None:
         return False
-    return cell.known_psnr >= GOAL and cell.known_outline >= OUTLINE_GOAL
+    goal = KNOWN_MESH_GOAL if cell.suffix in MESHES else GOAL
+    return cell.known_psnr >= goal and cell.known_outline >= OUTLINE_GOAL

@@ -23,8 +23,16 @@ from tests.programs.assets import stretched
 from tests.programs.browser import installed
 from tests.programs.cells import GOAL, OUTLINE_GOAL
 from tests.programs.kernels import OURS as OUR_KERNEL
-from tests.programs.kernels import drawn
-from tests.programs.museum import PACKAGES, Museum, cameras, compared, published
+from tests.programs.kernels import Kernel, drawn
+from tests.programs.museum import (
+    PACKAGES,
+    Museum,
+    camera_of_recipes,
+    cameras,
+    compared,
+    published,
+    recipes,
+)
 from tests.programs.reasons import is_right
 
 pytestmark = pytest.mark.thorough
@@ -56,9 +64,12 @@ def test_a_program_of_npm_shows_what_we_render(program: str, museum: Museum, mod
     assert [cell for cell in cells if not is_right(cell)] == []
 
 
-def test_the_page_of_the_recipes_shows_what_we_render(modules: Path, tmp_path: Path) -> None:
-    shown, own = published(tmp_path, modules)
-    psnr, outline = compared([shown], [own])
+@pytest.mark.parametrize(("number", "kernel"), [(0, OUR_KERNEL), (1, Kernel(2.0, paler=True))])
+def test_the_pages_of_the_recipes_show_what_we_render(
+    number: int, kernel: Kernel, museum: Museum, modules: Path, tmp_path: Path
+) -> None:
+    shown = published(recipes()[number], tmp_path, modules)
+    psnr, outline = compared([shown], drawn(museum.assets["plain"], camera_of_recipes(), kernel, 0))
     assert psnr > GOAL
     assert outline > OUTLINE_GOAL
 
