@@ -43,6 +43,7 @@ def main(programs: list[str]) -> int:
     RESULTS.mkdir(parents=True, exist_ok=True)
     museum = Museum(RESULTS)
     modules = installed()
+    done = []
     for program in programs:
         if program == BLENDER and importlib.util.find_spec("bpy") is None:
             print("blender is left out: pip install bpy, for the Python that it is made for.")
@@ -50,6 +51,7 @@ def main(programs: list[str]) -> int:
         if program != BLENDER and modules is None:
             print(f"{program} is left out: it needs npm.")
             continue
+        done.append(program)
         cells: list[Cell] = []
         for cell in museum.browse(program, modules) if modules and program != BLENDER else museum.blend():
             print(cell, flush=True)
@@ -60,14 +62,16 @@ def main(programs: list[str]) -> int:
     if modules is not None:
         own = own_pictures(museum.assets["plain"], camera_of_recipes())[0]
         spark, three = recipes()
-        if "spark" in programs:
+        if "spark" in done:
             shown = {"the page": published(spark, RESULTS, modules), "our own render": own}
             write_row("docs/recipe-page.jpg", shown)
-        if "three" in programs:
+        if "three" in done:
             without = "".join(line for line in three.splitlines(True) if "outputColorSpace" not in line)
             pages = {"the page": three, "without that line": without}
             shown = {label: published(page, RESULTS, modules) for label, page in pages.items()}
             write_row("docs/recipe-three.jpg", shown | {"our own render": own})
+    if BLENDER in done:
+        write_row("docs/recipe-blender.jpg", museum.blender_recipe())
     write_page(found, museum, modules, Path("docs"))
     return 0
 

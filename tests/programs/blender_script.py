@@ -1,6 +1,7 @@
 """Open one mesh in Blender as a module and draw it: python blender_script.py JOB.json, in a process of its own.
 
-The job: file, pictures (one path per view), positions, field of view in degrees, size.
+The job: file, box (a path for what it finds), pictures (one path per view), positions, field of view in degrees, size. It may
+have view_transform, Standard otherwise, and lamp: whether one lamp shines in a dark world, not a white world.
 """
 
 from __future__ import annotations
@@ -57,12 +58,19 @@ def main(job: dict) -> None:
     scene = bpy.context.scene
     scene.world = bpy.data.worlds.new("white")
     scene.world.use_nodes = True
-    scene.world.node_tree.nodes["Background"].inputs["Color"].default_value = (1, 1, 1, 1)
+    if job.get("lamp"):
+        scene.world.node_tree.nodes["Background"].inputs["Strength"].default_value = 0
+        lamp = bpy.data.objects.new("lamp", bpy.data.lights.new("lamp", "SUN"))
+        lamp.data.energy = 3
+        lamp.rotation_euler = (math.radians(60), 0, math.radians(-40))
+        scene.collection.objects.link(lamp)
+    else:
+        scene.world.node_tree.nodes["Background"].inputs["Color"].default_value = (1, 1, 1, 1)
     scene.render.engine = "CYCLES"
     scene.cycles.samples = 32
     scene.cycles.pixel_filter_type = "BOX"
     scene.cycles.use_denoising = False
-    scene.view_settings.view_transform = "Standard"
+    scene.view_settings.view_transform = job.get("view_transform", "Standard")
     scene.render.resolution_x = scene.render.resolution_y = job["size"]
     scene.render.threads_mode, scene.render.threads = "FIXED", 1
     eye = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))

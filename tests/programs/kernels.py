@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,18 +17,24 @@ from scene.cameras import Cameras
 BOX = 4.0
 """Standard deviations around a Gaussian that are drawn; beyond them opacity is below 1/2900."""
 
+LEAST = -12.0
+"""Logarithm of the standard deviation from which PlayCanvas counts its steps."""
+
 
 @dataclass(frozen=True)
 class Kernel:
     """How the opacity of a Gaussian falls off on the screen.
 
     reach: standard deviations at which it ends; lowered: whether it is lowered to be 0 there and stretched to be 1 in
-    the middle; paler: whether what is widened to the size of a pixel becomes paler for it.
+    the middle; widened: what is added to the variances on the screen, in square pixels; paler: whether a Gaussian becomes
+    paler for it; step: of logarithms of standard deviations in space, from `LEAST`, 0 for none.
     """
 
     reach: float
     lowered: bool = False
+    widened: float = reference.DILATION
     paler: bool = False
+    step: float = 0.0
 
     def __call__(self, squares: NDArray[np.float64]) -> NDArray[np.float64]:
         """Share of the opacity at squares of distances, in standard deviations."""
@@ -44,10 +50,13 @@ def drawn(
     gaussians: Gaussians, cameras: Cameras, kernel: Kernel, sh_degree: int
 ) -> list[NDArray[np.float64]]:
     """Pictures [H, W, 3] in [0, 1] over white, drawn from back to front with the projection of our reference."""
+    scales = gaussians.scales
+    if kernel.step > 0:
+        scales = (LEAST + kernel.step * ((scales.log() - LEAST) / kernel.step).round()).exp()
     flat = scene.Gaussians(
         means=gaussians.means,
         opacities=gaussians.opacities[:, 0],
-        scales=gaussians.scales,
+        scales=scales,
         rotations=gaussians.rotations,
         covariances=None,
         shs=gaussians.shs,
@@ -71,6 +80,8 @@ def drawn(
 
 def _view(seen: reference.Projected, views: scene.Views, kernel: Kernel) -> NDArray[np.float64]:
     picture = np.ones((views.height, views.width, 3))
+    less = torch.tensor([1.0, 0.0, 1.0]) * (reference.DILATION - kernel.widened)
+    seen = replace(seen, covariances=seen.covariances - less)
     spans = BOX * seen.covariances[:, [0, 2]].sqrt()
     lows = (seen.means - spans).ceil().clamp(min=0).int().numpy()
     ends = ((seen.means + spans).floor().int() + 1).clamp(max=max(views.width, views.height)).numpy()

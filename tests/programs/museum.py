@@ -183,33 +183,61 @@ class Museum:
                         yield Cell(program, suffix, name, fault=str(error))
 
     def blend(self) -> Iterator[Cell]:
-        """Cells of Blender, in a process for each file. Of points there is no picture: their place is compared."""
+        """Cells of Blender. Of points there is no picture: their place is compared."""
         frame = turn(frame_for(BLENDER, ".stl").axes)
-        paths = [self.folder / f"blender-{view}.png" for view in range(len(cameras()))]
         for suffix in suffixes(BLENDER):
             for name, gaussians in self.assets.items():
-                file = self.write(BLENDER, suffix, name)
-                job = {
-                    "file": str(file),
-                    "box": str(self.folder / "box.json"),
-                    "pictures": [str(path) for path in paths],
-                    "positions": (cameras().positions.double() @ frame.T).tolist(),
-                    "field_of_view": FIELD_OF_VIEW,
-                    "size": SIZE,
-                }
-                (self.folder / "job.json").write_text(json.dumps(job))
-                command = [sys.executable, str(HERE / "blender_script.py"), str(self.folder / "job.json")]
-                done = subprocess.run(command, capture_output=True, text=True)
-                if done.returncode != 0:
-                    yield Cell(BLENDER, suffix, name, fault=done.stderr.strip().splitlines()[-1])
-                elif suffix == ".ply":
+                try:
+                    shown = self.in_blender(self.write(BLENDER, suffix, name), cameras())
+                except RuntimeError as error:
+                    yield Cell(BLENDER, suffix, name, fault=str(error))
+                    continue
+                if shown:
+                    yield self.cell(BLENDER, suffix, name, shown)
+                else:
                     box = torch.tensor(json.loads((self.folder / "box.json").read_text())["box"])
                     points = gaussians.means.double() @ frame.T
                     right = torch.allclose(box, torch.stack(points.aminmax(dim=0)).float(), atol=1e-4)
                     yield Cell(BLENDER, suffix, name, fault="" if right else "points lie elsewhere")
-                else:
-                    shown = [np.asarray(Image.open(path).convert("RGB")) / 255 for path in paths]
-                    yield self.cell(BLENDER, suffix, name, shown)
+
+    def in_blender(self, file: Path, seen_by: Cameras, **options: str | bool) -> list[Picture]:
+        """What Blender, in a process of its own, draws of a mesh; nothing of points. The box goes to box.json.
+
+        Raises RuntimeError with what Blender reports.
+        """
+        frame = turn(frame_for(BLENDER, ".stl").axes)
+        paths = [self.folder / f"blender-{view}.png" for view in range(len(seen_by))]
+        for path in paths:
+            path.unlink(missing_ok=True)
+        job = {
+            "file": str(file),
+            "box": str(self.folder / "box.json"),
+            "pictures": [str(path) for path in paths],
+            "positions": (seen_by.positions.double() @ frame.T).tolist(),
+            "field_of_view": FIELD_OF_VIEW,
+            "size": SIZE,
+        }
+        (self.folder / "job.json").write_text(json.dumps(job | options))
+        command = [sys.executable, str(HERE / "blender_script.py"), str(self.folder / "job.json")]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(done.stderr.strip().splitlines()[-1])
+        return [np.asarray(Image.open(path).convert("RGB")) / 255 for path in paths if path.is_file()]
+
+    def blender_recipe(self) -> dict[str, Picture]:
+        """What docs/recipes.md teaches of Blender, as pictures from the front."""
+        glb, front = (
+            self.write(BLENDER, ".glb", "plain"),
+            orbit(0.0, 75.0, 2.8, math.radians(FIELD_OF_VIEW), SIZE, SIZE),
+        )
+        lit = self.folder / "blender-lit.glb"
+        write_mesh(lit, self.meshes["plain"], frame_for(BLENDER, ".glb"), how=WriteOptions(lit=True))
+        return {
+            "Standard": self.in_blender(glb, front)[0],
+            "AgX": self.in_blender(glb, front, view_transform="AgX")[0],
+            "unlit, with a lamp": self.in_blender(glb, front, lamp=True)[0],
+            "--lit, with a lamp": self.in_blender(lit, front, lamp=True)[0],
+        }
 
 
 def as_json(cells: list[Cell]) -> str:

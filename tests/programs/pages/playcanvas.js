@@ -21,5 +21,15 @@ export async function open(url, suffix, place) {
     entity.addComponent("gsplat", { asset: await load(app, url, "gsplat") });
   }
   app.root.addChild(entity);
-  return view => { camera.setPosition(...view.position); camera.lookAt(...view.target); };
+  const put = (view, scale) => { camera.setPosition(...view.position.map(x => x * scale)); camera.lookAt(...view.target); };
+  // It sorts once a camera moves, but not while it sorts still: so the camera comes to its place from another one.
+  let shown;
+  return async view => {
+    if (shown === view.position.join()) return;
+    shown = view.position.join();
+    for (const scale of [2, 1]) {
+      await new Promise(resolve => setTimeout(resolve, 500));
+      put(view, scale);
+    }
+  };
 }
