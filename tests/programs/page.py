@@ -14,7 +14,7 @@ from utils.files import write_text
 from utils.media import Row, read_image, rows_sheet, write_jpeg
 
 BEGIN, END = "<!-- made by python -m tests.programs -->", "<!-- end of what is made -->"
-TILE = 112
+TILE = 128
 
 
 def write_page(cells: list[Cell], museum: Museum, modules: Path | None, docs: Path) -> None:
@@ -24,7 +24,7 @@ def write_page(cells: list[Cell], museum: Museum, modules: Path | None, docs: Pa
     after = rest.partition(END)[2]
     table = "\n".join(rows(cells, modules))
     write_text(page, f"{before}{BEGIN}\n\n{table}\n\n{END}{after}")
-    write_jpeg(docs / "programs.jpg", rows_sheet(list(strips(cells, museum, modules))), quality=75)
+    write_jpeg(docs / "programs.jpg", rows_sheet(list(strips(cells, museum, modules))), quality=70)
 
 
 def strips(cells: list[Cell], museum: Museum, modules: Path | None) -> Iterator[Row]:
