@@ -47,9 +47,9 @@ REASONS = (
     ),
     Reason(
         "P",
-        "PlayCanvas, and with it SuperSplat, lowers each Gaussian by 1.8 %, so that it ends at 2.8 standard deviations, widens "
-        "it by 0.075 square pixels where others take 0.3, and keeps sizes in steps of 8 %. Soft edges become thinner. Spark "
-        "and Babylon draw the same files without that.",
+        "PlayCanvas, and with it SuperSplat, lowers each Gaussian by 1.8 %, so that it ends at 2.8 standard deviations. It "
+        "widens it by 0.075 square pixels where others take 0.3, and keeps sizes in steps of 8 %. Soft edges become thinner. "
+        "Spark and Babylon draw the same files without that.",
         tuple(SPLATS),
         ("playcanvas", "supersplat"),
         kernel=Kernel(8**0.5, lowered=True, widened=0.075, step=21 / 255),
