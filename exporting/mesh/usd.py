@@ -76,6 +76,8 @@ def _material(stage: Any, path: str, picture: str, lit: bool) -> Any:
         surface.CreateInput("diffuseColor", types.Color3f).Set(Gf.Vec3f(0.0))
         surface.CreateInput("useSpecularWorkflow", types.Int).Set(1)
         surface.CreateInput("specularColor", types.Color3f).Set(Gf.Vec3f(0.0))
+        # Blender knows no colour of shine; without refraction there is none.
+        surface.CreateInput("ior", types.Float).Set(1.0)
         surface.CreateInput("emissiveColor", types.Color3f).ConnectToSource(color)
     material.CreateSurfaceOutput().ConnectToSource(surface.CreateOutput("surface", types.Token))
     return material
