@@ -33,7 +33,7 @@ def test_counts_of_iterations_shrink_together_and_the_parts_come_in(caplog: pyte
     assert not quick.fast
     [line] = [record.getMessage() for record in caplog.records if record.getMessage().startswith("fast: ")]
     assert f"{quick.optimization.iterations} iterations in place of {plain.optimization.iterations}" in line
-    assert "w_self 0, t_threshold 1000" in line
+    assert "w_self 0 (SCTD lacks its self-consistency, Eq. 10), t_threshold 1000" in line
     rest = quick.model_copy(update={"optimization": plain.optimization, "guidance": plain.guidance})
     assert rest == plain
 
