@@ -46,7 +46,7 @@ class Edit(NamedTuple):
 COLOURS = ("--opt", "config/edit.yaml")
 SHAPE = (
     *("--keep", "color", "--guidance_type", "sds"),
-    *("--position_lr_init", "0.002", "--position_lr_final", "0.0003"),
+    *("--position_lr_init", "0.002", "--position_lr_final", "0.0003", "--fast", "false"),
 )
 EDITS = (
     Edit("a red mushroom", "a blue mushroom", "geometry", COLOURS),

@@ -63,6 +63,7 @@ def config_of(arguments: argparse.Namespace, method: str, prompting: str, views:
         "iterations": arguments.iterations,
         "densify_until_iter": 0,
         "relocate_interval": 0,
+        "fast": False,
     }
     return configuration.load([part for name, value in flags.items() for part in (f"--{name}", str(value))])
 

@@ -114,7 +114,7 @@ def watched_run(config: Config, even: bool) -> Meter:
 
 
 def main(argv: list[str]) -> None:
-    config = configuration.load([*argv, "--view", "--quiet", "--save_video", "false"])
+    config = configuration.load(["--fast", "false", *argv, "--view", "--quiet", "--save_video", "false"])
     meters = [watched_run(config, even) for even in (False, True)]
     one, other = meters
     steps = [step for step in one.seconds if step > BLOCK]

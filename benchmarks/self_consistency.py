@@ -7,11 +7,15 @@ the paper's (Eq. 10, two steps above t_threshold) over ω: the median of all vie
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import config as configuration
 from config import Config

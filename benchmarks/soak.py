@@ -52,7 +52,15 @@ def main() -> None:
         if step % EVERY == 0:
             looks.append((step, resident(), time.perf_counter()))
 
-    flags = ["--iterations", str(arguments.iterations), "--workspace", "soak", *arguments.flags]
+    flags = [
+        "--fast",
+        "false",
+        "--iterations",
+        str(arguments.iterations),
+        "--workspace",
+        "soak",
+        *arguments.flags,
+    ]
     with tempfile.TemporaryDirectory() as outputs:
         train(configuration.load(flags), Path(outputs), look)
     steps, memory, times = (np.array(column, dtype=float) for column in zip(*looks))

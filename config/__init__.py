@@ -81,13 +81,14 @@ def load(argv: Sequence[str]) -> Config:
     file["ModelParams"].setdefault("opt_path", path or DEFAULT_FILE)
     resumes = resumed is not None and path is None
     config = _as_a_project(file, flags, resumes=resumes)
+    quick = config.fast and not resumes
     if config.fast:
         config = _faster(config, flags, resumes=resumes)
     if not config.guidance.text.strip():
         raise ConfigError("GuidanceParams.text is '', but must be the prompt, as in --text 'a red mug'.")
     check(config)
     _warn_of_unused(config)
-    for remark in remarks(config):
+    for remark in remarks(config, fast=quick):
         logger.warning("%s", remark)
     return config
 
@@ -141,7 +142,8 @@ def _faster(config: Config, flags: Values, *, resumes: bool) -> Config:
     quick = _validate(values)
     differs = {label.split(".")[-1]: (old, new) for label, old, new in changed(plain, quick)}
     iterations = differs.pop("iterations", None)
-    parts = [f"{name} {differs[name][1]}" for _, name in PARTS if name in differs]
+    without = {"w_self": " (SCTD lacks its self-consistency, Eq. 10)"}
+    parts = [f"{name} {differs[name][1]}{without.get(name, '')}" for _, name in PARTS if name in differs]
     if iterations is not None:
         parts.insert(
             0, f"{iterations[1]} iterations in place of {iterations[0]}, other counts of iterations alike"

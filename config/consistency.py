@@ -122,9 +122,9 @@ def _within(key: str, value: int, least: int, most: int, method: str) -> None:
         )
 
 
-def remarks(config: Config) -> list[str]:
-    """List sentences on values that do what their owner may not expect."""
-    return [*_moving_views(config), *_left_out(config)]
+def remarks(config: Config, *, fast: bool) -> list[str]:
+    """List sentences on values that do what their owner may not expect. fast: whether `fast` has reported its own."""
+    return [*_moving_views(config), *([] if fast else _left_out(config))]
 
 
 def _moving_views(config: Config) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from config.schema import Config, GuidanceParams
+from config.schema import SECTIONS, Config, GuidanceParams
 
 Keys = Mapping[tuple[str, str], Any]
 """(YAML section, key) -> value."""
@@ -29,35 +29,38 @@ OF_SCTD = ("w_self", "t_threshold")
 """Parts that only SCTD as in the paper has."""
 
 COUNTED_IN_CALLS = (
-    "iterations",
-    "warmup_iter",
-    "geo_iter",
-    "densification_interval",
-    "densify_from_iter",
-    "densify_until_iter",
-    "opacity_reset_interval",
-    "relocate_interval",
-    "progressive_view_iter",
-    "scale_up_cameras_iter",
-    "start_reset_iter",
-    "end_reset_iter",
+    ("OptimizationParams", "iterations"),
+    ("OptimizationParams", "warmup_iter"),
+    ("OptimizationParams", "geo_iter"),
+    ("OptimizationParams", "densification_interval"),
+    ("OptimizationParams", "densify_from_iter"),
+    ("OptimizationParams", "densify_until_iter"),
+    ("OptimizationParams", "opacity_reset_interval"),
+    ("OptimizationParams", "relocate_interval"),
+    ("OptimizationParams", "progressive_view_iter"),
+    ("OptimizationParams", "scale_up_cameras_iter"),
+    ("OptimizationParams", "start_reset_iter"),
+    ("OptimizationParams", "end_reset_iter"),
+    ("GuidanceParams", "vis_interval"),
 )
-"""Keys of OptimizationParams that name an iteration or count iterations."""
+"""(YAML section, key) of those that name an iteration or count iterations."""
 
 
 def fast(config: Config) -> Keys:
     """Return the keys that `--fast` sets, with their values: the parts that the method has, and fewer iterations."""
-    params, guidance = config.optimization, config.guidance
+    params = config.optimization
     without = set() if _is_papers_sctd(config) else set(OF_SCTD)
-    if guidance.t_mode == "mono":
+    if config.guidance.t_mode == "mono":
         # There it is a segment's length too.
         without.add("t_threshold")
     parts = {at: value for at, value in PARTS.items() if at[1] not in without}
-    counts: dict[str, Any] = {name: -(-getattr(params, name) // CALLS) for name in COUNTED_IN_CALLS}
+    counts: dict[tuple[str, str], Any] = {}
+    for section, name in COUNTED_IN_CALLS:
+        counts[section, name] = -(-getattr(getattr(config, SECTIONS[section]), name) // CALLS)
     if params.grad_clip is not None:
         first, last, iterations = params.grad_clip
-        counts["grad_clip"] = (first, last, iterations / CALLS)
-    return {**parts, **{("OptimizationParams", name): value for name, value in counts.items()}}
+        counts["OptimizationParams", "grad_clip"] = (first, last, iterations / CALLS)
+    return {**parts, **counts}
 
 
 def exact(config: Config) -> Config:

@@ -51,7 +51,7 @@ class Config(Section):
     )
     fast: Flag = key(
         False,
-        "fewer calls of the prior, each cheaper and used more often: what the file has, changed as docs/performance.md has it; "
+        "fewer calls of the prior, each cheaper and used more often: what the file has, changed as docs/fast.md has it; "
         "flags win. One line reports what is set",
     )
     deterministic: Flag = key(

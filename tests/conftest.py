@@ -22,7 +22,7 @@ def tiny_prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_settings(tiny_prior: Path) -> Config:
     """Ten iterations at 64²."""
-    flags = "--quiet --iterations 10 --init_shape sphere --init_num_pts 300 --image_w 64 --image_h 64 --vis_interval 5 --test_ratio 2"
+    flags = "--quiet --fast false --lambda_tv_l1 0 --max_scale 0.018 --iterations 10 --init_shape sphere --init_num_pts 300 --image_w 64 --image_h 64 --vis_interval 5 --test_ratio 2"
     flags += (
         " --text mug --save_video --densify_from_iter 0 --densify_until_iter 8 --densification_interval 4"
     )

@@ -17,7 +17,10 @@ STARTS = ("sphere", "pointe")
 ITERATIONS = 5
 FLAGS = {
     "text": "a red mug",
+    "fast": False,
     "init_num_pts": 400,
+    "max_scale": 0.018,
+    "lambda_tv_l1": 0,
     "C_batch_size": 3,
     "image_w": 64,
     "image_h": 64,

@@ -12,8 +12,11 @@ from training.state import Counts, Noted, Training
 PATIENCE = 10
 """Number of steps left out in a row that ends a run."""
 
-PARTED = 0.8
-"""Cosine below which a cheaper gradient is reported to have left the papers' own."""
+PARTED = 0.3
+"""Cosine below which a cheaper gradient is reported to have left the papers' own.
+
+Two draws of times and noise at the same images have more of it (docs/fast.md), so below it is no matter of chance.
+"""
 
 logger = logging.getLogger(__name__)
 

@@ -39,7 +39,7 @@ SMALL = [
 def flags_of(context: Context, name: str) -> list[str]:
     """Flags of a run; in a rehearsal few, and nothing is compiled."""
     flags = ["--device", context.device, "--quiet", "--save_video", "false", "--save_process", "false"]
-    flags += RUNS[name]
+    flags += ["--fast", "false", *RUNS[name]]
     return [*flags, *SMALL, "--compile", "false"] if context.rehearsal else flags
 
 

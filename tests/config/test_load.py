@@ -299,9 +299,9 @@ def test_sds_means_the_guidance_where_no_other_is_named(
         ("--cds_stage refine --guidance_type cds", ""),
         ("--sds --guidance_type gcs", "sds (true) with guidance_type gcs"),
         ("--sds", ""),
-        ("--check_interval 50", "check_interval (50) with nothing that fast leaves out"),
-        ("--BEG --iterations 1001", "BEG (true) with start_reset_iter 1000"),
-        ("--BEG --iterations 1002", ""),
+        ("--check_interval 50 --fast false", "check_interval (50) with nothing that fast leaves out"),
+        ("--BEG --iterations 1001 --fast false", "BEG (true) with start_reset_iter 1000"),
+        ("--BEG --iterations 1002 --fast false", ""),
         ("--delta_t 50 --xs_eta 0.5 --w_gc 3 --thresh 0.5", ""),
     ],
 )

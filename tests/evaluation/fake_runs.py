@@ -17,7 +17,7 @@ from utils.run_folder import RunFolder, slug
 
 def run_of(prompt: str, seed: int = 0, **settings: str | int) -> Run:
     """A run of three iterations, whose attempts are counted in the folder that the negative prompt names."""
-    words = {"text": prompt, "seed": seed, "workspace": "runs", "iterations": 3, **settings}
+    words = {"text": prompt, "seed": seed, "workspace": "runs", "iterations": 3, "fast": "false", **settings}
     config = configuration.load([f"--{key}={value}" for key, value in words.items()])
     return Run(str(settings.get("guidance_type", "sctd")), prompt, seed, config)
 

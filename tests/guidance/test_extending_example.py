@@ -69,7 +69,7 @@ def test_it_trains(csd: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(tmp_path)
     write_tiny_folder(tmp_path / "prior")
     flags = (
-        "--quiet --iterations 3 --init_shape sphere --init_num_pts 200 --image_w 64 --image_h 64 --text mug "
+        "--quiet --fast false --iterations 3 --init_shape sphere --init_num_pts 200 --image_w 64 --image_h 64 --text mug "
         "--save_video false"
     )
     config = configuration.load([*flags.split(), "--model_key", str(tmp_path / "prior")])

@@ -24,7 +24,7 @@ from utils.run_folder import RunFolder
 
 SLOW, THOROUGH = pytest.mark.slow, pytest.mark.thorough
 # A tiny Stable Diffusion, for whatever its size it is files, and the random numbers between them, that a kill tears.
-FLAGS = "--text mug --iterations 24 --C_batch_size 1 --init_num_pts 800 --image_w 64 --image_h 64 --vis_interval 8 --test_ratio 2 --init_shape sphere"
+FLAGS = "--fast false --text mug --iterations 24 --C_batch_size 1 --init_num_pts 800 --image_w 64 --image_h 64 --vis_interval 8 --test_ratio 2 --init_shape sphere"
 FLAGS += " --checkpoint_iterations 4 8 12 16 20 --save_video false --pro_frames_num 8 --densify_until_iter 20"
 FLAGS += " --densification_interval 6 --densify_from_iter 0 --densify_grad_threshold 1e-9"
 

@@ -137,7 +137,7 @@ def test_one_by_one_takes_less(tiny_config: Config) -> None:
 @pytest.mark.parametrize(("size", "ssaa"), [(64, 1), (128, 1), (64, 2)])
 def test_bytes_per_pixel(size: int, ssaa: int) -> None:
     """The rasterizer, what its images become, and their gradients take no more than the plan counts on."""
-    flags = "--init_shape sphere --init_num_pts 20 --text mug --C_batch_size 2 --lambda_alpha 1 --lambda_alpha_binary 1 --lambda_tv_l1 1"
+    flags = "--fast false --init_shape sphere --init_num_pts 20 --text mug --C_batch_size 2 --lambda_alpha 1 --lambda_alpha_binary 1 --lambda_tv_l1 1"
     config = changed(
         configuration.load(flags.split()), image_w=size, image_h=size, SSAA=ssaa, as_latent_ratio=1.0
     )

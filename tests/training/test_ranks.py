@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
-SMALL = "--quiet --text mug --init_shape sphere --init_num_pts 300 --image_w 32 --image_h 32 --C_batch_size 4"
+SMALL = "--quiet --fast false --lambda_tv_l1 0 --max_scale 0.018 --text mug --init_shape sphere --init_num_pts 300 --image_w 32 --image_h 32 --C_batch_size 4"
 DENSIFIED = (
     "--densify_from_iter 4 --densify_until_iter 45 --densification_interval 8 "
     "--densify_grad_threshold 1e-9 --relocate_interval 10 --opacity_reset_interval 25 "
