@@ -12,7 +12,7 @@ import config as configuration
 import guidance
 from config import Config
 from guidance import Checked, Guidance, PromptEmbeddings
-from guidance.prior import StableDiffusionPrior
+from guidance.prior import LatentPrior
 from scene.densify import SHARE_OF_MEMORY, Refinement, bytes_per_gaussian
 from scene.gaussian_model import GaussianModel
 from scene.initialize import initialize
@@ -112,7 +112,7 @@ class Training:
 
     config: Config
     optimizer: GaussianOptimizer
-    prior: StableDiffusionPrior
+    prior: LatentPrior
     prompts: PromptEmbeddings
     guide: Guidance | Checked
     draws: Draws
@@ -211,7 +211,7 @@ def checkpoint_of(state: Training) -> Checkpoint:
     return Checkpoint(state.counts.step, snapshot(state.optimizer), facts)
 
 
-def _plan(config: Config, prior: StableDiffusionPrior, counts: Counts, views: int, free_bytes: int) -> None:
+def _plan(config: Config, prior: LatentPrior, counts: Counts, views: int, free_bytes: int) -> None:
     """Decide how many of a process's `views` go through the networks together. On this machine's own processor all do unless
     `vram_O` asks for less: its memory serves other processes too, and a run's result must not depend on them."""
     if prior.device.type == HOST.type and not config.guidance.vram_O:

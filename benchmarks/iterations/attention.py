@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend
 
+from guidance import Condition
 from guidance.prior import StableDiffusionPrior
 from guidance.prior.shadow import META, shadow
 
@@ -32,9 +33,9 @@ def attention_shapes(
 
     config = prior.unet.config
     z = torch.empty(latents, int(config.in_channels), *[int(config.sample_size)] * 2, device=META)
-    cond = torch.empty(latents, tokens, int(config.cross_attention_dim), device=META)
+    cond = Condition({"text": torch.empty(latents, tokens, int(config.cross_attention_dim), device=META)})
     with torch.no_grad(), patch.object(F, "scaled_dot_product_attention", noted):
-        shadow(prior).eps(z, torch.zeros(latents, dtype=torch.long), cond)
+        shadow(prior).predict(z, torch.zeros(latents, dtype=torch.long), cond)
     return found
 
 

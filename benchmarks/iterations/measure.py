@@ -19,7 +19,6 @@ from guidance.prior import StableDiffusionPrior
 from rasterizers.measure import MIB, PeakMemory
 from training.batch_sizes import batch_shares
 from training.faults import settle
-from training.memory_plan import TOKENS
 from training.state import Training, assemble
 
 from .clock import Clock
@@ -160,12 +159,11 @@ def warm_up(state: Training) -> None:
     """Run two iterations, after the U-Net has seen every batch size of the run: each has algorithms to be found."""
     mine = range(state.config.guidance.C_batch_size)
     at_once = state.counts.views_at_once or len(mine)
-    unet = state.prior.unet.config
+    prior = state.prior
     for size in batch_shares(state.config, state.prior, mine, at_once):
-        z = torch.zeros(size, unet.in_channels, unet.sample_size, unet.sample_size, device=state.device)
-        text = torch.zeros(size, TOKENS, unet.cross_attention_dim, device=state.device)
+        z = torch.zeros(size, *prior.latents, device=state.device)
         with torch.no_grad():
-            state.prior.eps(z, torch.zeros(size, dtype=torch.long), text)
+            prior.predict(z, torch.zeros(size, dtype=torch.long), prior.blank_condition(size))
     for step in (1, 2):
         iterate(state, step)
 

@@ -44,9 +44,8 @@ def work_of(prior: StableDiffusionPrior) -> Work:
     latents: list[Tensor] = []
     encode = operations(lambda: latents.append(twin.encode(images)))
     [z] = latents
-    cond = torch.zeros(1, 77, int(prior.unet.config.cross_attention_dim), device=META)
     with torch.no_grad():
-        unet = operations(lambda: twin.eps(z, torch.zeros(1, dtype=torch.long), cond))
+        unet = operations(lambda: twin.predict(z, torch.zeros(1, dtype=torch.long), twin.blank_condition(1)))
     return Work(unet, encode, operations(z.sum().backward))
 
 

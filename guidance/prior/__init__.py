@@ -8,14 +8,15 @@ import torch
 
 from config.schema import Config
 from guidance.prior.adaptations import Adaptations
+from guidance.prior.latent_prior import LatentPrior
 from guidance.prior.model_files import PriorError
 from guidance.prior.stable_diffusion import StableDiffusionPrior
 from utils.device import is_accelerator
 
-__all__ = ["Adaptations", "PriorError", "StableDiffusionPrior", "compile_networks", "load_prior"]
+__all__ = ["Adaptations", "LatentPrior", "PriorError", "StableDiffusionPrior", "compile_networks", "load_prior"]
 
 
-def load_prior(config: Config, device: torch.device) -> StableDiffusionPrior:
+def load_prior(config: Config, device: torch.device) -> LatentPrior:
     """Load the diffusion model that `hf_key` or else `model_key` names.
 
     Raises: PriorError.
@@ -43,7 +44,7 @@ def load_prior(config: Config, device: torch.device) -> StableDiffusionPrior:
 
 def compile_networks(
     config: Config,
-    prior: StableDiffusionPrior,
+    prior: LatentPrior,
     views: int,
     shares: Callable[[], Mapping[int, float]],
     needed: Callable[[], int],

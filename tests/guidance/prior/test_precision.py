@@ -67,7 +67,7 @@ def test_all_attention_is_torch_s_own(
     runs = {
         "encoder": lambda: prior.encode(images),
         "decoder": lambda: prior.decode(z),
-        "unet": lambda: prior.eps(z, torch.full((VIEWS,), 500), conditioning.positive),
+        "unet": lambda: prior.predict(z, torch.full((VIEWS,), 500), conditioning.positive).eps,
     }
     for name, run in runs.items():
         with Calls() as calls:
