@@ -77,6 +77,18 @@ class GuidanceParams(Section):
         None,
         "the model that a single file was made from, a hub id or folder, for its configuration and tokenizer",
     )
+    prior_image_size: OptionalWhole = key(
+        None,
+        "side in pixels of the images that a prior of Stable Diffusion XL, 3.5, SANA or Z-Image sees; null: as its files "
+        "have it",
+        ge=32,
+        le=2048,
+    )
+    embeddings: OptionalText = key(
+        None,
+        "folder where the embeddings of prompts are kept, for priors whose text encoders are larger than they; null: in "
+        "the user's cache",
+    )
     prediction_type: Annotated[
         str, one_of("auto", "epsilon", "v_prediction", meant=PREDICTION_TYPE_MEANT)
     ] = key(

@@ -59,8 +59,13 @@ class Conditioning:
 
     def some(self, views: Tensor) -> Conditioning:
         """Return the conditioning of the views [M] (int64, host) alone, without Perp-Neg."""
-        texts = (each.rows(views) for each in (self.positive, self.negative, self.unconditional))
-        return Conditioning(*texts, self.has_negative, self.negative_is_unconditional)
+        return Conditioning(
+            self.positive.rows(views),
+            self.negative.rows(views),
+            self.unconditional.rows(views),
+            self.has_negative,
+            self.negative_is_unconditional,
+        )
 
 
 @dataclass(frozen=True)

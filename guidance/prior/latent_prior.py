@@ -106,6 +106,11 @@ class LatentPrior:
         """Make a condition without a meaning, as large as one of a prompt."""
         raise NotImplementedError
 
+    @property
+    def network(self) -> Any:
+        """The U-Net or transformer."""
+        return getattr(self, self.core)
+
     def networks(self) -> dict[str, Any]:
         """Return the networks that a run computes with, by their attribute's name."""
         found = {name: getattr(self, name, None) for name in ("vae", self.core, "small_encoder")}
@@ -154,7 +159,7 @@ class LatentPrior:
 
     def _inputs(self, z: Tensor, t: Tensor, condition: Condition) -> tuple[Tensor, ...]:
         """Convert all that the network takes to its device and precision."""
-        dtype = _precision(getattr(self, self.core))
+        dtype = _precision(self.network)
         told = self.schedule.told(t).to(self.device, non_blocking=True)
         parts = (part.to(dtype) if part.is_floating_point() else part for part in condition.parts.values())
         return z.to(dtype), told, *parts

@@ -35,7 +35,7 @@ def stable_diffusion_alphas() -> Tensor:
 class AnalyticPrior:
     """Two classes of two modes each in latents [B, 4, 4, 4]; images are the latents themselves.
 
-    kind: what its network says, which is turned into a prediction as the priors' networks' answers are.
+    kind: what its network predicts, which is turned into a prediction as the priors' networks' answers are.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class AnalyticPrior:
         return self.truth(z, t, weights)[0]
 
     def answer(self, z: Tensor, t: Tensor, weights: Tensor) -> Tensor:
-        """What the network says of `kind`."""
+        """What the network answers, of `kind`."""
         eps, clean = self.truth(z, t, weights)
         alpha, sigma = (per_view(f(t), z) for f in (self.schedule.alpha, self.schedule.sigma))
         said = {"epsilon": eps, "v_prediction": alpha * eps - sigma * clean, "flow": eps - clean}

@@ -1,4 +1,4 @@
-"""What a network says, noise, v, the clean sample or a flow's velocity, changes nothing of what a method makes of it."""
+"""What a network predicts, noise, v, the clean sample or a flow's velocity, changes nothing of what a method makes of it."""
 
 from __future__ import annotations
 

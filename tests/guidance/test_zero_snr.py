@@ -41,7 +41,7 @@ def zero_snr(last: float) -> Schedule:
 
 
 class ZeroSnrPrior(AnalyticPrior):
-    """The analytic prior up to alpha_T = `last`, whose network says v, as those of this kind do."""
+    """The analytic prior up to alpha_T = `last`, whose network predicts v, as those of this kind do."""
 
     def __init__(self, last: float) -> None:
         super().__init__(spread=1.0, kind="v_prediction", schedule=zero_snr(last))

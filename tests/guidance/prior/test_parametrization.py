@@ -151,7 +151,7 @@ def test_a_single_file_begins_where_its_base_does(folder: Path, single: Path, tm
     ],
 )
 def test_a_flow_by_its_scheduler_s_file(tmp_path: Path, stated: dict[str, object]) -> None:
-    """Both of diffusers' spellings, whose own scheduler has the same levels and tells the network the same times."""
+    """Both of diffusers' spellings, whose own scheduler has the same levels and hands the network the same times."""
     path = tmp_path / "scheduler" / "scheduler_config.json"
     path.parent.mkdir()
     path.write_text(json.dumps(stated))

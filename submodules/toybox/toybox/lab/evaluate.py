@@ -20,7 +20,7 @@ import config as configuration
 import guidance
 from config import Config
 from guidance import Conditioning, Denoiser, view_weights
-from guidance.prior import StableDiffusionPrior
+from guidance.prior import LatentPrior
 from guidance.schedule import CLEAN
 from guidance.solver import step
 from toybox.captions import ALONE, HELD_OUT, NAMES, STACKED, VIEW_WORDS, caption
@@ -62,7 +62,7 @@ def evaluate_judge(config: Config, judge: Judge, seed: int = 99) -> dict[str, fl
     }
 
 
-def evaluate_small_encoder(config: Config, prior: StableDiffusionPrior) -> dict[str, float]:
+def evaluate_small_encoder(config: Config, prior: LatentPrior) -> dict[str, float]:
     likeness = compare(prior, config, HELD_OUT[::8])
     return {
         "small encoder, half-made held-out toys: error of the latents, RMS": likeness.error,
@@ -73,7 +73,7 @@ def evaluate_small_encoder(config: Config, prior: StableDiffusionPrior) -> dict[
 
 
 @torch.no_grad()
-def samples(prior: StableDiffusionPrior, names: Sequence[Name], azimuth: Tensor, seed: int = 0) -> Tensor:
+def samples(prior: LatentPrior, names: Sequence[Name], azimuth: Tensor, seed: int = 0) -> Tensor:
     """Images [B, 3, H, W] of toys seen from azimuth [B]: DDIM with 50 steps, guidance scale 5."""
     schedule, count = prior.schedule, len(names)
     texts = [caption(name) + ", " + words for name in names for words in VIEW_WORDS]
@@ -100,7 +100,7 @@ class Found:
     seen: Tensor
 
 
-def sample_toys(prior: StableDiffusionPrior, judge: Judge, names: Sequence[Name]) -> list[Found]:
+def sample_toys(prior: LatentPrior, judge: Judge, names: Sequence[Name]) -> list[Found]:
     found = []
     azimuth = torch.tensor(VIEWS)
     for seed, name in enumerate(tqdm(names, desc="samples", unit="toy")):
