@@ -48,6 +48,10 @@ class GuidanceParams(Section):
         "the diffusion prior: 'toybox', a hub id or a local folder in diffusers layout",
         blank_is_default=True,
     )
+    refine_model_key: OptionalText = key(
+        None, "another prior, which takes over at refine_from_iter: a cheap one shapes, a good one finishes"
+    )
+    refine_from_iter: OptionalWhole = key(None, "first iteration that refine_model_key guides", ge=2)
     fp16: Flag = key(True, "half precision for the prior, if the device supports it")
     compile: Annotated[str, one_of("auto", "dynamic", "static", "max", "false", meant=COMPILE_MEANT)] = key(
         "auto",

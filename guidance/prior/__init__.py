@@ -10,7 +10,7 @@ from config.schema import Config
 from guidance.prior.adaptations import Adaptations
 from guidance.prior.families import FAMILIES
 from guidance.prior.latent_prior import LatentPrior
-from guidance.prior.model_files import PriorError
+from guidance.prior.model_files import PriorError, find_model
 from guidance.prior.pipeline_files import find_pipeline, pipeline_named
 from guidance.prior.pipeline_prior import Wanted
 from guidance.prior.stable_diffusion import StableDiffusionPrior
@@ -41,7 +41,7 @@ def load_prior(config: Config, device: torch.device) -> LatentPrior:
             device,
             wanted_by(config),
         )
-    if params.prior_image_size is not None:
+    if params.prior_image_size is not None and params.refine_model_key is None:
         raise PriorError(
             f"prior_image_size is {params.prior_image_size}, but model_key '{model_key}' has a size of its own: leave it out."
         )
@@ -62,6 +62,21 @@ def load_prior(config: Config, device: torch.device) -> LatentPrior:
         small_encoder=config.small_encoder_iterations > 0,
         small_encoder_key=params.small_encoder_key,
     )
+
+
+def check_prior(config: Config, device: torch.device) -> None:
+    """Check that the files of the prior that `model_key` names are there, which are fetched if need be.
+
+    Raises: PriorError.
+    """
+    params = config.guidance
+    half = params.fp16 and is_accelerator(device)
+    family = FAMILIES.get(pipeline_named(params.model_key))
+    if family is not None:
+        family.sizes(find_pipeline(params.model_key, family.core, half=half), params.prior_image_size)
+        wanted_by(config)
+    else:
+        find_model(params.model_key, half=half)
 
 
 def wanted_by(config: Config) -> Wanted:
