@@ -34,7 +34,7 @@ class Embeddings:
 
     Args:
         folder: where they are kept, in a folder of the model's fingerprint; None: in the user's cache.
-        fingerprint: of the network that they are for.
+        fingerprint: of the model that they are for.
         marks: what else they depend on: how they are made, and the text encoders, blank where these are not here.
         make: embeds texts, in one batch.
         device: for the conditions.
@@ -86,7 +86,9 @@ class Embeddings:
                 how, encoders = about.get("how"), about.get("encoders")
                 if about.get("text") != text or how != self._marks[0]:
                     return None
-                if self._marks[1] and encoders != self._marks[1]:
+                if not self._marks[1]:
+                    logger.info("Text encoders are not all here: '%s' is as %s has it.", text, path)
+                elif encoders != self._marks[1]:
                     logger.warning("%s is of other text encoders: '%s' is embedded anew.", path, text)
                     return None
                 return Condition({name: file.get_tensor(name) for name in json.loads(about["parts"])})

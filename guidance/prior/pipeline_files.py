@@ -62,8 +62,9 @@ class PipelineFolder:
         return {path.relative_to(self.path).as_posix(): path for path in found}
 
     def fingerprint(self, *parts: str) -> str:
-        """Digest of the files of parts."""
-        return fingerprint(self.files(*parts))
+        """Digest of the configurations of the pipeline and of parts, the same for weights of every precision."""
+        names = [MODEL_INDEX, *(f"{part}/config.json" for part in parts)]
+        return fingerprint({name: self.path / name for name in names})
 
     def _encoders(self) -> list[str]:
         named = [name for name in self.parts if name.startswith(("text_encoder", "tokenizer"))]
@@ -83,13 +84,17 @@ class PipelineFolder:
         return any(path.suffix in WEIGHTS for path in self.path.glob(f"{part}/*"))
 
     def mark_of_encoders(self) -> str:
-        """Digest of names and sizes of the text encoders' files; blank where one is not here."""
+        """Digest of the text encoders' files, by the hub's checksums or else by sizes and times: contents would take as
+        long to read as the encoders. Blank where one is not here."""
         if self.missing_encoders():
             return ""
         found = hashlib.sha256()
         for name in sorted(self._encoders()):
             for path in sorted(self.path.glob(f"{name}/*")):
-                found.update(f"{name}/{path.name} {path.stat().st_size}\n".encode())
+                about = path.stat()
+                known = re.fullmatch(r"[0-9a-f]{64}", path.resolve().name)
+                seen = path.resolve().name if known else f"{about.st_size} {about.st_mtime_ns}"
+                found.update(f"{name}/{path.name} {seen}\n".encode())
         return found.hexdigest()
 
 

@@ -176,7 +176,6 @@ class PipelinePrior(LatentPrior):
         # A pipeline reads off the network the width of text where an encoder is absent.
         object.__setattr__(pipeline, cls.core, _Configured(folder.config(cls.core)))
         yield pipeline
-        del pipeline
 
     @classmethod
     def _part(cls, folder: PipelineFolder, name: str, dtype: torch.dtype) -> Any:

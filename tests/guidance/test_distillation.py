@@ -290,7 +290,7 @@ FAULTS: dict[str, dict[str, tuple[str, str, str]]] = {
         "sign": ("gcs", "mean = 2 / p.C_batch_size", "mean = -2 / p.C_batch_size"),
         "sign of L_CC": ("gcs", "(g_t - g_s)", "(g_s - g_t)"),
         "sign of L_CP": ("gcs", "PixelGradient(clean_e, clean_y", "PixelGradient(clean_y, clean_e"),
-        "times swapped in the step": ("gcs", "z_t, at_t.eps, t, e)", "z_t, at_t.eps, e, t)"),
+        "times swapped in the step": ("gcs", "z_t, at_t.prediction, t, e)", "z_t, at_t.prediction, e, t)"),
         "times swapped in the draw": (
             "gcs",
             "return e + offset, s + offset",
