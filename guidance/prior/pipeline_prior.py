@@ -294,4 +294,6 @@ def _add_lora(cls: type[PipelinePrior], network: Any, lora: str, scale: float) -
 
 def _sums(network: Any) -> dict[str, float]:
     """Sum of the squares of each of a network's weights, by name."""
-    return {name: float(values.float().square().sum()) for name, values in network.named_parameters()}
+    return {
+        name: float(values.detach().float().square().sum()) for name, values in network.named_parameters()
+    }
