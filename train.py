@@ -77,7 +77,7 @@ def train(
         warn_of_unknown_words(config)
         state = begin(config, ranks)
         counts, last = state.counts, config.optimization.iterations
-        recorder = Recorder(state.config, run, state.prior.decode, counts.step)
+        recorder = Recorder(state.config, run, lambda z: state.prior.decode(z), counts.step)
         keeper = Keeper(config, run, before=recorder.drain)
         with recorder, Interruption() as interruption, live_view(config) as view:
             if counts.step == 0:

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import guidance
 import training.step
 from guidance import METHODS
-from guidance.prior import StableDiffusionPrior
+from guidance.prior import LatentPrior
 from hardware import hardware
 from iteration import MODELS, PROMPTINGS, config_of, line
 from iterations.host_parts import NETWORKS, OUTSIDE, watched
@@ -42,7 +42,7 @@ SMALL = {"model": "toybox", "size": 32, "count": 200}
 """Settings of what is timed: the same operations on tensors that take no time."""
 
 
-def prior_of(arguments: argparse.Namespace) -> StableDiffusionPrior:
+def prior_of(arguments: argparse.Namespace) -> LatentPrior:
     if arguments.model == "toybox":
         return toybox(arguments)
     prior = RandomPrior(NULL, torch.float16)
@@ -51,7 +51,7 @@ def prior_of(arguments: argparse.Namespace) -> StableDiffusionPrior:
     return prior
 
 
-def toybox(arguments: argparse.Namespace) -> StableDiffusionPrior:
+def toybox(arguments: argparse.Namespace) -> LatentPrior:
     return guidance.prior.load_prior(config_of(arguments, "sctd", "CFG", 1), HOST)
 
 

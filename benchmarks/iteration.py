@@ -32,7 +32,7 @@ import config as configuration
 import guidance
 from config import Config
 from guidance import METHODS
-from guidance.prior import StableDiffusionPrior
+from guidance.prior import LatentPrior
 from hardware import hardware
 from iterations.measure import WAYS, Job, Row, measure, ways_of
 from iterations.sd21 import RandomPrior
@@ -68,14 +68,14 @@ def config_of(arguments: argparse.Namespace, method: str, prompting: str, views:
     return configuration.load([part for name, value in flags.items() for part in (f"--{name}", str(value))])
 
 
-def prior_of(arguments: argparse.Namespace, device: torch.device) -> StableDiffusionPrior:
+def prior_of(arguments: argparse.Namespace, device: torch.device) -> LatentPrior:
     """The prior in the precision that train.py would take."""
     if arguments.model == "sd21":
         return RandomPrior(device, torch.float32 if device.type == "cpu" else torch.float16)
     return guidance.prior.load_prior(config_of(arguments, "sctd", "CFG", 1), device)
 
 
-def measured(arguments: argparse.Namespace, prior: StableDiffusionPrior, work: Work) -> Iterator[Row]:
+def measured(arguments: argparse.Namespace, prior: LatentPrior, work: Work) -> Iterator[Row]:
     """Rows one by one; every configuration's first one is ours."""
     job = Job(arguments.blocks, arguments.block)
     for method, prompting, views in product(arguments.guidance, arguments.prompting, arguments.views):
@@ -162,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(f"iteration.py: {error}")
     prior = prior_of(arguments, device)
     work = work_of(prior)
-    dtype = prior.unet.dtype
+    dtype = prior.network.dtype
     peak = matrix_peak(device, dtype)
     where = hardware(device.type, torch.get_num_threads())
     where |= {"model": arguments.model, "precision": str(dtype).removeprefix("torch.")}

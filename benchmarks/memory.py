@@ -29,7 +29,7 @@ import config as configuration
 import guidance
 from config import Config
 from guidance import METHODS
-from guidance.prior import StableDiffusionPrior
+from guidance.prior import LatentPrior
 from hardware import hardware
 from iteration import PRESETS, PROMPTINGS, line
 from iterations.sd21 import META, RandomPrior
@@ -50,9 +50,9 @@ def config_of(method: str, prompting: str, views: int, size: int) -> Config:
     return configuration.load([part for name, value in flags.items() for part in (f"--{name}", str(value))])
 
 
-def weights_of(prior: StableDiffusionPrior) -> int:
+def weights_of(prior: LatentPrior) -> int:
     """Bytes of the U-Net and the autoencoder: the text encoder is freed before the first iteration."""
-    networks = (prior.unet, prior.vae)
+    networks = (prior.network, prior.vae)
     return sum(p.numel() * p.element_size() for network in networks for p in network.parameters())
 
 

@@ -44,6 +44,14 @@ def _check_prior(config: Config) -> None:
     params = config.guidance
     if not (params.hf_key or params.model_key.strip()):
         raise ValueError("GuidanceParams.model_key is '', but must name a prior, such as toybox")
+    if (params.refine_model_key is None) != (params.refine_from_iter is None):
+        given, other = "refine_model_key", "refine_from_iter"
+        if params.refine_model_key is None:
+            given, other = other, given
+        raise ValueError(
+            f"GuidanceParams.{given} is {show(getattr(params, given))}, but {other} must be given too: which prior takes over, "
+            "and at which iteration"
+        )
     for key in ("LoRA_path", "textual_inversion_path"):
         path = getattr(params, key)
         if path is not None and not os.path.exists(os.path.expanduser(path)):
@@ -177,6 +185,11 @@ def idle(config: Config) -> list[str]:
             ("w_cp", (params.w_cp or 0) > 0 and papers_sctd, variant),
             ("cds_variant", params.cds_variant == "released" and method != "cds", with_method),
             ("cds_stage", params.cds_stage != "both" and method != "cds", with_method),
+            (
+                "refine_model_key",
+                (params.refine_from_iter or 0) > optimization.iterations,
+                f"refine_from_iter {params.refine_from_iter}, past the last iteration",
+            ),
             ("small_encoder_key", params.small_encoder_key and params.encoder == "full", "encoder full"),
             ("encoder", params.encoder == "small" and not config.small_encoder_iterations, no_share),
             (

@@ -48,6 +48,10 @@ class GuidanceParams(Section):
         "the diffusion prior: 'toybox', a hub id or a local folder in diffusers layout",
         blank_is_default=True,
     )
+    refine_model_key: OptionalText = key(
+        None, "another prior, which takes over at refine_from_iter: a cheap one shapes, a good one finishes"
+    )
+    refine_from_iter: OptionalWhole = key(None, "first iteration that refine_model_key guides", ge=2)
     fp16: Flag = key(True, "half precision for the prior, if the device supports it")
     compile: Annotated[str, one_of("auto", "dynamic", "static", "max", "false", meant=COMPILE_MEANT)] = key(
         "auto",
@@ -76,6 +80,18 @@ class GuidanceParams(Section):
     base_model_key: OptionalText = key(
         None,
         "the model that a single file was made from, a hub id or folder, for its configuration and tokenizer",
+    )
+    prior_image_size: OptionalWhole = key(
+        None,
+        "side in pixels of the images that a prior of Stable Diffusion XL, 3.5, SANA or Z-Image sees; null: as its files "
+        "have it",
+        ge=32,
+        le=2048,
+    )
+    embeddings: OptionalText = key(
+        None,
+        "folder where the embeddings of prompts are kept, for priors whose text encoders are larger than they; null: in "
+        "the user's cache",
     )
     prediction_type: Annotated[
         str, one_of("auto", "epsilon", "v_prediction", meant=PREDICTION_TYPE_MEANT)

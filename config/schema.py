@@ -20,6 +20,12 @@ from config.optimization_params import OptimizationParams
 GUIDANCE_NAMES = ("sds", "ism", "cds", "gcs", "sctd")
 TRAIN_TIMESTEPS = 1000
 
+OF_ONE_PRIOR = (
+    *("hf_key", "base_model_key", "prediction_type", "LoRA_path", "LoRA_scale", "LoRA_partial"),
+    *("textual_inversion_path", "clip_skip", "encoder", "small_encoder_key"),
+)
+"""Keys of GuidanceParams that describe `model_key` alone, and not `refine_model_key`."""
+
 LIKE_MEANT = {"gcs_beg": "gcs-beg", "gcsbeg": "gcs-beg", "gcs": "gcs-beg"}
 """Spellings of the projects that `like` names, besides capitals."""
 
@@ -90,6 +96,20 @@ class Config(Section):
         if self.guidance.encoder != "small":
             return 0
         return round(self.guidance.small_encoder_share * self.optimization.iterations)
+
+    def guided_at(self, step: int) -> Config:
+        """Return the configuration of the prior that guides iteration `step`, from 1: model_key is its own.
+
+        LoRA, textual inversion and whatever else describes one model belong to the first.
+        """
+        params = self.guidance
+        first = params.refine_from_iter
+        if params.refine_model_key is None or first is None or step < first:
+            return self
+        fields = type(params).model_fields
+        own = {name: fields[name].default for name in OF_ONE_PRIOR}
+        changed = params.model_copy(update={**own, "model_key": params.refine_model_key})
+        return self.model_copy(update={"guidance": changed})
 
     def encodes_with(self, step: int) -> str:
         """Return the name of the prior's network that encodes in iteration `step`, from 1: "small_encoder" or "vae"."""

@@ -14,9 +14,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from guidance import Conditioning, Denoiser, view_weights
-from guidance.prior import StableDiffusionPrior
+from guidance.prior import LatentPrior
 from guidance.prompts import VIEW_WORDS
-from guidance.schedule import CLEAN, Schedule
+from guidance.schedule import CLEAN
 from guidance.solver import step
 from utils.files import write_text
 from utils.media import write_png
@@ -29,7 +29,7 @@ AT_ONCE = 8
 
 @torch.no_grad()
 def samples(
-    prior: StableDiffusionPrior,
+    prior: LatentPrior,
     prompts: Sequence[str],
     seeds: Sequence[int],
     scale: float,
@@ -49,34 +49,31 @@ def samples(
             return images
 
 
-def _sampled(
-    prior: StableDiffusionPrior, conditioning: Conditioning, seeds: Sequence[int], scale: float
-) -> Tensor:
+def _sampled(prior: LatentPrior, conditioning: Conditioning, seeds: Sequence[int], scale: float) -> Tensor:
     """The images, made in the precision that the networks have now."""
-    schedule, denoiser = Schedule.of(prior), Denoiser(prior)
-    latents = prior.unet.config
-    shape = (latents.in_channels, latents.sample_size, latents.sample_size)
-    z = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    schedule, denoiser = prior.schedule, Denoiser(prior)
+    z = torch.stack(
+        [torch.randn(prior.latents, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    )
     z = z.to(prior.device)
     # As Stable Diffusion's own sampler has it ("leading" spacing from the offset, which is 1): 981, 961, ..., 1.
     spacing, first = schedule.num_timesteps // STEPS, schedule.steps_offset
     times = [*reversed(range(first, first + STEPS * spacing, spacing)), CLEAN]
     for start, end in pairwise(times):
         t, u = torch.full((len(z),), start), torch.full((len(z),), end)
-        z = step(z, denoiser.guided(z, t, conditioning, scale).eps, t, u, schedule)
+        z = step(z, denoiser.guided(z, t, conditioning, scale).prediction, t, u, schedule)
     return prior.decode(z)
 
 
-def _conditioning(
-    prior: StableDiffusionPrior, prompts: Sequence[str], azimuth: Tensor | None
-) -> Conditioning:
+def _conditioning(prior: LatentPrior, prompts: Sequence[str], azimuth: Tensor | None) -> Conditioning:
+    seen = [prompt + words for prompt in prompts for words in (VIEW_WORDS if azimuth is not None else ("",))]
+    embedded = prior.embed([*seen, ""])
+    views, empty = embedded.rows(torch.arange(len(seen))), embedded[len(seen)].expand(len(prompts))
     if azimuth is None:
-        positive = prior.embed(prompts)
+        positive = views
     else:
-        by_view = prior.embed([prompt + words for prompt in prompts for words in VIEW_WORDS])
-        by_view = by_view.unflatten(0, (len(prompts), len(VIEW_WORDS)))
-        positive = torch.einsum("bk,bkld->bld", view_weights(azimuth).to(by_view), by_view)
-    empty = prior.embed([""]).expand_as(positive)
+        weights = torch.block_diag(*view_weights(azimuth)[:, None])
+        positive = views.mixed(weights)
     return Conditioning(positive, empty, empty, negative_is_unconditional=True)
 
 
@@ -103,7 +100,7 @@ class PriorImages:
         folder = self.folder(root)
         return [index for index in range(count) if not (folder / file_name(index)).exists()]
 
-    def make(self, root: Path, count: int, load_prior: Callable[[], StableDiffusionPrior]) -> list[Path]:
+    def make(self, root: Path, count: int, load_prior: Callable[[], LatentPrior]) -> list[Path]:
         """The files of the first `count`, in their order: those that are missing are made, each whole or not there.
 
         load_prior: called only if there is something to do.

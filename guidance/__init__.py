@@ -9,7 +9,8 @@ from config.schema import Config
 from guidance.cds import CDS
 from guidance.cds_released import ReleasedCDS
 from guidance.check import Checked
-from guidance.contract import Gradient, GuidanceOutput, Method, Prior
+from guidance.condition import Condition
+from guidance.contract import Gradient, GuidanceOutput, Method, Prediction, Prior
 from guidance.denoiser import Denoiser
 from guidance.gcs import GCS
 from guidance.guide import Guidance
@@ -27,6 +28,7 @@ __all__ = [
     "SCTD",
     "SDS",
     "Checked",
+    "Condition",
     "Conditioning",
     "Denoiser",
     "Gradient",
@@ -34,6 +36,7 @@ __all__ = [
     "GuidanceOutput",
     "Method",
     "PerpNeg",
+    "Prediction",
     "Prior",
     "PromptEmbeddings",
     "ReleasedCDS",

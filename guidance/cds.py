@@ -49,7 +49,7 @@ class CDS:
     def __init__(self, config: Config, denoiser: Denoiser) -> None:
         params = config.guidance
         self.denoiser, self.omega = denoiser, params.guidance_scale
-        self.schedule = Schedule.of(denoiser.prior)
+        self.schedule = denoiser.prior.schedule
         self.stages, self.iterations = STAGES[params.cds_stage], config.optimization.iterations
         self.noise = Noise.of(params, fixed=True)
 
@@ -99,15 +99,15 @@ def consistency(
 ) -> Gradient:
     """Return eps^omega(z_1, t_1, y) - eps^omega(z_2, t_2, y) for z0 [V, ...] at t_1 > t_2 [V]."""
     z_1 = solver.add_noise(z0, noise, t_1, schedule)
-    eps_1 = denoiser.guided(z_1, t_1, conditioning, omega).eps
+    at_1 = denoiser.guided(z_1, t_1, conditioning, omega).prediction
     # Eq. 11.
-    z_2 = solver.step(z_1, eps_1, t_1, t_2, schedule)
-    eps_2 = denoiser.guided(z_2, t_2, conditioning, omega).eps
+    z_2 = solver.step(z_1, at_1, t_1, t_2, schedule)
+    at_2 = denoiser.guided(z_2, t_2, conditioning, omega).prediction
     return Gradient(
-        parts={"consistency": solver.noise_of(z_1, eps_1, t_1, schedule) - eps_2},
+        parts={"consistency": at_1.eps - at_2.eps},
         times={"t_1": t_1, "t_2": t_2},
         predictions={
-            "at t_1, guided": partial(solver.clean, z_1, eps_1, t_1, schedule),
-            "at t_2, guided": partial(solver.clean, z_2, eps_2, t_2, schedule),
+            "at t_1, guided": partial(solver.clean, z_1, at_1, t_1, schedule),
+            "at t_2, guided": partial(solver.clean, z_2, at_2, t_2, schedule),
         },
     )

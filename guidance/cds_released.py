@@ -16,7 +16,6 @@ from guidance.contract import Gradient
 from guidance.denoiser import Denoiser
 from guidance.noise import Noise
 from guidance.prompts import Conditioning
-from guidance.schedule import Schedule
 from utils.rng import integers
 
 
@@ -69,7 +68,7 @@ class ReleasedCDS:
     def __init__(self, config: Config, denoiser: Denoiser) -> None:
         params = config.guidance
         self.denoiser, self.omega = denoiser, params.guidance_scale
-        self.schedule = Schedule.of(denoiser.prior)
+        self.schedule = denoiser.prior.schedule
         self.stages, self.iterations = STAGES[params.cds_stage], config.optimization.iterations
         self.noise = Noise.of(params, fixed=True)
 

@@ -9,19 +9,34 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from guidance.condition import Condition
 from guidance.prompts import Conditioning
+from guidance.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a prior predicts at (z_t, t): z_t = alpha_t clean + sigma_t eps. Guidance is linear in both.
+
+    Attributes:
+        eps: the noise, shaped like z_t.
+        clean: the clean sample, shaped like z_t.
+    """
+
+    eps: Tensor
+    clean: Tensor
+
+    def detach(self) -> Prediction:
+        """Return the same without its graph."""
+        return Prediction(self.eps.detach(), self.clean.detach())
 
 
 class Prior(Protocol):
-    """A diffusion model as the guidances see it. The latents' trailing shape is its own business."""
+    """A model of noise, v, flow or clean samples, as the guidances see it. Only it knows which, and its latents' shape."""
 
     @property
-    def alphas_cumprod(self) -> Tensor:
-        """Noise levels abar_t, [T]."""
-
-    @property
-    def steps_offset(self) -> int:
-        """Timestep at which its scheduler's times begin: 1 for Stable Diffusion, 0 where its file names none."""
+    def schedule(self) -> Schedule:
+        """Noise levels, and the times that the network is told."""
 
     def encode(self, images: Tensor) -> Tensor:
         """Latents z_0 [V, ...] float32 of images [V, 3, H, W] in [0, 1]; differentiable."""
@@ -29,14 +44,8 @@ class Prior(Protocol):
     def decode(self, z: Tensor) -> Tensor:
         """Images [V, 3, H', W'] in [0, 1] of clean latents z [V, ...]."""
 
-    def eps(self, z: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        """Predicted noise, float32, shaped like z [B, ...], at timesteps t [B] given cond [B, L, D].
-
-        Where abar_t is 0, z is the noise; there it is v, which is minus the clean sample.
-        """
-
-
-Prediction = Callable[[], Tensor]
+    def predict(self, z: Tensor, t: Tensor, condition: Condition) -> Prediction:
+        """Prediction, float32, at latents z [B, ...] and timesteps t [B] (host) under B conditions."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,7 @@ class Gradient:
 
     parts: Mapping[str, Tensor]
     times: Mapping[str, Tensor]
-    predictions: Mapping[str, Prediction] = field(default_factory=dict)
+    predictions: Mapping[str, Callable[[], Tensor]] = field(default_factory=dict)
     pixels: PixelGradient | None = None
 
 
@@ -100,4 +109,4 @@ class GuidanceOutput:
     times: dict[str, float]
     diagnostics: dict[str, Tensor | float]
     gradient: Tensor
-    predictions: Mapping[str, Prediction]
+    predictions: Mapping[str, Callable[[], Tensor]]

@@ -7,7 +7,7 @@ predictions' differences e_i = eps(., i) - eps(., n) from that of the negative (
 
 where the sum is Perp-Neg's (Armandpour et al., 2023), over the negatives of a view with weights w_i <= 0. omega = 1
 without negatives is the plain prediction eps_y. DreamFusion writes (1 + omega') eps_y - omega' eps_n: the same with
-omega = 1 + omega'.
+omega = 1 + omega'. All of it is linear, so that clean samples are guided in the same way.
 """
 
 from __future__ import annotations
@@ -18,28 +18,29 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from guidance.contract import Prior
-from guidance.prompts import Conditioning
+from guidance.condition import Condition
+from guidance.contract import Prediction, Prior
+from guidance.prompts import Conditioning, PerpNegative
 from guidance.solver import per_view
 
 
 @dataclass(frozen=True)
 class Guided:
-    """Noise predictions at one (z, t), each [V, ...].
+    """Predictions at one (z, t), each of V views.
 
     Attributes:
-        eps: the guided prediction.
+        prediction: the guided one.
         n: on request, the one under the negative prompt.
         empty: on request, the unconditional one.
     """
 
-    eps: Tensor
-    n: Tensor | None = None
-    empty: Tensor | None = None
+    prediction: Prediction
+    n: Prediction | None = None
+    empty: Prediction | None = None
 
 
 class Denoiser:
-    """A prior's noise predictions, counted.
+    """A prior's predictions, counted.
 
     Attributes:
         prior: the diffusion model.
@@ -50,10 +51,10 @@ class Denoiser:
         self.prior = prior
         self.evaluations = 0
 
-    def eps(self, z: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        """Predicted noise like z [B, ...] at t [B] (host) given cond [B, L, D]."""
+    def predict(self, z: Tensor, t: Tensor, condition: Condition) -> Prediction:
+        """Prediction at z [B, ...] and t [B] (host) under B conditions."""
         self.evaluations += len(z)
-        return self.prior.eps(z, t, cond)
+        return self.prior.predict(z, t, condition)
 
     def guided(
         self,
@@ -65,7 +66,7 @@ class Denoiser:
         want_n: bool = False,
         want_empty: bool = False,
     ) -> Guided:
-        """Predict eps^omega at z [V, ...] and t [V] (host), and on request eps under n and without a prompt."""
+        """Predict with guidance at z [V, ...] and t [V] (host), and on request under n and without a prompt."""
         c, views = conditioning, torch.arange(len(z))
         negatives = c.perp_negatives if omega != 0 else ()
         if want_n or omega != 1 or (want_empty and c.negative_is_unconditional):
@@ -74,41 +75,62 @@ class Denoiser:
             # eps_n cancels but for Perp-Neg.
             with_n = torch.cat([views[:0], *(negative.views for negative in negatives)]).unique()
         # Whose prediction: the rows of the batch, and the condition of each.
-        batch: dict[str, tuple[Tensor, Tensor]] = {}
+        batch: dict[str, tuple[Tensor, Condition]] = {}
         if omega != 0:
             batch["y"] = (views, c.positive)
         if len(with_n):
-            batch["n"] = (with_n, _rows(c.negative, with_n))
+            batch["n"] = (with_n, c.negative.rows(with_n))
         if want_empty and not c.negative_is_unconditional:
             batch["empty"] = (views, c.unconditional)
         for index, negative in enumerate(negatives):
-            batch[f"perp {index}"] = (negative.views, negative.embedding.expand(len(negative.views), -1, -1))
+            batch[f"perp {index}"] = (negative.views, negative.condition.expand(len(negative.views)))
         found = self._predict(z, t, batch)
 
+        eps, clean = (
+            _guided({name: getattr(each, field) for name, each in found.items()}, omega, with_n, negatives)
+            for field in ("eps", "clean")
+        )
         n = found.get("n")
-        if omega == 0:
-            eps = found["n"]
-        elif n is None or (omega == 1 and not negatives):
-            eps = found["y"]
-        else:
-            # Views without eps_n have e_y = 0 this way.
-            eps_n = n
-            if len(n) < len(z):
-                eps_n = found["y"].index_copy(0, with_n.to(z.device, non_blocking=True), n)
-            direction = e_y = found["y"] - eps_n
-            for index, negative in enumerate(negatives):
-                rows = negative.views.to(z.device, non_blocking=True)
-                across = perpendicular(found[f"perp {index}"] - eps_n[rows], e_y[rows])
-                direction = direction.index_add(0, rows, per_view(negative.weights, z) * across)
-            eps = eps_n + omega * direction
-        return Guided(eps, n if want_n else None, found.get("empty", n) if want_empty else None)
+        return Guided(
+            Prediction(eps, clean), n if want_n else None, found.get("empty", n) if want_empty else None
+        )
 
-    def _predict(self, z: Tensor, t: Tensor, batch: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    def _predict(
+        self, z: Tensor, t: Tensor, batch: dict[str, tuple[Tensor, Condition]]
+    ) -> dict[str, Prediction]:
         views = [views for views, _ in batch.values()]
         latents = _joined([_rows(z, each) for each in views])
-        conditions = _joined([condition for _, condition in batch.values()])
-        predicted = self.eps(latents, t[torch.cat(views)], conditions)
-        return dict(zip(batch, predicted.split([len(each) for each in views])))
+        conditions = Condition.cat([condition for _, condition in batch.values()])
+        predicted = self.predict(latents, t[torch.cat(views)], conditions)
+        sizes = [len(each) for each in views]
+        parts = zip(predicted.eps.split(sizes), predicted.clean.split(sizes))
+        return {name: Prediction(*part) for name, part in zip(batch, parts)}
+
+
+def _guided(
+    found: dict[str, Tensor], omega: float, with_n: Tensor, negatives: Sequence[PerpNegative]
+) -> Tensor:
+    """Return the guided one of predictions by condition, all of the noise or all of the clean sample.
+
+    Args:
+        with_n: the views (host) that `n` was predicted for.
+    """
+    n, y = found.get("n"), found.get("y")
+    if y is None:
+        assert n is not None
+        return n
+    if n is None or (omega == 1 and not negatives):
+        return y
+    # Views without n have e_y = 0 this way.
+    base = n
+    if len(n) < len(y):
+        base = y.index_copy(0, with_n.to(y.device, non_blocking=True), n)
+    direction = e_y = y - base
+    for index, negative in enumerate(negatives):
+        rows = negative.views.to(y.device, non_blocking=True)
+        across = perpendicular(found[f"perp {index}"] - base[rows], e_y[rows])
+        direction = direction.index_add(0, rows, per_view(negative.weights, y) * across)
+    return base + omega * direction
 
 
 def _rows(tensor: Tensor, views: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from guidance.contract import Gradient, PixelGradient, Prediction
 from guidance.denoiser import Denoiser
 from guidance.noise import RELEASED_OFFSET, Noise
 from guidance.prompts import Conditioning
-from guidance.schedule import Schedule, TimeWindow, annealed_interval
+from guidance.schedule import TimeWindow, annealed_interval
 from utils.rng import uniform
 
 W_CP = 0.5
@@ -38,7 +38,7 @@ class GCS:
             raise ValueError(
                 "w_cc, w_gc and w_cp (times rgb_scale) are all 0, but GCS needs at least one of its terms"
             )
-        self.schedule = Schedule.of(denoiser.prior)
+        self.schedule = denoiser.prior.schedule
         self.window = TimeWindow.of(config, self.schedule, moving=True)
         # The released code keeps its noise in the branch with Perp-Neg only.
         self.noise = Noise.of(params, fixed=params.perpneg, offset=RELEASED_OFFSET)
@@ -78,36 +78,36 @@ class GCS:
         p, empty, omega = self.params, conditioning.unconditional, self.params.guidance_scale
         # The trajectory z_e -> z_s -> z_t without the prompt.
         z_e = solver.add_noise(z0, noise, e, self.schedule)
-        eps_e = self.denoiser.eps(z_e, e, empty)
-        z_s = self._step(z_e, eps_e, e, s)
-        z_t = self._step(z_s, self.denoiser.eps(z_s, s, empty), s, t)
+        at_e = self.denoiser.predict(z_e, e, empty)
+        z_s = self._step(z_e, at_e, e, s)
+        z_t = self._step(z_s, self.denoiser.predict(z_s, s, empty), s, t)
         at_t = self.denoiser.guided(z_t, t, conditioning, omega, want_empty=p.w_cc > 0)
-        clean_e = solver.clean(z_e, eps_e, e, self.schedule)
+        clean_e = solver.clean(z_e, at_e, e, self.schedule)
 
         parts: dict[str, Tensor] = {}
-        predictions: dict[str, Prediction] = {"at e, without the prompt": lambda: clean_e}
+        predictions: dict[str, Callable[[], Tensor]] = {"at e, without the prompt": lambda: clean_e}
         # The mean is over all views of an iteration, of which these may be a part.
         mean = 2 / p.C_batch_size
         if p.w_cc > 0:
             # L_CC = |G(z_t, t, e, empty) - sg G(z_s^t, s, e, empty)|^2 (Eq. 6); the chain of linear coefficients from
             # z_0 to G(z_t) is alpha_e (alpha_s / alpha_e) (alpha_t / alpha_s) (alpha_e / alpha_t) = alpha_e.
             assert at_t.empty is not None
-            z_s_t = self._step(z_t, at_t.eps, t, s)
+            z_s_t = self._step(z_t, at_t.prediction, t, s)
             g_t = self._step(z_t, at_t.empty, t, e)
-            g_s = self._step(z_s_t, self.denoiser.eps(z_s_t, s, empty), s, e)
+            g_s = self._step(z_s_t, self.denoiser.predict(z_s_t, s, empty), s, e)
             parts["cc"] = p.w_cc * mean * solver.per_view(self.schedule.alpha(e), z0) * (g_t - g_s)
         if p.w_gc == 0 and self.w_cp == 0:
             return Gradient(parts, {"t": t, "s": s, "e": e}, predictions)
 
         # L_CG = |F(z_e, e, empty) - sg F(G(z_t, t, e, y), e, y)|^2: from z_0 to F(z_e) the coefficient is 1.
-        g_y = self._step(z_t, at_t.eps, t, e)
-        eps_y = self.denoiser.guided(g_y, e, conditioning, omega).eps
-        clean_y = solver.clean(g_y, eps_y, e, self.schedule)
+        g_y = self._step(z_t, at_t.prediction, t, e)
+        at_y = self.denoiser.guided(g_y, e, conditioning, omega).prediction
+        clean_y = solver.clean(g_y, at_y, e, self.schedule)
         predictions["at e, guided"] = lambda: clean_y
         parts["cg"] = p.w_gc * mean * (clean_e - clean_y)
         # L_CP: the same in pixels, with the render in the place of D(F(z_e, e, empty)) for the derivative.
         pixels = PixelGradient(clean_e, clean_y, self.w_cp * mean) if self.w_cp else None
         return Gradient(parts, {"t": t, "s": s, "e": e}, predictions, pixels)
 
-    def _step(self, z: Tensor, eps: Tensor, start: Tensor, end: Tensor) -> Tensor:
-        return solver.step(z, eps, start, end, self.schedule)
+    def _step(self, z: Tensor, prediction: Prediction, start: Tensor, end: Tensor) -> Tensor:
+        return solver.step(z, prediction, start, end, self.schedule)

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from config.schema import Config
 from guidance import solver
-from guidance.contract import Gradient
+from guidance.contract import Gradient, Prediction
 from guidance.denoiser import Denoiser
 from guidance.noise import RELEASED_OFFSET, Noise
 from guidance.prompts import Conditioning
-from guidance.schedule import Schedule, TimeWindow, annealed_interval, weight
+from guidance.schedule import TimeWindow, annealed_interval, weight
 from utils.rng import normal
 
 
@@ -29,7 +29,7 @@ class ISM:
     def __init__(self, config: Config, denoiser: Denoiser) -> None:
         params = config.guidance
         self.denoiser, self.params = denoiser, params
-        self.schedule = Schedule.of(denoiser.prior)
+        self.schedule = denoiser.prior.schedule
         self.window = TimeWindow.of(config, self.schedule)
         self.noise = Noise.of(params, fixed=False, offset=RELEASED_OFFSET)
 
@@ -57,18 +57,17 @@ class ISM:
         start = (s - p.xs_delta_t * p.xs_inv_steps).clamp_min(schedule.steps_offset)
         z_s = self.invert(solver.add_noise(z0, noise, start, schedule), start, s, conditioning, rngs)
         # Line 9.
-        eps_s = self._unguided(z_s, s, conditioning)
-        z_t = solver.step(z_s, eps_s, s, t, schedule)
+        at_s = self._unguided(z_s, s, conditioning)
+        z_t = solver.step(z_s, at_s, s, t, schedule)
         # Line 10.
-        guided = self.denoiser.guided(z_t, t, conditioning, p.guidance_scale)
-        target = solver.prediction_of(solver.clean(z_s, eps_s, s, schedule), eps_s, t, schedule)
+        at_t = self.denoiser.guided(z_t, t, conditioning, p.guidance_scale).prediction
         w = solver.per_view(weight(p.weighting, t, schedule), z0)
         return Gradient(
-            parts={"interval": w * (guided.eps - target)},
+            parts={"interval": w * solver.difference(at_t, at_s, t, schedule)},
             times={"t": t, "s": s},
             predictions={
-                "at s, without the prompt": partial(solver.clean, z_s, eps_s, s, schedule),
-                "at t, guided": partial(solver.clean, z_t, guided.eps, t, schedule),
+                "at s, without the prompt": partial(solver.clean, z_s, at_s, s, schedule),
+                "at t, guided": partial(solver.clean, z_t, at_t, t, schedule),
             },
         )
 
@@ -89,23 +88,25 @@ class ISM:
         while len(views := torch.nonzero(now < end).squeeze(1)):
             rows = views.to(z.device, non_blocking=True)
             t, u = now[views], torch.minimum(now[views] + self.params.xs_delta_t, end[views])
-            eps = self._unguided(z[rows], t, conditioning.some(views))
-            moved = solver.step(z[rows], eps, t, u, self.schedule)
+            found = self._unguided(z[rows], t, conditioning.some(views))
+            moved = solver.step(z[rows], found, t, u, self.schedule)
             if self.params.xs_eta > 0:
                 fresh = normal(moved.shape[1:], [rngs[view] for view in views.tolist()])
                 fresh = fresh.to(moved, non_blocking=True)
-                moved = solver.churn(moved, eps, t, u, self.schedule, eta=self.params.xs_eta, noise=fresh)
+                moved = solver.churn(
+                    moved, found.eps, t, u, self.schedule, eta=self.params.xs_eta, noise=fresh
+                )
             z[rows], now[views] = moved, u
         return z
 
-    def _unguided(self, z: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        """Predict eps(z, t, empty).
+    def _unguided(self, z: Tensor, t: Tensor, conditioning: Conditioning) -> Prediction:
+        """Predict at (z, t) without the prompt.
 
         A `denoise_guidance_scale` c above 1 guides the inversion towards the negative prompt: eps + c
         (eps_n - eps). Without a negative prompt it does nothing.
         """
         scale, c = self.params.denoise_guidance_scale, conditioning
         if scale <= 1 or c.negative_is_unconditional:
-            return self.denoiser.eps(z, t, c.unconditional)
+            return self.denoiser.predict(z, t, c.unconditional)
         toward_n = Conditioning(positive=c.negative, negative=c.unconditional, unconditional=c.unconditional)
-        return self.denoiser.guided(z, t, toward_n, scale).eps
+        return self.denoiser.guided(z, t, toward_n, scale).prediction

@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from guidance.condition import Condition
+
 VIEW_WORDS = (", front view", ", side view", ", back view", ", overhead view")
 """Words appended to the prompt, in the order of the columns of `view_weights`."""
 
@@ -16,8 +18,8 @@ VIEW_WORDS = (", front view", ", side view", ", back view", ", overhead view")
 class TextEncoder(Protocol):
     """The part of a prior that the prompts need."""
 
-    def embed(self, prompts: Sequence[str]) -> Tensor:
-        """Embeddings [P, L, D] of P texts."""
+    def embed(self, prompts: Sequence[str]) -> Condition:
+        """Conditions of P texts."""
 
 
 @dataclass(frozen=True)
@@ -27,17 +29,17 @@ class PerpNegative:
     Attributes:
         views: the M views [M] (int64, host) that it counts for.
         weights: its weight in each, [M] (host, not 0).
-        embedding: [L, D].
+        condition: its one row.
     """
 
     views: Tensor
     weights: Tensor
-    embedding: Tensor
+    condition: Condition
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Text embeddings of V views, each [V, L, D].
+    """Conditions of V views, a row for each.
 
     Attributes:
         positive: y, the prompt as seen from each view.
@@ -48,18 +50,22 @@ class Conditioning:
         perp_negatives: Perp-Neg's negatives, only those that count for some view; none without Perp-Neg.
     """
 
-    positive: Tensor
-    negative: Tensor
-    unconditional: Tensor
+    positive: Condition
+    negative: Condition
+    unconditional: Condition
     has_negative: bool = False
     negative_is_unconditional: bool = False
     perp_negatives: tuple[PerpNegative, ...] = ()
 
     def some(self, views: Tensor) -> Conditioning:
         """Return the conditioning of the views [M] (int64, host) alone, without Perp-Neg."""
-        rows = views.to(self.positive.device, non_blocking=True)
-        texts = (self.positive[rows], self.negative[rows], self.unconditional[rows])
-        return Conditioning(*texts, self.has_negative, self.negative_is_unconditional)
+        return Conditioning(
+            self.positive.rows(views),
+            self.negative.rows(views),
+            self.unconditional.rows(views),
+            self.has_negative,
+            self.negative_is_unconditional,
+        )
 
 
 @dataclass(frozen=True)
@@ -123,6 +129,11 @@ def view_weights(azimuth: Tensor, polar: Tensor | None = None, angle_overhead: f
     return torch.where((polar < angle_overhead)[:, None], overhead, weights)
 
 
+def texts_of(text: str, negative: str, inverse: str) -> list[str]:
+    """List the texts of a run, all that it embeds: the prompt from each side, the negative and the inverse one."""
+    return [*(text + words for words in VIEW_WORDS), negative, inverse]
+
+
 class PromptEmbeddings:
     """A run's texts, embedded once.
 
@@ -145,22 +156,20 @@ class PromptEmbeddings:
         angle_overhead: float = 30.0,
         perp_neg: PerpNeg | None = None,
     ) -> None:
-        self.texts = [*(text + words for words in VIEW_WORDS), negative, inverse]
+        self.texts = texts_of(text, negative, inverse)
         embedded = encoder.embed(self.texts)
-        self._views, self._negative, self._inverse = embedded[:4], embedded[4:5], embedded[5:6]
+        self._views = embedded.rows(torch.arange(len(VIEW_WORDS)))
+        self._negative, self._inverse = embedded[len(VIEW_WORDS)], embedded[len(VIEW_WORDS) + 1]
         self._has_negative, self._same = bool(negative.strip()), negative == inverse
         self._angle_overhead, self._perp_neg = angle_overhead, perp_neg
 
     def at(self, azimuth: Tensor, polar: Tensor) -> Conditioning:
-        """The embeddings for views at azimuth [V] and polar [V], in degrees, on the host."""
-        weights = view_weights(azimuth, polar, self._angle_overhead)
-        views = self._views
-        weights = weights.to(device=views.device, dtype=views.dtype, non_blocking=True)
+        """The conditions of views at azimuth [V] and polar [V], in degrees, on the host."""
         count = len(azimuth)
         return Conditioning(
-            positive=torch.einsum("vk,kld->vld", weights, views),
-            negative=self._negative.expand(count, -1, -1),
-            unconditional=self._inverse.expand(count, -1, -1),
+            positive=self._views.mixed(view_weights(azimuth, polar, self._angle_overhead)),
+            negative=self._negative.expand(count),
+            unconditional=self._inverse.expand(count),
             has_negative=self._has_negative,
             negative_is_unconditional=self._same,
             perp_negatives=self._perp_negatives(azimuth, polar),
@@ -172,8 +181,8 @@ class PromptEmbeddings:
         # From above, neither of the two is a face that should not be there.
         weights = self._perp_neg.weights(azimuth) * (polar >= self._angle_overhead)[:, None]
         found = []
-        for column, embedding in zip(weights.unbind(1), self._views):
+        for index, column in enumerate(weights.unbind(1)):
             views = torch.nonzero(column).squeeze(1)
             if len(views):
-                found.append(PerpNegative(views, column[views], embedding))
+                found.append(PerpNegative(views, column[views], self._views[index]))
         return tuple(found)

@@ -16,7 +16,6 @@ from torch import Tensor
 from config import segments
 from config.schema import Config, GuidanceParams
 from config.segments import MARGIN, segment_edges
-from guidance.contract import Prior
 from utils.rng import integers, uniform
 
 __all__ = ["CLEAN", "ReleasedSegments", "Schedule", "SegmentedGrid", "TimeWindow", "segment_edges", "weight"]
@@ -26,31 +25,62 @@ CLEAN = -1
 
 
 class Schedule:
-    """Noise levels alpha_t = sqrt(abar_t) and sigma_t = sqrt(1 - abar_t) for integer timesteps 0..T-1 and CLEAN.
+    """Noise levels z_t = alpha_t z_0 + sigma_t eps for the integer timesteps 0..L-1 and CLEAN.
 
     Args:
-        alphas_cumprod: [T] abar_t, decreasing, each in [0, 1); the last one is 0 with zero terminal SNR.
+        alpha, sigma: [L], in [0, 1]; alpha falls, to 0 at the end of a flow and with zero terminal SNR.
+        told: [L], the time that the network is told at each.
+        num_timesteps: T, of which windows of t are shares; L for diffusion, L - 1 for a flow, whose last t is T.
         steps_offset: the timestep of index 0, from which the authors' codes count all times that they draw.
-    Raises: ValueError if it is no vector of such values.
+    Attributes:
+        variance_preserving: true for diffusion, where alpha_t^2 + sigma_t^2 is 1 throughout.
+    Raises: ValueError if these are no such levels.
     """
 
-    def __init__(self, alphas_cumprod: Tensor, steps_offset: int = 0) -> None:
+    def __init__(
+        self, alpha: Tensor, sigma: Tensor, told: Tensor, *, num_timesteps: int, steps_offset: int = 0
+    ) -> None:
+        levels = torch.stack([alpha, sigma]).double()
+        if levels.dim() != 2 or not bool(((levels >= 0) & (levels <= 1)).all()):
+            raise ValueError(
+                f"alpha and sigma must be vectors with values in [0, 1], got {alpha} and {sigma}"
+            )
+        self.num_timesteps, self.steps_offset = num_timesteps, steps_offset
+        self._last_with_signal = int((alpha > 0).sum()) - 1
+        # The clean sample is stored last, where the index CLEAN = -1 finds it.
+        clean = levels.new_tensor([[1.0], [0.0]])
+        self._alpha, self._sigma = torch.cat([levels, clean], dim=1)
+        self._told = told
+        power = self._alpha**2 + self._sigma**2
+        self._power = torch.where((power - 1).abs() < 1e-9, 1.0, power)
+        self.variance_preserving = bool((self._power == 1).all())
+
+    @classmethod
+    def diffusion(cls, alphas_cumprod: Tensor, steps_offset: int = 0) -> Schedule:
+        """Make the schedule of abar_t [T], decreasing, each in [0, 1): alpha_t^2 + sigma_t^2 = 1.
+
+        Raises: ValueError if it is no vector of such values.
+        """
         abar = torch.tensor(alphas_cumprod.tolist(), dtype=torch.float64)
         if abar.dim() != 1 or not bool(((abar >= 0) & (abar < 1)).all()):
             raise ValueError(
                 f"alphas_cumprod must be a vector with values in [0, 1), got shape {tuple(abar.shape)} "
                 f"and values in [{abar.min():.4g}, {abar.max():.4g}]"
             )
-        self.num_timesteps, self.steps_offset = len(abar), steps_offset
-        self._last_with_signal = int((abar > 0).sum()) - 1
-        # The clean sample is stored last, where the index CLEAN = -1 finds it.
-        abar = torch.cat([abar, abar.new_ones(1)])
-        self._alpha, self._sigma = abar.sqrt(), (1 - abar).sqrt()
+        told, count = torch.arange(len(abar)), len(abar)
+        return cls(abar.sqrt(), (1 - abar).sqrt(), told, num_timesteps=count, steps_offset=steps_offset)
 
     @classmethod
-    def of(cls, prior: Prior) -> Schedule:
-        """Make the schedule of a prior."""
-        return cls(prior.alphas_cumprod, prior.steps_offset)
+    def flow(cls, shift: float = 1.0, num_timesteps: int = 1000) -> Schedule:
+        """Make the schedule of a rectified flow, alpha_t + sigma_t = 1, from the clean t = 0 to the noise of t = T.
+
+        sigma = s tau / (1 + (s - 1) tau) with tau = t / T and the shift s, and the network is told T sigma. Its
+        schedulers' times begin at 1, as they do here.
+        """
+        tau = torch.arange(num_timesteps + 1, dtype=torch.float64) / num_timesteps
+        sigma = shift * tau / (1 + (shift - 1) * tau)
+        told = (num_timesteps * sigma).float()
+        return cls(1 - sigma, sigma, told, num_timesteps=num_timesteps, steps_offset=1)
 
     def alpha(self, t: Tensor) -> Tensor:
         """Return alpha_t [V] float64 for timesteps t [V] on the host."""
@@ -60,17 +90,25 @@ class Schedule:
         """Return sigma_t [V] float64 for timesteps t [V] on the host."""
         return self._sigma[t]
 
+    def power(self, t: Tensor) -> Tensor:
+        """Return alpha_t^2 + sigma_t^2 [V] float64, exactly 1 for diffusion, for timesteps t [V] on the host."""
+        return self._power[t]
+
+    def told(self, t: Tensor) -> Tensor:
+        """Return the times [V] that the network is told at timesteps t [V] on the host."""
+        return self._told[t]
+
     def with_signal(self, t: Tensor) -> Tensor:
         """Return timesteps t [V], with the last one of alpha > 0 in the place of those where alpha is 0."""
         return t.clamp_max(self._last_with_signal)
 
 
 def weight(name: str, t: Tensor, schedule: Schedule) -> Tensor:
-    """Return w(t) [V] on the host for timesteps t [V], a factor on differences of a prior's predictions.
+    """Return w(t) [V] on the host for timesteps t [V], a factor on `solver.difference` of two predictions.
 
     `sigma_over_alpha` is what SegmentDreamer and LucidDreamer run with, `sigma_squared` is DreamFusion's. Where
-    alpha is 0, predictions are v, and a difference in eps is alpha times that in v: sigma / alpha becomes 1,
-    the other two become 0.
+    alpha is 0, the difference is that of clean samples, and one in eps is -alpha / sigma times it: sigma / alpha
+    becomes sigma, the other two become 0.
     """
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     signal = alpha > 0

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from config.schema import Config
 from guidance import solver
-from guidance.contract import Gradient
+from guidance.contract import Gradient, Prediction
 from guidance.denoiser import Denoiser
 from guidance.noise import Noise
 from guidance.prompts import Conditioning
@@ -33,7 +33,7 @@ class SCTD:
     def __init__(self, config: Config, denoiser: Denoiser) -> None:
         params = config.guidance
         self.denoiser, self.params = denoiser, params
-        self.schedule = Schedule.of(denoiser.prior)
+        self.schedule = denoiser.prior.schedule
         self.grid = SegmentedGrid(
             self.schedule,
             config.num_ddim_timesteps,
@@ -72,7 +72,7 @@ class SCTD:
         p, schedule, exact = self.params, self.schedule, not self.params.approximate
         with torch.set_grad_enabled(exact):
             leaf = z0.detach().requires_grad_(exact)
-            z_sm, z_t, eps_sm = trajectory(
+            z_sm, z_t, at_sm = trajectory(
                 self.denoiser, leaf, noise, conditioning, s_m, s, t, t > p.t_threshold, schedule
             )
             negative = conditioning.has_negative
@@ -82,12 +82,12 @@ class SCTD:
             origin = z_sm if at_t.empty is None else solver.step(z_t, at_t.empty, t, s_m, schedule)
             across = origin if at_t.n is None else solver.step(z_t, at_t.n, t, s_m, schedule)
         # Lines 8 and 9, with G_theta of Eq. 5.
-        z_sm, z_t, eps_y = z_sm.detach(), z_t.detach(), at_t.eps.detach()
-        g_y = solver.step(z_t, eps_y, t, s_m, schedule)
+        z_sm, z_t, at_y = z_sm.detach(), z_t.detach(), at_t.prediction.detach()
+        g_y = solver.step(z_t, at_y, t, s_m, schedule)
         w = solver.per_view(weight(p.weighting, schedule.with_signal(t), schedule), z0)
         parts = {}
         if p.w_self > 0:
-            z_s = solver.step(z_t, eps_y, t, s, schedule)
+            z_s = solver.step(z_t, at_y, t, s, schedule)
             g_s = without_prompt(self.denoiser, z_s, conditioning, s, s_m, schedule)
             parts["self"] = p.w_self * w * (origin.detach() - g_s)
         parts["cross"] = (p.guidance_scale + 1) ** 2 * w * (across.detach() - g_y)
@@ -101,8 +101,8 @@ class SCTD:
             parts,
             times={"t": t, "s": s, "s_m": s_m},
             predictions={
-                "at s_m, without the prompt": partial(solver.clean, z_sm, eps_sm.detach(), s_m, schedule),
-                "at t, with the prompt": partial(solver.clean, z_t, eps_y, t, schedule),
+                "at s_m, without the prompt": partial(solver.clean, z_sm, at_sm.detach(), s_m, schedule),
+                "at t, with the prompt": partial(solver.clean, z_t, at_y, t, schedule),
             },
         )
 
@@ -117,18 +117,18 @@ def trajectory(
     t: Tensor,
     two_steps: Tensor,
     schedule: Schedule,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Prediction]:
     """Add noise up to s_m, then move without the prompt to t (line 6, Eq. 11), through s for the views `two_steps`.
 
     Args:
         two_steps: [V] bool.
-    Returns: z_{s_m}, z_t and eps(z_{s_m}, s_m, empty), each [V, ...].
+    Returns: z_{s_m} and z_t, each [V, ...], and the prediction at z_{s_m} without the prompt.
     """
     z_sm = solver.add_noise(z0, noise, s_m, schedule)
-    eps_sm = denoiser.eps(z_sm, s_m, conditioning.unconditional)
+    at_sm = denoiser.predict(z_sm, s_m, conditioning.unconditional)
     stop = torch.where(two_steps & (s > s_m), s, t)
-    z_stop = solver.step(z_sm, eps_sm, s_m, stop, schedule)
-    return z_sm, without_prompt(denoiser, z_stop, conditioning, stop, t, schedule), eps_sm
+    z_stop = solver.step(z_sm, at_sm, s_m, stop, schedule)
+    return z_sm, without_prompt(denoiser, z_stop, conditioning, stop, t, schedule), at_sm
 
 
 def without_prompt(
@@ -144,8 +144,8 @@ def without_prompt(
     if not len(views):
         return z
     if len(views) == len(z):
-        return solver.step(z, denoiser.eps(z, t, conditioning.unconditional), t, u, schedule)
+        return solver.step(z, denoiser.predict(z, t, conditioning.unconditional), t, u, schedule)
     rows = views.to(z.device, non_blocking=True)
     some = z[rows]
-    eps = denoiser.eps(some, t[views], conditioning.unconditional[rows])
-    return z.index_copy(0, rows, solver.step(some, eps, t[views], u[views], schedule))
+    found = denoiser.predict(some, t[views], conditioning.unconditional.rows(views))
+    return z.index_copy(0, rows, solver.step(some, found, t[views], u[views], schedule))

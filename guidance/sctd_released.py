@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -10,11 +10,11 @@ from torch import Tensor
 
 from config.schema import Config
 from guidance import solver
-from guidance.contract import Gradient, PixelGradient, Prediction
+from guidance.contract import Gradient, PixelGradient
 from guidance.denoiser import Denoiser
 from guidance.noise import RELEASED_OFFSET, Noise
 from guidance.prompts import Conditioning
-from guidance.schedule import ReleasedSegments, Schedule, weight
+from guidance.schedule import ReleasedSegments, weight
 from guidance.sctd import trajectory, without_prompt
 
 
@@ -35,7 +35,7 @@ class ReleasedSCTD:
         params = config.guidance
         self.denoiser, self.params = denoiser, params
         self.w_cp = params.w_cp or 0.0
-        self.schedule = Schedule.of(denoiser.prior)
+        self.schedule = denoiser.prior.schedule
         self.segments = ReleasedSegments(config, self.schedule)
         kept_beside_perp_neg = params.perpneg and params.fix_noise is not False
         offset = RELEASED_OFFSET / 2 if kept_beside_perp_neg else RELEASED_OFFSET
@@ -58,24 +58,24 @@ class ReleasedSCTD:
     ) -> Gradient:
         """Return the gradient for z0 [V, ...] at s_m <= s < t [V]."""
         p, schedule, omega = self.params, self.schedule, self.params.guidance_scale
-        z_sm, z_t, eps_sm = trajectory(
+        z_sm, z_t, at_sm = trajectory(
             self.denoiser, z0, noise, conditioning, s_m, s, t, t >= p.t_threshold, schedule
         )
-        eps_t = self.denoiser.guided(z_t, t, conditioning, omega).eps
-        g_y = solver.step(z_t, eps_t, t, s_m, schedule)
-        z_s = solver.step(z_t, eps_t, t, s, schedule)
+        at_t = self.denoiser.guided(z_t, t, conditioning, omega).prediction
+        g_y = solver.step(z_t, at_t, t, s_m, schedule)
+        z_s = solver.step(z_t, at_t, t, s, schedule)
         g_s = without_prompt(self.denoiser, z_s, conditioning, s, s_m, schedule)
         w = solver.per_view(weight(p.weighting, schedule.with_signal(t), schedule), z0)
 
-        clean = solver.clean(z_sm, eps_sm, s_m, schedule)
-        predictions: dict[str, Prediction] = {
+        clean = solver.clean(z_sm, at_sm, s_m, schedule)
+        predictions: dict[str, Callable[[], Tensor]] = {
             "at s_m, without the prompt": lambda: clean,
-            "at t, guided": partial(solver.clean, z_t, eps_t, t, schedule),
+            "at t, guided": partial(solver.clean, z_t, at_t, t, schedule),
         }
         pixels = None
         if self.w_cp > 0:
-            eps_y = self.denoiser.guided(g_y, s_m, conditioning, omega).eps
-            clean_y = solver.clean(g_y, eps_y, s_m, schedule)
+            at_y = self.denoiser.guided(g_y, s_m, conditioning, omega).prediction
+            clean_y = solver.clean(g_y, at_y, s_m, schedule)
             predictions["at s_m, guided"] = lambda: clean_y
             pixels = PixelGradient(clean, clean_y, 2 * p.rgb_scale * self.w_cp / p.C_batch_size)
         return Gradient(

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from config.schema import Config
 from guidance import solver
-from guidance.contract import Gradient
+from guidance.contract import Gradient, Prediction
 from guidance.denoiser import Denoiser
 from guidance.noise import RELEASED_OFFSET, Noise
 from guidance.prompts import Conditioning
-from guidance.schedule import Schedule, TimeWindow, weight
+from guidance.schedule import TimeWindow, weight
 
 
 class SDS:
@@ -27,7 +27,7 @@ class SDS:
     def __init__(self, config: Config, denoiser: Denoiser) -> None:
         params = config.guidance
         self.denoiser, self.params = denoiser, params
-        self.schedule = Schedule.of(denoiser.prior)
+        self.schedule = denoiser.prior.schedule
         self.window = TimeWindow.of(config, self.schedule)
         self.noise = Noise.of(params, fixed=False, offset=RELEASED_OFFSET)
 
@@ -45,13 +45,17 @@ class SDS:
         omega = self.params.guidance_scale
         z_t = solver.add_noise(z0, noise, t, self.schedule)
         found = self.denoiser.guided(z_t, t, conditioning, omega, want_n=omega != 1)
-        truth = solver.prediction_of(z0, noise, t, self.schedule)
+        truth = Prediction(noise, z0)
         w = solver.per_view(weight(self.params.weighting, t, self.schedule), z0)
-        predictions = {"guided": partial(solver.clean, z_t, found.eps, t, self.schedule)}
+        predictions = {"guided": partial(solver.clean, z_t, found.prediction, t, self.schedule)}
         if found.n is None:
-            return Gradient({"denoise": w * (found.eps - truth)}, {"t": t}, predictions)
+            denoise = solver.difference(found.prediction, truth, t, self.schedule)
+            return Gradient({"denoise": w * denoise}, {"t": t}, predictions)
         return Gradient(
-            parts={"denoise": w * (found.n - truth), "guidance": w * (found.eps - found.n)},
+            parts={
+                "denoise": w * solver.difference(found.n, truth, t, self.schedule),
+                "guidance": w * solver.difference(found.prediction, found.n, t, self.schedule),
+            },
             times={"t": t},
             predictions={
                 "without the prompt": partial(solver.clean, z_t, found.n, t, self.schedule),

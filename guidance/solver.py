@@ -1,44 +1,58 @@
-"""The first-order step that every guidance is made of.
-
-Where alpha_t = 0 (the last timestep of a prior with zero terminal SNR), z_t is the noise itself, without
-z_0, and a prior predicts v = alpha_t eps - sigma_t z_0 = -z_0 there: so "eps" below means v for such t.
-"""
+"""The first-order step that every guidance is made of."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from guidance.contract import Prediction
 from guidance.schedule import CLEAN, Schedule
 
 
-def step(z: Tensor, eps: Tensor, t: Tensor, u: Tensor, schedule: Schedule) -> Tensor:
-    """Move z along the probability-flow ODE from time t to time u, in either direction, holding eps fixed.
+def step(z: Tensor, prediction: Prediction, t: Tensor, u: Tensor, schedule: Schedule) -> Tensor:
+    """Move z along the probability-flow ODE from time t to time u, in either direction, holding the prediction fixed.
 
-    DDIM (eta = 0), first-order DPM-Solver, DDIM inversion, G_theta (SegmentDreamer Eq. 5) and the one-step
-    estimate of the clean sample F_theta (u = CLEAN) are all this map:
+    DDIM (eta = 0), first-order DPM-Solver, Euler on a flow, their inversions, G_theta (SegmentDreamer Eq. 5) and
+    the one-step estimate of the clean sample F_theta (u = CLEAN) are all this map:
 
-        step(z_t, eps, t -> u) = (alpha_u / alpha_t) z_t + (sigma_u - alpha_u sigma_t / alpha_t) eps
+        step(z_t, t -> u) = alpha_u clean + sigma_u eps
 
-    From alpha_t = 0 it is sigma_u z_t - alpha_u v.
+    It divides by nothing, and is right from alpha_t = 0 on. Diffusion's papers and codes write it without the clean
+    sample, which rounds otherwise. Where alpha_t > 0, results of diffusion stay what they were, by the same sum:
+
+        step(z_t, t -> u) = (alpha_u / alpha_t) z_t + (sigma_u - alpha_u sigma_t / alpha_t) eps
 
     Args:
         z: [V, ...] latents at time t, float32.
-        eps: noise predicted at (z, t), shaped like z.
+        prediction: the prior's at (z, t).
         t, u: [V] integer timesteps on the host; u may be `schedule.CLEAN`.
         schedule: gives alpha and sigma.
     Returns: [V, ...] latents at time u.
     """
-    alpha_t, alpha_u = schedule.alpha(t), schedule.alpha(u)
+    alpha_t, alpha_u, sigma_u = schedule.alpha(t), schedule.alpha(u), schedule.sigma(u)
     signal = alpha_t > 0
-    scale = torch.where(signal, alpha_u / torch.where(signal, alpha_t, 1.0), schedule.sigma(u))
-    shift = torch.where(signal, schedule.sigma(u) - scale * schedule.sigma(t), -alpha_u)
-    return mix(scale, z, shift, eps)
+    if not (schedule.variance_preserving and bool(signal.any())):
+        return mix(alpha_u, prediction.clean, sigma_u, prediction.eps)
+    scale = alpha_u / torch.where(signal, alpha_t, 1.0)
+    moved = mix(scale, z, sigma_u - scale * schedule.sigma(t), prediction.eps)
+    if bool(signal.all()):
+        return moved
+    return _where(signal, moved, mix(alpha_u, prediction.clean, sigma_u, prediction.eps))
 
 
-def clean(z: Tensor, eps: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
-    """Return F_theta, the clean sample [V, ...] that eps, predicted at (z, t), stands for."""
-    return step(z, eps, t, torch.full_like(t, CLEAN), schedule)
+def clean(z: Tensor, prediction: Prediction, t: Tensor, schedule: Schedule) -> Tensor:
+    """Return F_theta, the clean sample [V, ...] that a prediction at (z, t) stands for."""
+    return step(z, prediction, t, torch.full_like(t, CLEAN), schedule)
+
+
+def difference(one: Prediction, other: Prediction, t: Tensor, schedule: Schedule) -> Tensor:
+    """Return eps of `one` less that of `other` [V, ...], two predictions at the same (z, t).
+
+    Where alpha_t is 0, both are z itself, and it is the clean sample of `other` less that of `one`: the limit of
+    sigma_t / alpha_t times the difference in eps, which `weight` expects there.
+    """
+    signal, found = schedule.alpha(t) > 0, one.eps - other.eps
+    return found if bool(signal.all()) else _where(signal, found, other.clean - one.clean)
 
 
 def churn(
@@ -55,41 +69,20 @@ def churn(
 
     z_u + (sqrt(sigma_u^2 - v) - sigma_u) eps + sqrt(v) noise, so that the noise level stays sigma_u. v is eta
     times the variance of DDIM's stochastic step (DDIM Eq. 16; its absolute value, for inversion goes up in
-    time), and at most sigma_u^2 / 2, as in LucidDreamer's code.
+    time), and at most sigma_u^2 / 2, as in LucidDreamer's code. A flow is diffusion in another scale of z_u.
     """
-    abar_t, abar_u = schedule.alpha(t) ** 2, schedule.alpha(u) ** 2
+    power = schedule.power(u)
+    abar_t, abar_u = schedule.alpha(t) ** 2 / schedule.power(t), schedule.alpha(u) ** 2 / power
     variance = (1 - abar_u) / (1 - abar_t) * (1 - abar_t / abar_u).abs()
     v = torch.minimum(eta * variance, (1 - abar_u) / 2)
-    kept = (1 - abar_u - v).sqrt() - schedule.sigma(u)
-    kept, fresh = per_view(torch.cat([kept, v.sqrt()]), z).chunk(2)
+    kept = (power * (1 - abar_u - v)).sqrt() - schedule.sigma(u)
+    kept, fresh = per_view(torch.cat([kept, (power * v).sqrt()]), z).chunk(2)
     return z + kept * eps + fresh * noise
 
 
-def eps_of_v(z: Tensor, v: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
-    """Noise prediction [V, ...] that a v-prediction at (z, t) amounts to: eps = alpha_t v + sigma_t z, or v itself
-    where alpha_t is 0."""
-    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-    signal = alpha > 0
-    return mix(torch.where(signal, alpha, 1.0), v, torch.where(signal, sigma, 0.0), z)
-
-
-def noise_of(z: Tensor, eps: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
-    """Return the noise [V, ...] that a prediction at (z, t) stands for: z itself where alpha_t is 0."""
-    return _where_no_signal(z, eps, t, schedule)
-
-
-def prediction_of(clean: Tensor, noise: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
-    """Return the prediction [V, ...] at z_t = alpha_t clean + sigma_t noise that is right for these: -clean where
-    alpha_t is 0, the noise elsewhere."""
-    return _where_no_signal(-clean, noise, t, schedule)
-
-
-def _where_no_signal(one: Tensor, other: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
-    """Return `one` [V, ...] for the views where alpha_t is 0, and `other` (broadcastable to it) for the rest."""
-    none = schedule.alpha(t) == 0
-    if not bool(none.any()):
-        return other
-    return torch.where(per_view(none, one).bool(), one, other)
+def _where(which: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """Return `one` [V, ...] for the views of `which` [V] (bool, host), and `other` for the rest."""
+    return torch.where(per_view(which, one).bool(), one, other)
 
 
 def add_noise(z0: Tensor, noise: Tensor, t: Tensor, schedule: Schedule) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import guidance
 from config import Config
-from guidance import Prior
+from guidance import Condition, Prediction, Prior
 from scene.cameras import sample, view_range_at
 from utils.rng import Draws
 
@@ -44,11 +44,11 @@ class _Counter:
     """A prior with one number for a latent, and one for a text, that counts the rows of each call."""
 
     def __init__(self, prior: Prior) -> None:
-        self.alphas_cumprod, self.steps_offset = prior.alphas_cumprod, prior.steps_offset
+        self.schedule = prior.schedule
         self.sizes: Counter[int] = Counter()
 
-    def embed(self, prompts: Sequence[str]) -> Tensor:
-        return torch.zeros(len(prompts), 1, 1)
+    def embed(self, prompts: Sequence[str]) -> Condition:
+        return Condition({"text": torch.zeros(len(prompts), 1, 1)})
 
     def encode(self, images: Tensor) -> Tensor:
         return images[:, :1]
@@ -56,7 +56,7 @@ class _Counter:
     def decode(self, z: Tensor) -> Tensor:
         return z.expand(-1, 3, -1, -1)
 
-    def eps(self, z: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+    def predict(self, z: Tensor, t: Tensor, condition: Condition) -> Prediction:
         if not (torch.is_grad_enabled() and z.requires_grad):
             self.sizes[len(z)] += 1
-        return torch.zeros_like(z)
+        return Prediction(torch.zeros_like(z), z)

@@ -26,7 +26,7 @@ def change_encoder(state: Training, step: int) -> None:
     What the one before did wrong is settled while it is known which one that was. Raises FloatingPointError as
     `settle` does.
     """
-    turn = state.config.encodes_with(step)
+    turn = state.guided.encodes_with(step)
     if turn != state.prior.encodes_with:
         settle(state)
         state.prior.encodes_with = turn

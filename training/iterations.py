@@ -14,6 +14,7 @@ from tqdm import tqdm
 from scene.densify import grows
 from training.encoders import change_encoder, encoders_in_turn
 from training.faults import settle
+from training.priors import change_prior
 from training.state import Training
 from training.step import Iteration, training_step
 from utils.interruption import Interruption
@@ -39,6 +40,7 @@ def iterations(state: Training, interruption: Interruption) -> Iterator[Iteratio
         logger.info("%s.", *encoders_in_turn(state.config))
     began, worked = time.perf_counter(), time.process_time()
     for step in range(counts.step + 1, last + 1):
+        change_prior(state, step)
         change_encoder(state, step)
         state.whole = False
         iteration = training_step(state, step)

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 import guidance
 from config import Config
-from guidance.prior import StableDiffusionPrior
+from guidance import Condition
+from guidance.prior import LatentPrior
 from guidance.prior.shadow import META, fused_attention, shadow
 from scene.densify import bytes_per_gaussian
 from training.live_memory import LiveMemory
@@ -31,8 +31,6 @@ SHARE_OF_ALLOCATOR = 0.1
 """Share on top of what tensors take: torch's allocator rounds blocks up, and no tensor spans pieces of two blocks."""
 WORKSPACES = 2**29
 """Bytes that convolutions and matrix products may take for themselves."""
-TOKENS = 77
-"""Tokens of a prompt in CLIP, which take next to nothing."""
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +64,7 @@ def plans(views: int) -> Iterator[MemoryPlan]:
         views = (views + 1) // 2
 
 
-def plan_memory(config: Config, prior: StableDiffusionPrior, views: int, free_bytes: int) -> MemoryPlan:
+def plan_memory(config: Config, prior: LatentPrior, views: int, free_bytes: int) -> MemoryPlan:
     """Choose the first of the `plans` of so many views that fits into `free_bytes`, or else the last; log the choice.
 
     `free_bytes` are left when the networks have their share. `vram_O` takes the last plan.
@@ -85,7 +83,7 @@ def plan_memory(config: Config, prior: StableDiffusionPrior, views: int, free_by
     return last
 
 
-def needed_bytes(config: Config, prior: StableDiffusionPrior, plan: MemoryPlan) -> int:
+def needed_bytes(config: Config, prior: LatentPrior, plan: MemoryPlan) -> int:
     """Bytes of an iteration beside the networks' weights, with the reserve that allocator and libraries want."""
     camera = config.camera
     gaussians = GROWTH * camera.init_num_pts
@@ -100,7 +98,7 @@ def needed_bytes(config: Config, prior: StableDiffusionPrior, plan: MemoryPlan) 
     return int((1 + SHARE_OF_ALLOCATOR) * tensors) + WORKSPACES
 
 
-def guidance_bytes(config: Config, prior: StableDiffusionPrior, plan: MemoryPlan) -> int:
+def guidance_bytes(config: Config, prior: LatentPrior, plan: MemoryPlan) -> int:
     """Most bytes that the guidance of a part of an iteration's views, forward and backward, or their picture holds.
 
     It is gone through with `prior`'s networks on the meta device, where tensors have sizes but no numbers: a
@@ -112,7 +110,7 @@ def guidance_bytes(config: Config, prior: StableDiffusionPrior, plan: MemoryPlan
     twin.encodes_with = config.encodes_with(config.optimization.iterations)
     guide = guidance.build(config, twin)
     views, camera = plan.views_at_once, config.camera
-    prompts = guidance.embed_prompts(config, _NoWords(int(prior.unet.config.cross_attention_dim)))
+    prompts = guidance.embed_prompts(config, _NoWords(twin))
     # Halfway to the side: from there Perp-Neg needs the most.
     conditioning = prompts.at(torch.full((views,), 45.0), torch.full((views,), 90.0))
     images = torch.zeros(views, 3, camera.image_h, camera.image_w, device=META, requires_grad=True)
@@ -125,10 +123,10 @@ def guidance_bytes(config: Config, prior: StableDiffusionPrior, plan: MemoryPlan
 
 
 class _NoWords:
-    """A text encoder on the meta device. width: D of its embeddings."""
+    """A text encoder without meaning, on the meta device like its prior."""
 
-    def __init__(self, width: int) -> None:
-        self._width = width
+    def __init__(self, prior: LatentPrior) -> None:
+        self._prior = prior
 
-    def embed(self, prompts: Sequence[str]) -> Tensor:
-        return torch.zeros(len(prompts), TOKENS, self._width, device=META)
+    def embed(self, prompts: Sequence[str]) -> Condition:
+        return self._prior.blank_condition(len(prompts))

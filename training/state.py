@@ -12,7 +12,7 @@ import config as configuration
 import guidance
 from config import Config
 from guidance import Checked, Guidance, PromptEmbeddings
-from guidance.prior import StableDiffusionPrior
+from guidance.prior import LatentPrior
 from scene.densify import SHARE_OF_MEMORY, Refinement, bytes_per_gaussian
 from scene.gaussian_model import GaussianModel
 from scene.initialize import initialize
@@ -106,19 +106,21 @@ class Training:
     """A run, or one process's part of it.
 
     Attributes:
+        guided: the configuration of the present prior, whose model_key names it.
         noted: what the device has found that the host has not looked at.
         whole: false in the middle of an iteration, when the Gaussians are those of no `counts.step`.
     """
 
     config: Config
+    guided: Config
     optimizer: GaussianOptimizer
-    prior: StableDiffusionPrior
-    prompts: PromptEmbeddings
-    guide: Guidance | Checked
     draws: Draws
     device: torch.device
     ranks: Ranks
     counts: Counts
+    prior: LatentPrior = field(init=False)
+    prompts: PromptEmbeddings = field(init=False)
+    guide: Guidance | Checked = field(init=False)
     noted: list[Noted] = field(default_factory=list)
     whole: bool = True
 
@@ -144,7 +146,6 @@ def assemble(
     Raises PriorError and ValueError, one sentence each; the latter also for a checkpoint of another run, unless `force`.
     """
     device, views = resolve_device(config.device, ranks.local), config.guidance.C_batch_size
-    mine = ranks.share(views)
     if views < ranks.count:
         raise ValueError(
             f"GuidanceParams.C_batch_size is {views}, but {ranks.count} processes need as many views: --C_batch_size {ranks.count}."
@@ -164,17 +165,48 @@ def assemble(
         if not force:
             _refuse_other_settings(checkpoint, config)
         optimizer = restore(checkpoint.tensors, params, extent, device)
+    guided, later = (config.guided_at(at) for at in (counts.step + 1, config.optimization.iterations))
+    if later.guidance.model_key != guided.guidance.model_key:
+        guidance.prior.check_prior(later, device)
+    state = Training(
+        config=config,
+        guided=guided,
+        optimizer=optimizer,
+        draws=draws,
+        device=device,
+        ranks=ranks,
+        counts=counts,
+    )
+    load_guide(state, checkpoint, force=force)
+    return state
+
+
+def load_guide(state: Training, checkpoint: Checkpoint | None = None, *, force: bool = False) -> None:
+    """Load the prior of `state.guided` and all that follows from it.
+
+    How many views go through the networks at once is decided anew, unless the checkpoint is of this very prior.
+
+    Args:
+        checkpoint: where the run goes on.
+        force: go on although its weights were others.
+    Raises: PriorError and ValueError, one sentence each.
+    """
+    config, device, ranks, counts = state.guided, state.device, state.ranks, state.counts
+    mine = ranks.share(config.guidance.C_batch_size)
     prior = guidance.prior.load_prior(config, device)
-    if checkpoint is not None and checkpoint.facts.get("prior") != prior.fingerprint and not force:
+    facts, model_key = {} if checkpoint is None else checkpoint.facts, config.guidance.model_key
+    goes_on = checkpoint is not None and facts.get("model_key", model_key) == model_key
+    if goes_on and facts.get("prior") != prior.fingerprint and not force:
         raise ValueError(
             f"The checkpoint of iteration {counts.step} was made with other weights of "
-            f"{config.guidance.model_key}; --force continues with these."
+            f"{model_key}; --force continues with these."
         )
-    prompts = guidance.embed_prompts(config, prior)
+    state.prompts = guidance.embed_prompts(config, prior)
     prior.free_text_encoder()
-    if checkpoint is None:
+    if not goes_on:
         # Only now, for the prior has taken its share of the memory.
-        counts.most_gaussians = ranks.least(_most_gaussians(config, device), device)
+        if counts.step == 0:
+            counts.most_gaussians = ranks.least(_most_gaussians(config, device), device)
         free = ranks.least(free_memory(device), device)
         _plan(config, prior, counts, len(mine), free)
     prior.encode_singly = counts.encode_singly
@@ -187,17 +219,7 @@ def assemble(
         shares=lambda: batch_shares(config, prior, mine, at_once),
         needed=lambda: needed_bytes(config, prior, MemoryPlan(at_once, counts.encode_singly)),
     )
-    return Training(
-        config=config,
-        optimizer=optimizer,
-        prior=prior,
-        prompts=prompts,
-        guide=guidance.build(config, prior, prior.with_autoencoder()),
-        draws=draws,
-        device=device,
-        ranks=ranks,
-        counts=counts,
-    )
+    state.prior, state.guide = prior, guidance.build(config, prior, prior.with_autoencoder())
 
 
 def checkpoint_of(state: Training) -> Checkpoint:
@@ -205,13 +227,14 @@ def checkpoint_of(state: Training) -> Checkpoint:
     facts = {
         "config": state.config.model_dump(mode="json"),
         "prior": state.prior.fingerprint,
+        "model_key": state.guided.guidance.model_key,
         "counts": vars(state.counts),
         "torch": torch.__version__,
     }
     return Checkpoint(state.counts.step, snapshot(state.optimizer), facts)
 
 
-def _plan(config: Config, prior: StableDiffusionPrior, counts: Counts, views: int, free_bytes: int) -> None:
+def _plan(config: Config, prior: LatentPrior, counts: Counts, views: int, free_bytes: int) -> None:
     """Decide how many of a process's `views` go through the networks together. On this machine's own processor all do unless
     `vram_O` asks for less: its memory serves other processes too, and a run's result must not depend on them."""
     if prior.device.type == HOST.type and not config.guidance.vram_O:

@@ -19,7 +19,7 @@ import torch
 import iteration as benchmark
 from config import Config
 from guidance import METHODS
-from guidance.prior import StableDiffusionPrior
+from guidance.prior import LatentPrior
 from hardware import hardware
 from iterations import measure
 from iterations.attention import attention_backends
@@ -47,7 +47,7 @@ class Bench:
             [*(small if context.rehearsal else large), "--device", context.device]
         )
         self.device = torch.device(context.device)
-        self.prior: StableDiffusionPrior = benchmark.prior_of(self.arguments, self.device)
+        self.prior: LatentPrior = benchmark.prior_of(self.arguments, self.device)
         self.work: Work = work_of(self.prior)
         [self.views] = self.arguments.views
 
@@ -67,7 +67,7 @@ class Bench:
 
     def peak(self) -> float:
         """TFLOP/s of a large matrix product, in the networks' precision."""
-        return matrix_peak(self.device, self.prior.unet.dtype)
+        return matrix_peak(self.device, self.prior.network.dtype)
 
     def compile(self, compile: str) -> dict[str, Any]:
         """Compile what SCTD needs, and keep what is logged of it."""

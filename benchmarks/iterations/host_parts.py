@@ -30,6 +30,7 @@ NETWORKS = (ENCODER, UNET, DECODER, BACKWARD_ENCODER)
 def watched(state: Training, launches: Launches) -> Iterator[None]:
     """Count, inside, what `training.step.training_step` does with `state`, for OUTSIDE and NETWORKS."""
     step, vae = training.step, state.prior.vae
+    network = state.prior.network
 
     def of(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
@@ -70,7 +71,7 @@ def watched(state: Training, launches: Launches) -> Iterator[None]:
             (state, "guide", guide),
             (vae, "encode", encode),
             (vae, "decode", of(DECODER, vae.decode)),
-            (state.prior.unet, "forward", of(UNET, state.prior.unet.forward)),
+            (network, "forward", of(UNET, network.forward)),
             (torch.autograd, "backward", of(BACKWARD, torch.autograd.backward)),
             (state.optimizer, "step", of(OPTIMIZER, state.optimizer.step)),
             (step, "what_was_seen", of(DENSITY, step.what_was_seen)),

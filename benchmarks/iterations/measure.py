@@ -15,11 +15,10 @@ from torch import Tensor
 import guidance
 import training.step
 from config import Config
-from guidance.prior import StableDiffusionPrior
+from guidance.prior import LatentPrior
 from rasterizers.measure import MIB, PeakMemory
 from training.batch_sizes import batch_shares
 from training.faults import settle
-from training.memory_plan import TOKENS
 from training.state import Training, assemble
 
 from .clock import Clock
@@ -101,7 +100,7 @@ class Job:
         return [spread[block :: self.blocks] for block in range(self.blocks)]
 
 
-def measure(config: Config, prior: StableDiffusionPrior, way: str, job: Job, work: Work) -> Row:
+def measure(config: Config, prior: LatentPrior, way: str, job: Job, work: Work) -> Row:
     """The row of this way, whatever happens."""
     params = config.guidance
     row = Row(config.guidance_type, "Perp-Neg" if params.perpneg else "CFG", params.C_batch_size, way)
@@ -113,7 +112,7 @@ def measure(config: Config, prior: StableDiffusionPrior, way: str, job: Job, wor
         return Row(**{**asdict(row), "why": str(error)})
 
 
-def figures(config: Config, prior: StableDiffusionPrior, way: str, job: Job, work: Work) -> dict[str, object]:
+def figures(config: Config, prior: LatentPrior, way: str, job: Job, work: Work) -> dict[str, object]:
     """Figures of the measurement, by their names in Row."""
     state = assembled(config, prior, way)
     clock = Clock(prior.device)
@@ -160,17 +159,16 @@ def warm_up(state: Training) -> None:
     """Run two iterations, after the U-Net has seen every batch size of the run: each has algorithms to be found."""
     mine = range(state.config.guidance.C_batch_size)
     at_once = state.counts.views_at_once or len(mine)
-    unet = state.prior.unet.config
+    prior = state.prior
     for size in batch_shares(state.config, state.prior, mine, at_once):
-        z = torch.zeros(size, unet.in_channels, unet.sample_size, unet.sample_size, device=state.device)
-        text = torch.zeros(size, TOKENS, unet.cross_attention_dim, device=state.device)
+        z = torch.zeros(size, *prior.latents, device=state.device)
         with torch.no_grad():
-            state.prior.eps(z, torch.zeros(size, dtype=torch.long), text)
+            prior.predict(z, torch.zeros(size, dtype=torch.long), prior.blank_condition(size))
     for step in (1, 2):
         iterate(state, step)
 
 
-def assembled(config: Config, prior: StableDiffusionPrior, way: str) -> Training:
+def assembled(config: Config, prior: LatentPrior, way: str) -> Training:
     """A run at its start, whose prior is this one, or for the other ways its networks uncompiled."""
     if way != OURS:
         variant = "released" if way == RELEASED else config.guidance.sctd_variant

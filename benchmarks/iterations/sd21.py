@@ -10,10 +10,13 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from guidance import Condition
 from guidance.prior import StableDiffusionPrior
+from guidance.prior.parametrization import Parametrization
+from guidance.schedule import Schedule
 
 PARAMETERS = {"unet": 865_910_724, "vae": 83_653_863, "text_encoder": 340_387_840}
 """Published parameter counts of the three networks."""
@@ -78,15 +81,13 @@ class RandomPrior(StableDiffusionPrior):
             **networks,
             text_encoder=_made(make_text_encoder, META, dtype),
             tokenizer=None,  # type: ignore[arg-type]
-            alphas_cumprod=torch.cumprod(1 - betas, 0),
-            prediction_type="epsilon",
-            steps_offset=1,
+            predicts=Parametrization("epsilon", Schedule.diffusion(torch.cumprod(1 - betas, 0), 1)),
         )
 
-    def embed(self, prompts: Sequence[str]) -> Tensor:
+    def embed(self, prompts: Sequence[str]) -> Condition:
         """Random embeddings [P, 77, 1024] float32, as large as CLIP's."""
         rng = torch.Generator().manual_seed(0)
-        return torch.randn(len(prompts), 77, 1024, generator=rng).to(self.device)
+        return Condition({"text": torch.randn(len(prompts), 77, 1024, generator=rng).to(self.device)})
 
 
 def _made(make: Callable[[], nn.Module], device: torch.device, dtype: torch.dtype) -> Any:

@@ -92,7 +92,7 @@ def watched(state: Training, clock: Clock) -> Iterator[None]:
             (state, "guide", clock.timed(GUIDE, state.guide.__call__)),
             (prior, "encode", clock.timed("encode", prior.encode, len)),
             (prior, "decode", clock.timed("decode", prior.decode, len)),
-            (prior, "eps", clock.timed("U-Net", prior.eps, lambda z, t, cond: len(z))),
+            (prior, "predict", clock.timed("U-Net", prior.predict, lambda z, t, condition: len(z))),
         ):
             stack.enter_context(patch.object(owner, name, replaced))
         yield

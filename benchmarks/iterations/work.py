@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from guidance.prior import StableDiffusionPrior
+from guidance.prior import LatentPrior
 from guidance.prior.shadow import META, shadow
 
 from .clock import Clock, Span
@@ -37,16 +37,15 @@ def operations(function: Callable[[], Any]) -> int:
     return int(counter.get_total_flops())
 
 
-def work_of(prior: StableDiffusionPrior) -> Work:
+def work_of(prior: LatentPrior) -> Work:
     """Operations of a prior's networks, counted on the meta device."""
     twin = shadow(prior)
     images = torch.zeros(1, 3, prior.image_size, prior.image_size, device=META, requires_grad=True)
     latents: list[Tensor] = []
     encode = operations(lambda: latents.append(twin.encode(images)))
     [z] = latents
-    cond = torch.zeros(1, 77, int(prior.unet.config.cross_attention_dim), device=META)
     with torch.no_grad():
-        unet = operations(lambda: twin.eps(z, torch.zeros(1, dtype=torch.long), cond))
+        unet = operations(lambda: twin.predict(z, torch.zeros(1, dtype=torch.long), twin.blank_condition(1)))
     return Work(unet, encode, operations(z.sum().backward))
 
 

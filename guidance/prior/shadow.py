@@ -5,24 +5,25 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from guidance.prior.stable_diffusion import StableDiffusionPrior
+from guidance.prior.latent_prior import LatentPrior
 
 META = torch.device("meta")
+P = TypeVar("P", bound=LatentPrior)
 
 
-def shadow(prior: StableDiffusionPrior) -> StableDiffusionPrior:
+def shadow(prior: P) -> P:
     """Make a prior that takes meta tensors through networks like `prior`'s, which it leaves as they are.
 
     float16 becomes bfloat16, which takes as many bytes and whose range nobody has to watch.
     """
     # Whatever holds the networks, or methods of `prior`, holds the copies of them in the end.
-    copies: dict[int, Any] = {id(prior.text_encoder): None}
+    copies: dict[int, Any] = {id(getattr(prior, "text_encoder", None)): None}
     for network in prior.networks().values():
         for parameter in network.parameters():
             copies[id(parameter)] = nn.Parameter(_shape_of(parameter), requires_grad=parameter.requires_grad)

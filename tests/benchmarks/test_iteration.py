@@ -72,7 +72,7 @@ def test_a_real_iteration_leaves_spans_of_every_part(
     with watched(state, clock):
         logged = measure.iterate(state, 1)
     assert training.step.training_step is plain
-    assert "eps" not in vars(prior)
+    assert "predict" not in vars(prior)
     assert "encode" not in vars(prior)
     parts = 3 if way == measure.VIEW_BY_VIEW else 1
     names = [span.name for span in clock.spans]

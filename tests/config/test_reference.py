@@ -80,7 +80,8 @@ BEYOND = {
     "": "like fast checkpoint_minutes deterministic resume force view view_port",
     "GuidanceParams": (
         "compile prediction_type weighting normalize_grad interval_ratio accum sctd_variant approximate LoRA_scale LoRA_partial "
-        "cds_variant cds_stage noise_offset w_self check_interval encoder small_encoder_share small_encoder_key"
+        "cds_variant cds_stage noise_offset w_self check_interval encoder small_encoder_share small_encoder_key "
+        "prior_image_size embeddings refine_model_key refine_from_iter"
     ),
     "ModelParams": "input_axes bg_gray flip_aug_ratio source_path model_path images resolution",
     "PipelineParams": "",
@@ -108,6 +109,8 @@ def test_keys_of_ours_are_off_by_default() -> None:
     assert not config.guidance.normalize_grad
     assert config.guidance.w_self == config.optimization.raster_steps == 1
     assert config.guidance.encoder == "full"
+    assert config.guidance.refine_model_key is config.guidance.refine_from_iter is None
+    assert config.guidance.prior_image_size is config.guidance.embeddings is None
     assert not config.deterministic
     assert config.like is None
     assert not config.model.bg_gray

@@ -13,6 +13,7 @@ from evaluation.prior_images import PriorImages, samples
 from guidance import view_weights
 from guidance.prior import StableDiffusionPrior
 from guidance.prompts import VIEW_WORDS
+from tests.guidance.prior.texts import embedded, noise_by
 from tests.tiny_diffusers import write_scheduler, write_tiny_folder
 from utils.media import read_image
 
@@ -34,11 +35,11 @@ def by_diffusers(prior: StableDiffusionPrior, folder: Path, cond: Tensor, seed: 
     # Its default ends at the noise level of t = 0 in place of a clean sample.
     scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler", set_alpha_to_one=True)
     scheduler.set_timesteps(50)
-    empty = prior.embed([""])
+    empty = embedded(prior, [""])
     z = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
         for t in scheduler.timesteps:
-            with_text, without = (prior.eps(z, t[None], c) for c in (cond, empty))
+            with_text, without = (noise_by(prior, z, t[None], c) for c in (cond, empty))
             z = scheduler.step(without + scale * (with_text - without), t, z).prev_sample
         return prior.decode(z)[0]
 
@@ -47,7 +48,7 @@ def by_diffusers(prior: StableDiffusionPrior, folder: Path, cond: Tensor, seed: 
 def test_samples_are_those_of_diffusers(prior: StableDiffusionPrior, folder: Path, scale: float) -> None:
     found = samples(prior, PROMPTS[:2], [5, 6], scale)
     for image, prompt, seed in zip(found, PROMPTS, (5, 6)):
-        expected = by_diffusers(prior, folder, prior.embed([prompt]), seed, scale)
+        expected = by_diffusers(prior, folder, embedded(prior, [prompt]), seed, scale)
         torch.testing.assert_close(image, expected, atol=1e-3, rtol=0)
     assert not torch.allclose(found[0], found[1], atol=0.05)
 
@@ -56,7 +57,7 @@ def test_times_are_those_of_the_scheduler_s_file(tmp_path: Path) -> None:
     """Without an offset they begin at 0."""
     write_scheduler(write_tiny_folder(tmp_path) / "scheduler", "epsilon", steps_offset=0)
     prior = StableDiffusionPrior.load(str(tmp_path), torch.device("cpu"))
-    expected = by_diffusers(prior, tmp_path, prior.embed(["a mug"]), 5, 7.5)
+    expected = by_diffusers(prior, tmp_path, embedded(prior, ["a mug"]), 5, 7.5)
     torch.testing.assert_close(samples(prior, ["a mug"], [5], 7.5)[0], expected, atol=1e-3, rtol=0)
 
 
@@ -65,7 +66,7 @@ def test_views_are_asked_for_in_the_training_loop_s_words(prior: StableDiffusion
     found = samples(prior, ["a cat", "a dog"], [1, 2], 3.0, azimuth)
     weights = view_weights(azimuth)
     # All views of a prompt in one call, as a run embeds them: long prompts are cut in the same place.
-    cat, dog = (prior.embed([prompt + words for words in VIEW_WORDS]) for prompt in ("a cat", "a dog"))
+    cat, dog = (embedded(prior, [prompt + words for words in VIEW_WORDS]) for prompt in ("a cat", "a dog"))
     cond = (weights[1, :, None, None] * dog).sum(dim=0, keepdim=True)
     torch.testing.assert_close(found[0], by_diffusers(prior, folder, cat[:1], 1, 3.0), atol=1e-3, rtol=0)
     torch.testing.assert_close(found[1], by_diffusers(prior, folder, cond, 2, 3.0), atol=1e-3, rtol=0)

@@ -5,14 +5,20 @@ v_t = alpha^2 s^2 + sigma^2, and
 
     eps(z, t) = -sigma grad log p_t(z) = sigma sum_k r_k(z) (z - alpha mu_k) / v_t
 
-where r_k is the posterior probability of mode k. A condition is a mixture's weights pi [B, 1, K].
+where r_k is the posterior probability of mode k. The clean sample to expect is sum_k r_k (mu_k + alpha s^2 / v_t (z -
+alpha mu_k)), which divides by nothing. A condition is a mixture's weights pi [B, 1, K].
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from guidance.condition import Condition
+from guidance.contract import Prediction
+from guidance.prediction import KINDS
 from guidance.prompts import Conditioning, PerpNegative
 from guidance.schedule import Schedule
 from guidance.solver import per_view
@@ -27,16 +33,27 @@ def stable_diffusion_alphas() -> Tensor:
 
 
 class AnalyticPrior:
-    """Two classes of two modes each in latents [B, 4, 4, 4]; images are the latents themselves."""
+    """Two classes of two modes each in latents [B, 4, 4, 4]; images are the latents themselves.
 
-    def __init__(self, *, spread: float = 0.2, seed: int = 0) -> None:
+    kind: what its network predicts, which is turned into a prediction as the priors' networks' answers are.
+    """
+
+    def __init__(
+        self,
+        *,
+        spread: float = 0.2,
+        seed: int = 0,
+        kind: str = "epsilon",
+        schedule: Schedule | None = None,
+        steps_offset: int = 1,
+    ) -> None:
         rng = torch.Generator().manual_seed(seed)
-        self.alphas_cumprod, self.steps_offset = stable_diffusion_alphas(), 1
+        self.schedule = schedule or Schedule.diffusion(stable_diffusion_alphas(), steps_offset)
+        self.kind = kind
         self.modes = torch.randn(2 * MODES_PER_CLASS, 64, generator=rng)
         self.spread = spread
         self.evaluations = 0
         self.calls: list[tuple[int, Tensor]] = []
-        self._schedule = Schedule(self.alphas_cumprod)
 
     def encode(self, images: Tensor) -> Tensor:
         return images
@@ -44,16 +61,33 @@ class AnalyticPrior:
     def decode(self, z: Tensor) -> Tensor:
         return z
 
-    def eps(self, z: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+    def predict(self, z: Tensor, t: Tensor, condition: Condition) -> Prediction:
         self.evaluations += len(z)
         self.calls.append((len(z), t))
+        return KINDS[self.kind](z, self.answer(z, t, condition.parts["weights"]), t, self.schedule)
+
+    def eps(self, z: Tensor, t: Tensor, weights: Tensor) -> Tensor:
+        """The noise to expect at z [B, ...] and t [B] under mixtures' weights [B, 1, K]."""
+        return self.truth(z, t, weights)[0]
+
+    def answer(self, z: Tensor, t: Tensor, weights: Tensor) -> Tensor:
+        """What the network answers, of `kind`."""
+        eps, clean = self.truth(z, t, weights)
+        alpha, sigma = (per_view(f(t), z) for f in (self.schedule.alpha, self.schedule.sigma))
+        said = {"epsilon": eps, "v_prediction": alpha * eps - sigma * clean, "flow": eps - clean}
+        return {**said, "sample": clean}[self.kind]
+
+    def truth(self, z: Tensor, t: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """The noise and the clean sample to expect."""
         flat = z.flatten(1)
-        alpha, sigma = (per_view(f(t), flat) for f in (self._schedule.alpha, self._schedule.sigma))
+        alpha, sigma = (per_view(f(t), flat) for f in (self.schedule.alpha, self.schedule.sigma))
         variance = alpha**2 * self.spread**2 + sigma**2
         offsets = flat[:, None] - alpha[..., None] * self.modes.to(z)
-        logits = cond[:, 0].to(z).log() - offsets.square().sum(-1) / (2 * variance)
-        mean_offset = (logits.softmax(-1)[..., None] * offsets).sum(1)
-        return (sigma * mean_offset / variance).reshape(z.shape)
+        logits = weights[:, 0].to(z).log() - offsets.square().sum(-1) / (2 * variance)
+        share = logits.softmax(-1)
+        mean_offset = (share[..., None] * offsets).sum(1)
+        clean = share @ self.modes.to(z) + alpha * self.spread**2 / variance * mean_offset
+        return (sigma * mean_offset / variance).reshape(z.shape), clean.reshape(z.shape)
 
     def posterior(self, z0: Tensor, wanted: int) -> Tensor:
         """Return p(class | z_0) [B] of the class `wanted`, with both classes equally likely beforehand."""
@@ -74,7 +108,9 @@ class AnalyticPrior:
         for name in (0, 1):
             classes[name, 0, name * MODES_PER_CLASS : (name + 1) * MODES_PER_CLASS] = 1 / MODES_PER_CLASS
         positive, other = classes[wanted : wanted + 1], classes[1 - wanted : 2 - wanted]
-        first, second = (positive[0] * torch.tensor(share).repeat(2) for share in ([1.8, 0.2], [0.4, 1.6]))
+        first, second = (
+            _condition(positive * torch.tensor(share).repeat(2)) for share in ([1.8, 0.2], [0.4, 1.6])
+        )
         views = torch.arange(count)
         thirds, odd = views[views % 3 == 0], views[views % 2 == 1]
         perp_negatives = (
@@ -82,13 +118,17 @@ class AnalyticPrior:
             PerpNegative(odd, -1.5 + odd / count, second),
         )
         return Conditioning(
-            positive=positive.expand(count, -1, -1),
-            negative=(other if negative else both).expand(count, -1, -1),
-            unconditional=both.expand(count, -1, -1),
+            positive=_condition(positive).expand(count),
+            negative=_condition(other if negative else both).expand(count),
+            unconditional=_condition(both).expand(count),
             has_negative=negative,
             negative_is_unconditional=not negative,
             perp_negatives=perp_negatives if perp_neg else (),
         )
+
+
+def _condition(weights: Tensor) -> Condition:
+    return Condition({"weights": weights})
 
 
 class PixelPrior(AnalyticPrior):
@@ -97,8 +137,8 @@ class PixelPrior(AnalyticPrior):
     The modes overlap, so that every prompt counts everywhere.
     """
 
-    def __init__(self) -> None:
-        super().__init__(spread=1.0)
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(spread=1.0, **settings)
         self.modes *= 0.3
 
     def encode(self, images: Tensor) -> Tensor:

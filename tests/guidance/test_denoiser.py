@@ -25,10 +25,10 @@ def test_guided_prediction_view_by_view(prompts: str, omega: float) -> None:
         reading = View(prior, conditioning, view, config_of("sds").guidance, noise=z[:1])
         here = z[view, None]
         torch.testing.assert_close(
-            found.eps[view, None], reading.guided(here, t, omega), rtol=1e-9, atol=1e-9
+            found.prediction.eps[view, None], reading.guided(here, t, omega), rtol=1e-9, atol=1e-9
         )
-        torch.testing.assert_close(found.n[view, None], reading.eps_n(here, t), rtol=1e-9, atol=1e-9)
-        torch.testing.assert_close(found.empty[view, None], reading.eps_0(here, t), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(found.n.eps[view, None], reading.eps_n(here, t), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(found.empty.eps[view, None], reading.eps_0(here, t), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("omega", [0.0, 1.0, 7.5])
@@ -41,7 +41,7 @@ def test_what_is_not_wanted_is_not_there_and_changes_nothing(prompts: str, omega
     assert (alone.n, alone.empty) == (None, None)
     assert denoiser.evaluations == prior.evaluations
     with_more = denoiser.guided(z, TIMES, conditioning, omega, want_n=True, want_empty=True)
-    torch.testing.assert_close(alone.eps, with_more.eps, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(alone.prediction.eps, with_more.prediction.eps, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(

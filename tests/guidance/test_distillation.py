@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from guidance import solver
+from guidance.condition import Condition
 from guidance.prompts import Conditioning
-from guidance.schedule import CLEAN, Schedule
+from guidance.schedule import CLEAN
 from tests.draws import rngs
 from tests.guidance.analytic_prior import AnalyticPrior, PixelPrior
 from tests.guidance.cases import VIEWS, build, conditionings
@@ -32,7 +36,7 @@ def both_classes(prior: AnalyticPrior, **prompts: bool) -> Conditioning:
     zero, one = (prior.conditioning(wanted, STARTS, **prompts) for wanted in (0, 1))
     later = tuple(replace(p, views=p.views + STARTS) for p in one.perp_negatives)
     embeddings = ("positive", "negative", "unconditional")
-    joined = {name: torch.cat([getattr(zero, name), getattr(one, name)]) for name in embeddings}
+    joined = {name: Condition.cat([getattr(zero, name), getattr(one, name)]) for name in embeddings}
     return replace(zero, **joined, perp_negatives=zero.perp_negatives + later)
 
 
@@ -62,10 +66,21 @@ def distill(
     negative: bool = False,
     perp_neg: bool = False,
     start: Tensor | None = None,
+    prior: Mapping[str, Any] = MappingProxyType({}),
     **changes: object,
 ) -> Ends:
-    """Follow a guidance from the random starts, or from `start` [2 STARTS, 4, 4, 4]."""
-    prior = AnalyticPrior()
+    """Follow a guidance from the random starts, or from `start` [2 STARTS, 4, 4, 4], on the prior of these settings."""
+    return _distilled(variant, AnalyticPrior(**prior), negative, perp_neg, start, changes)
+
+
+def _distilled(
+    variant: str,
+    prior: AnalyticPrior,
+    negative: bool,
+    perp_neg: bool,
+    start: Tensor | None,
+    changes: Mapping[str, object],
+) -> Ends:
     guide = build(variant, prior, iterations=STEPS, warmup_iter=100, **changes)
     rng = torch.Generator().manual_seed(0)
     latents = (
@@ -221,32 +236,40 @@ def is_autograd(variant: str) -> bool:
 
 FAULTS: dict[str, dict[str, tuple[str, str, str]]] = {
     "sds": {
-        "sign of the guidance": ("sds", "w * (found.eps - found.n)", "w * (found.n - found.eps)"),
+        "sign of the guidance": (
+            "sds",
+            "difference(found.prediction, found.n, t",
+            "difference(found.n, found.prediction, t",
+        ),
         "sign of the whole": ("sds", "w = solver.per_view(", "w = -solver.per_view("),
         "views' times mixed up": ("sds", "guided(z_t, t, cond", "guided(z_t, t.flip(0), cond"),
-        "no w(t)": ("sds", '"denoise": w * (found.n', '"denoise": (found.n'),
-        "no omega": ("denoiser", "eps = eps_n + omega * direction", "eps = eps_n + direction"),
+        "no w(t)": (
+            "sds",
+            '"denoise": w * solver.difference(found.n',
+            '"denoise": solver.difference(found.n',
+        ),
+        "no omega": ("denoiser", "base + omega * direction", "base + direction"),
         "no alpha_t": ("solver", "mix(schedule.alpha(t), z0, ", "mix(0 * schedule.alpha(t) + 1, z0, "),
     },
     "ism": {
-        "sign": ("ism", "w * (guided.eps - target)", "w * (target - guided.eps)"),
+        "sign": ("ism", "difference(at_t, at_s, t", "difference(at_s, at_t, t"),
         "t and s swapped in the step": (
             "ism",
-            "(z_s, eps_s, s, t, schedule)",
-            "(z_s, eps_s, t, s, schedule)",
+            "(z_s, at_s, s, t, schedule)",
+            "(z_s, at_s, t, s, schedule)",
         ),
         "t and s swapped in the draw": ("ism", "conditioning, s, t, rngs)", "conditioning, t, s, rngs)"),
-        "inversion backwards": ("ism", "step(z[rows], eps, t, u,", "step(z[rows], eps, u, t,"),
-        "no w(t)": ("ism", "w * (guided.eps - target)", "guided.eps - target"),
-        "no omega": ("denoiser", "eps = eps_n + omega * direction", "eps = eps_n + direction"),
+        "inversion backwards": ("ism", "step(z[rows], found, t, u,", "step(z[rows], found, u, t,"),
+        "no w(t)": ("ism", "w * solver.difference(", "solver.difference("),
+        "no omega": ("denoiser", "base + omega * direction", "base + direction"),
     },
     "cds": {
         "the paper's sign": (
             "cds",
-            "solver.noise_of(z_1, eps_1, t_1, schedule) - eps_2}",
-            "eps_2 - solver.noise_of(z_1, eps_1, t_1, schedule)}",
+            "at_1.eps - at_2.eps}",
+            "at_2.eps - at_1.eps}",
         ),
-        "times swapped in the step": ("cds", "eps_1, t_1, t_2, schedule", "eps_1, t_2, t_1, schedule"),
+        "times swapped in the step": ("cds", "at_1, t_1, t_2, schedule", "at_1, t_2, t_1, schedule"),
         "times swapped in the draw": ("cds", "conditioning, t_1, t_2)", "conditioning, t_2, t_1)"),
         "no omega at t_2": (
             "cds",
@@ -267,7 +290,7 @@ FAULTS: dict[str, dict[str, tuple[str, str, str]]] = {
         "sign": ("gcs", "mean = 2 / p.C_batch_size", "mean = -2 / p.C_batch_size"),
         "sign of L_CC": ("gcs", "(g_t - g_s)", "(g_s - g_t)"),
         "sign of L_CP": ("gcs", "PixelGradient(clean_e, clean_y", "PixelGradient(clean_y, clean_e"),
-        "times swapped in the step": ("gcs", "z_t, at_t.eps, t, e)", "z_t, at_t.eps, e, t)"),
+        "times swapped in the step": ("gcs", "z_t, at_t.prediction, t, e)", "z_t, at_t.prediction, e, t)"),
         "times swapped in the draw": (
             "gcs",
             "return e + offset, s + offset",
@@ -281,8 +304,8 @@ FAULTS: dict[str, dict[str, tuple[str, str, str]]] = {
         "sign of cross-consistency": ("sctd", "(across.detach() - g_y)", "(g_y - across.detach())"),
         "times swapped in the step": (
             "sctd",
-            "(z_t, eps_y, t, s_m, schedule)",
-            "(z_t, eps_y, s_m, t, schedule)",
+            "(z_t, at_y, t, s_m, schedule)",
+            "(z_t, at_y, s_m, t, schedule)",
         ),
         "times swapped in the draw": ("sctd", "conditioning, s_m, s, t)\n\n", "conditioning, s_m, t, s)\n\n"),
         "omega + 1 not squared": ("sctd", "(p.guidance_scale + 1) ** 2", "(p.guidance_scale + 1)"),
@@ -292,7 +315,7 @@ FAULTS: dict[str, dict[str, tuple[str, str, str]]] = {
     "sctd released": {
         "sign of self-consistency": ("sctd_released", "(g_s - z_sm)", "(z_sm - g_s)"),
         "sign of cross-consistency": ("sctd_released", "(z_sm - g_y)", "(g_y - z_sm)"),
-        "times swapped in the step": ("sctd_released", "eps_t, t, s_m, schedule", "eps_t, s_m, t, schedule"),
+        "times swapped in the step": ("sctd_released", "at_t, t, s_m, schedule", "at_t, s_m, t, schedule"),
         "times swapped in the draw": (
             "sctd_released",
             "conditioning, s_m, s, t)\n\n",
@@ -333,7 +356,7 @@ def test_autograd_sees_every_fault(variant: str, monkeypatch: pytest.MonkeyPatch
 
 def exact_trajectory(prior: AnalyticPrior, times: list[int]) -> list[Tensor]:
     """Points z_t = alpha mu + sqrt(v_t) c of one solution of the ODE of a single mode, float64."""
-    schedule = Schedule(prior.alphas_cumprod)
+    schedule = prior.schedule
     direction = torch.randn(64, generator=torch.Generator().manual_seed(5)).double()
     points = []
     for t in times:
@@ -343,17 +366,17 @@ def exact_trajectory(prior: AnalyticPrior, times: list[int]) -> list[Tensor]:
     return points
 
 
-ONE_MODE = torch.tensor([[[1.0, 0.0, 0.0, 0.0]]])
+ONE_MODE = Condition({"weights": torch.tensor([[[1.0, 0.0, 0.0, 0.0]]])})
 
 
 def test_g_maps_one_trajectory_to_one_point() -> None:
     """A single step solves the ODE of a point mass exactly, from wherever on the trajectory it starts."""
     prior = AnalyticPrior(spread=0.0)
-    schedule = Schedule(prior.alphas_cumprod)
+    schedule = prior.schedule
     times = [200, 220, 300, 640, 980]
     points = exact_trajectory(prior, times)
     for t, point in zip(times, points):
-        eps = prior.eps(point, torch.tensor([t]), ONE_MODE)
+        eps = prior.predict(point, torch.tensor([t]), ONE_MODE)
         landed = solver.step(point, eps, torch.tensor([t]), torch.tensor([200]), schedule)
         torch.testing.assert_close(landed, points[0], rtol=1e-9, atol=1e-9)
         clean = solver.step(point, eps, torch.tensor([t]), torch.tensor([CLEAN]), schedule)
@@ -363,7 +386,7 @@ def test_g_maps_one_trajectory_to_one_point() -> None:
 def test_solver_is_of_first_order_and_inversion_undoes_it() -> None:
     """Each halving of the steps halves the error at a wider mode, forward and backward in time."""
     prior = AnalyticPrior(spread=0.5)
-    schedule = Schedule(prior.alphas_cumprod)
+    schedule = prior.schedule
     low, high = exact_trajectory(prior, [200, 840])
     for start, end, goal, z_start in ((840, 200, low, high), (200, 840, high, low)):
         errors = []
@@ -371,7 +394,7 @@ def test_solver_is_of_first_order_and_inversion_undoes_it() -> None:
             times = torch.linspace(start, end, steps + 1).round().long()
             z = z_start
             for t, u in pairwise(times):
-                z = solver.step(z, prior.eps(z, t[None], ONE_MODE), t[None], u[None], schedule)
+                z = solver.step(z, prior.predict(z, t[None], ONE_MODE), t[None], u[None], schedule)
             errors.append(float((z - goal).norm()))
         ratios = torch.tensor(errors[:-1]) / torch.tensor(errors[1:])
         assert bool(((ratios > 1.7) & (ratios < 2.3)).all()), errors

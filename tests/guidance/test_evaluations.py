@@ -20,14 +20,14 @@ class WatchedPrior(PixelPrior):
         self.rows: list[list[tuple[bytes, int, bytes]]] = []
         self.disturbed: int | None = None
 
-    def eps(self, z: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        eps = super().eps(z, t, cond)
+    def answer(self, z: Tensor, t: Tensor, weights: Tensor) -> Tensor:
+        eps = super().answer(z, t, weights)
         first = sum(map(len, self.rows))
         if self.disturbed is not None and first <= self.disturbed < first + len(z):
             eps = eps.clone()
             eps[self.disturbed - first] += 0.1 * latents(1, seed=7)[0]
         self.rows.append(
-            [(a.detach().numpy().tobytes(), int(b), c.numpy().tobytes()) for a, b, c in zip(z, t, cond)]
+            [(a.detach().numpy().tobytes(), int(b), c.numpy().tobytes()) for a, b, c in zip(z, t, weights)]
         )
         return eps
 

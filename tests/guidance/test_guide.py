@@ -126,7 +126,7 @@ def test_pixel_gradient_acts_on_the_colours_beside_the_images() -> None:
 
 
 def test_weights() -> None:
-    schedule, t = Schedule(stable_diffusion_alphas()), torch.tensor([20, 500, 980])
+    schedule, t = Schedule.diffusion(stable_diffusion_alphas()), torch.tensor([20, 500, 980])
     alpha, sigma = schedule.alpha(t), schedule.sigma(t)
     assert torch.equal(weight("sigma_over_alpha", t, schedule), sigma / alpha)
     assert torch.equal(weight("sigma_squared", t, schedule), sigma**2)

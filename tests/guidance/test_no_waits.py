@@ -10,9 +10,10 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
 import guidance
-from guidance import PerpNeg, PromptEmbeddings, solver
+from guidance import Condition, PerpNeg, Prediction, PromptEmbeddings, solver
 from guidance.denoiser import Denoiser
 from guidance.prior import StableDiffusionPrior
+from guidance.prior.parametrization import Parametrization
 from tests.draws import rngs
 from tests.guidance.cases import VARIANTS, VIEWS, config_of
 from tests.tiny_diffusers import write_tiny_folder
@@ -34,7 +35,7 @@ def prior(tmp_path_factory: pytest.TempPathFactory) -> StableDiffusionPrior:
         unet = UNet2DConditionModel.from_config(loaded.unet.config).half()
         vae = AutoencoderKL.from_config(loaded.vae.config).half()
     networks = (vae, unet, loaded.text_encoder, loaded.tokenizer)
-    moved = StableDiffusionPrior(*networks, loaded.alphas_cumprod, "v_prediction", loaded.steps_offset)
+    moved = StableDiffusionPrior(*networks, Parametrization("v_prediction", loaded.schedule))
     assert moved.device == DEVICE
     return moved
 
@@ -42,8 +43,8 @@ def prior(tmp_path_factory: pytest.TempPathFactory) -> StableDiffusionPrior:
 class Encoder:
     """Stand-in for the text encoder: prompts are embedded once, before the first iteration."""
 
-    def embed(self, prompts: Sequence[str]) -> Tensor:
-        return torch.zeros(len(prompts), 16, 12, device=DEVICE)
+    def embed(self, prompts: Sequence[str]) -> Condition:
+        return Condition({"text": torch.zeros(len(prompts), 16, 12, device=DEVICE)})
 
 
 def guide(prior: StableDiffusionPrior, variant: str, *, with_negatives: bool, **changes: object) -> None:
@@ -100,15 +101,15 @@ def test_a_guidance_waits_for_nothing_under_other_settings(
 
 def test_waits_in_a_step_are_seen(prior: StableDiffusionPrior, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests of this file find each of these faults."""
-    encode, eps, per_view = prior.encode, Denoiser.eps, solver.per_view
+    encode, predict, per_view = prior.encode, Denoiser.predict, solver.per_view
 
     def looks(images: Tensor) -> Tensor:
         z0 = encode(images)
         return z0 if bool(torch.isfinite(z0).all()) else torch.zeros_like(z0)
 
-    def looks_at_predictions(self: Denoiser, z: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        predicted = eps(self, z, t, cond)
-        return predicted / max(1.0, predicted.norm().item())
+    def looks_at_predictions(self: Denoiser, z: Tensor, t: Tensor, condition: Condition) -> Prediction:
+        found = predict(self, z, t, condition)
+        return Prediction(found.eps / max(1.0, found.eps.norm().item()), found.clean)
 
     def copies(values: Tensor, like: Tensor) -> Tensor:
         return (
@@ -119,7 +120,7 @@ def test_waits_in_a_step_are_seen(prior: StableDiffusionPrior, monkeypatch: pyte
 
     for owner, name, fault in (
         (prior, "encode", looks),
-        (Denoiser, "eps", looks_at_predictions),
+        (Denoiser, "predict", looks_at_predictions),
         (solver, "per_view", copies),
     ):
         with monkeypatch.context() as patch:

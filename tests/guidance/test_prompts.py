@@ -11,6 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from guidance.condition import Condition
 from guidance.prompts import VIEW_WORDS, PerpNeg, PromptEmbeddings, view_weights
 
 FRONT, SIDE, BACK, OVERHEAD = torch.eye(4)
@@ -22,9 +23,11 @@ class Encoder:
     def __init__(self) -> None:
         self.seen: list[list[str]] = []
 
-    def embed(self, prompts: Sequence[str]) -> Tensor:
+    def embed(self, prompts: Sequence[str]) -> Condition:
         self.seen.append(list(prompts))
-        return torch.randn(len(prompts), 5, 3, generator=torch.Generator().manual_seed(0))
+        return Condition(
+            {"text": torch.randn(len(prompts), 5, 3, generator=torch.Generator().manual_seed(0))}
+        )
 
 
 @pytest.mark.parametrize(
@@ -55,18 +58,18 @@ def test_embeddings_are_computed_once_and_mixed() -> None:
     encoder = Encoder()
     prompts = PromptEmbeddings(encoder, "a red mug", negative="ugly", inverse="blur", angle_overhead=20)
     views = ["a red mug" + words for words in VIEW_WORDS]
-    table = Encoder().embed([""] * 6)
+    table = Encoder().embed([""] * 6).parts["text"]
     azimuth, polar = torch.tensor([0.0, 45.0, 180.0, 77.0]), torch.tensor([90.0, 90.0, 90.0, 19.0])
     for _ in range(2):
         conditioning = prompts.at(azimuth, polar)
     assert encoder.seen == [[*views, "ugly", "blur"]]
     assert conditioning.has_negative
-    assert torch.equal(conditioning.positive[0], table[0])
-    torch.testing.assert_close(conditioning.positive[1], (table[0] + table[1]) / 2)
-    assert torch.equal(conditioning.positive[2], table[2])
-    assert torch.equal(conditioning.positive[3], table[3])
-    assert torch.equal(conditioning.negative, table[4].expand(4, -1, -1))
-    assert torch.equal(conditioning.unconditional, table[5].expand(4, -1, -1))
+    assert torch.equal(conditioning.positive.parts["text"][0], table[0])
+    torch.testing.assert_close(conditioning.positive.parts["text"][1], (table[0] + table[1]) / 2)
+    assert torch.equal(conditioning.positive.parts["text"][2], table[2])
+    assert torch.equal(conditioning.positive.parts["text"][3], table[3])
+    assert torch.equal(conditioning.negative.parts["text"], table[4].expand(4, -1, -1))
+    assert torch.equal(conditioning.unconditional.parts["text"], table[5].expand(4, -1, -1))
 
 
 def test_without_a_negative_prompt() -> None:
@@ -124,13 +127,13 @@ def test_perp_negatives_are_those_that_count() -> None:
     # Front, side, back, and the back from above.
     azimuth, polar = torch.tensor([0.0, 90.0, 180.0, 180.0]), torch.tensor([90.0, 90.0, 90.0, 10.0])
     front, side = prompts.at(azimuth, polar).perp_negatives
-    table = Encoder().embed([""] * 6)
+    table = Encoder().embed([""] * 6).parts["text"]
     assert front.views.tolist() == [1, 2]
     assert side.views.tolist() == [0, 2]
     torch.testing.assert_close(front.weights, torch.tensor([-2.0, -2.0]))
     torch.testing.assert_close(side.weights, torch.tensor([-2.0, -1.0]))
-    assert torch.equal(front.embedding, table[0])
-    assert torch.equal(side.embedding, table[1])
+    assert torch.equal(front.condition.parts["text"], table[:1])
+    assert torch.equal(side.condition.parts["text"], table[1:2])
 
 
 @pytest.mark.parametrize(
@@ -147,8 +150,10 @@ def test_some_of_the_views() -> None:
     azimuth, polar = torch.tensor([0.0, 45.0, 180.0]), torch.full((3,), 90.0)
     some = prompts.at(azimuth, polar).some(torch.tensor([2, 0]))
     alone = prompts.at(azimuth[[2, 0]], polar[[2, 0]])
-    for name in ("positive", "negative", "unconditional", "has_negative", "negative_is_unconditional"):
-        assert torch.equal(torch.as_tensor(getattr(some, name)), torch.as_tensor(getattr(alone, name)))
+    for name in ("positive", "negative", "unconditional"):
+        assert torch.equal(getattr(some, name).parts["text"], getattr(alone, name).parts["text"])
+    for name in ("has_negative", "negative_is_unconditional"):
+        assert getattr(some, name) == getattr(alone, name)
     assert some.perp_negatives == ()
 
 

@@ -27,7 +27,7 @@ from tests.draws import rngs
 from tests.guidance.analytic_prior import AnalyticPrior, PixelPrior, stable_diffusion_alphas
 from tests.guidance.cases import VARIANTS, build, latents
 
-SCHEDULES = {offset: Schedule(stable_diffusion_alphas(), offset) for offset in (0, 1)}
+SCHEDULES = {offset: Schedule.diffusion(stable_diffusion_alphas(), offset) for offset in (0, 1)}
 """Schedules by their offset: 1 is Stable Diffusion's."""
 
 
@@ -61,7 +61,7 @@ def grid(
 
 def test_alpha_and_sigma() -> None:
     abar = stable_diffusion_alphas()
-    schedule = Schedule(abar)
+    schedule = Schedule.diffusion(abar)
     t = torch.tensor([0, 500, 999, CLEAN])
     assert torch.equal(schedule.alpha(t), torch.cat([abar[t[:3]].sqrt(), torch.ones(1).double()]))
     torch.testing.assert_close(schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2, torch.ones(4).double())
@@ -71,7 +71,7 @@ def test_alpha_and_sigma() -> None:
 @pytest.mark.parametrize("bad", [torch.tensor([0.9, 1.5]), torch.ones(2, 2) / 2])
 def test_refuses_what_is_no_schedule(bad: Tensor) -> None:
     with pytest.raises(ValueError, match="alphas_cumprod"):
-        Schedule(bad)
+        Schedule.diffusion(bad)
 
 
 def test_window_of_the_paper() -> None:
@@ -414,8 +414,7 @@ def test_gcs_times_are_in_order(low: int, delta: int, step: int, seed: int) -> N
 @pytest.mark.parametrize("t_range", [[0.02, 0.5], [0.02, 0.12]])
 def test_gcs_times_are_those_of_the_authors(t_range: list[float], offset: int) -> None:
     """All are reached, and no others: their rule in indices, but that e is before s where theirs are both 1."""
-    prior = AnalyticPrior()
-    prior.steps_offset = offset
+    prior = AnalyticPrior(steps_offset=offset)
     method: Any = build("gcs", prior, t_range=t_range, warmup_iter=1).method
     possible = set()
     low, high = (round(1000 * share) for share in t_range)
@@ -434,8 +433,7 @@ def test_gcs_times_are_those_of_the_authors(t_range: list[float], offset: int) -
 @pytest.mark.parametrize("offset", [0, 1])
 def test_the_inversion_of_ism_begins_at_the_schedulers_first_time(offset: int) -> None:
     """LucidDreamer's start index is max(s - 5 * 200, 0), and its last time before t is s."""
-    prior = PixelPrior()
-    prior.steps_offset = offset
+    prior = PixelPrior(steps_offset=offset)
     method: Any = build("ism", prior, t_range=[0.53, 0.5301], warmup_iter=1).method
     gradient = method(latents(2), prior.conditioning(0, 2), 1, rngs(2))
     assert gradient.times["t"].tolist() == [530 + offset] * 2

@@ -13,22 +13,24 @@ from diffusers import (
     DDIMScheduler,
     DPMSolverMultistepInverseScheduler,
     DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
 )
 from torch import Tensor
 
 from guidance import solver
+from guidance.prediction import KINDS
 from guidance.schedule import CLEAN, Schedule
 from tests.guidance.analytic_prior import stable_diffusion_alphas
 from tests.guidance.cases import latents
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
-PREDICTIONS = ("epsilon", "v_prediction")
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
 @pytest.fixture
 def schedule() -> Schedule:
-    return Schedule(stable_diffusion_alphas())
+    return Schedule.diffusion(stable_diffusion_alphas())
 
 
 @pytest.fixture
@@ -57,11 +59,16 @@ def in_float64(scheduler: Any) -> Any:
 
 
 def take(z: Tensor, prediction: Tensor, t: int, u: int, schedule: Schedule, kind: str = "epsilon") -> Tensor:
-    """Take one step, of a noise prediction or of a v-prediction that is converted first, as a prior does."""
+    """Take one step by a network's answer, which is read as a prior reads it.
+
+    It takes diffusion's own form; the sum of the clean sample and the noise must come to the same.
+    """
     start, end = torch.tensor([t]), torch.tensor([u])
-    if kind == "v_prediction":
-        prediction = solver.eps_of_v(z, prediction, start, schedule)
-    return solver.step(z, prediction, start, end, schedule)
+    found = KINDS[kind](z, prediction, start, schedule)
+    moved = solver.step(z, found, start, end, schedule)
+    plain = solver.mix(schedule.alpha(end), found.clean, schedule.sigma(end), found.eps)
+    torch.testing.assert_close(moved, plain, **CLOSE)
+    return moved
 
 
 @pytest.mark.parametrize("kind", PREDICTIONS)
@@ -110,6 +117,41 @@ def test_equals_first_order_dpm_solver(
         z = expected
 
 
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+@pytest.mark.parametrize("inverse", [False, True])
+def test_equals_euler_on_a_flow(shift: float, inverse: bool, state: tuple[Tensor, Tensor]) -> None:
+    """From pure noise, where alpha is 0, to the clean sample, and back through the same times."""
+    flow, times = Schedule.flow(shift), [1000, 700, 250, 1]
+    euler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    euler.set_timesteps(sigmas=[t / 1000 for t in times])
+    torch.testing.assert_close(euler.timesteps, flow.told(torch.tensor(times)))
+    torch.testing.assert_close(euler.sigmas, flow.sigma(torch.tensor([*times, CLEAN])).float())
+    exact = flow.sigma(torch.tensor([*times, CLEAN]))
+    euler.sigmas = exact.flip(0) if inverse else exact
+    pairs = list(pairwise([*times, CLEAN]))
+    z, v = state
+    for t, (start, end) in zip(euler.timesteps, [(u, t) for t, u in reversed(pairs)] if inverse else pairs):
+        if start == CLEAN:
+            # No network is asked of a clean sample, whose time is 0 too.
+            start = 0
+        expected = euler.step(v, t, z.double()).prev_sample
+        torch.testing.assert_close(
+            take(z, v, start, end, flow, "flow"), expected.double(), rtol=1e-6, atol=1e-6
+        )
+        z = expected.double()
+
+
+def test_churn_on_a_flow_is_that_of_diffusion_in_another_scale(schedule: Schedule) -> None:
+    flow, (t, u) = Schedule.flow(3.0), (torch.tensor([400]), torch.tensor([600]))
+    ratio = [flow.alpha(x) ** 2 / flow.power(x) for x in (t, u)]
+    same = Schedule.diffusion(torch.cat([ratio[0], ratio[1]]))
+    z, eps, noise = (latents(1, seed=seed) for seed in (1, 2, 3))
+    scale = flow.power(u).sqrt()
+    zero, one = torch.tensor([0]), torch.tensor([1])
+    expected = scale * solver.churn(z / scale, eps, zero, one, same, eta=0.4, noise=noise)
+    torch.testing.assert_close(solver.churn(z, eps, t, u, flow, eta=0.4, noise=noise), expected, **CLOSE)
+
+
 @pytest.mark.parametrize(("t", "u"), [(500, 480), (980, 960), (100, 80)])
 @pytest.mark.parametrize("eta", [0.3, 1.0])
 def test_churn_equals_stochastic_ddim(
@@ -120,7 +162,7 @@ def test_churn_equals_stochastic_ddim(
     (z, eps), noise = state, latents(1, seed=3)
     expected = ddim.step(eps, t, z, eta=eta, variance_noise=noise).prev_sample
     start, end = torch.tensor([t]), torch.tensor([u])
-    arrived = solver.step(z, eps, start, end, schedule)
+    arrived = take(z, eps, t, u, schedule)
     actual = solver.churn(arrived, eps, start, end, schedule, eta=eta**2, noise=noise)
     torch.testing.assert_close(actual, expected, **CLOSE)
 
@@ -157,7 +199,7 @@ def test_splits_into_two_steps_with_the_same_noise(schedule: Schedule, state: tu
 def test_every_view_has_its_own_times(schedule: Schedule) -> None:
     z, eps = latents(3, seed=1), latents(3, seed=2)
     t, u = torch.tensor([20, 500, 980]), torch.tensor([CLEAN, 980, 20])
-    together = solver.step(z, eps, t, u, schedule)
+    together = solver.step(z, KINDS["epsilon"](z, eps, t, schedule), t, u, schedule)
     for view in range(3):
         alone = take(z[view : view + 1], eps[view : view + 1], int(t[view]), int(u[view]), schedule)
         assert torch.equal(together[view : view + 1], alone)

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
-from torch import Tensor
 
 from guidance import solver
 from guidance.contract import Gradient
+from guidance.prediction import of_v
 from guidance.prompts import Conditioning
 from guidance.schedule import CLEAN, Schedule
 from tests.draws import rngs
@@ -30,23 +30,21 @@ OF_LATENTS = ("sctd", "sctd exact", "sctd released")
 """Variants whose w(t) is a factor on differences of latents, which do not vanish with alpha."""
 
 
+def zero_snr(last: float) -> Schedule:
+    """Stable Diffusion's levels, rescaled to end without signal but for alpha_T = `last`."""
+    abar = stable_diffusion_alphas()
+    betas = torch.cat([1 - abar[:1], 1 - abar[1:] / abar[:-1]])
+    abar = torch.cumprod(1 - rescale_zero_terminal_snr(betas), 0)
+    assert float(abar[LAST]) == 0
+    abar[LAST] = last**2
+    return Schedule.diffusion(abar, steps_offset=1)
+
+
 class ZeroSnrPrior(AnalyticPrior):
-    """The analytic prior up to alpha_T = `last`, which predicts v at alpha = 0 as the contract has it."""
+    """The analytic prior up to alpha_T = `last`, whose network predicts v, as those of this kind do."""
 
     def __init__(self, last: float) -> None:
-        super().__init__(spread=1.0)
-        abar = stable_diffusion_alphas()
-        betas = torch.cat([1 - abar[:1], 1 - abar[1:] / abar[:-1]])
-        self.alphas_cumprod = torch.cumprod(1 - rescale_zero_terminal_snr(betas), 0)
-        assert float(self.alphas_cumprod[LAST]) == 0
-        self.alphas_cumprod[LAST] = last**2
-        self._schedule = Schedule(self.alphas_cumprod)
-
-    def eps(self, z: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        noise = super().eps(z, t, cond)
-        # z has nothing of the data there: the clean sample to expect is the mixture's mean.
-        mean = (cond[:, 0].to(z) @ self.modes.to(z)).reshape(z.shape)
-        return torch.where((self._schedule.alpha(t) > 0)[:, None, None, None], noise, -mean)
+        super().__init__(spread=1.0, kind="v_prediction", schedule=zero_snr(last))
 
 
 def gradient(variant: str, last: float, **changes: object) -> Gradient:
@@ -86,20 +84,20 @@ def test_a_weight_without_a_limit_is_that_of_the_last_timestep_with_signal(varia
     found, plain = (
         gradient(variant, 0.0, weighting=weighting).parts for weighting in ("sigma_over_alpha", "one")
     )
-    abar = ZeroSnrPrior(0.0).alphas_cumprod[LAST - 1]
+    abar = float(zero_snr(0.0).alpha(torch.tensor(LAST - 1))) ** 2
     for name, part in plain.items():
-        torch.testing.assert_close(found[name], ((1 - abar) / abar).sqrt() * part)
+        torch.testing.assert_close(found[name], ((1 - abar) / abar) ** 0.5 * part)
 
 
 def test_v_at_the_last_timestep_is_minus_the_clean_sample() -> None:
-    schedule, t = Schedule(ZeroSnrPrior(0.0).alphas_cumprod), torch.tensor([LAST, 500])
+    schedule, t = zero_snr(0.0), torch.tensor([LAST, 500])
     clean, noise = latents(2), latents(2, seed=1)
     z = solver.add_noise(clean, noise, t, schedule)
     alpha, sigma = (solver.per_view(values, z) for values in (schedule.alpha(t), schedule.sigma(t)))
-    eps = solver.eps_of_v(z, alpha * noise - sigma * clean, t, schedule)
-    torch.testing.assert_close(eps, solver.prediction_of(clean, noise, t, schedule))
-    torch.testing.assert_close(solver.noise_of(z, eps, t, schedule), noise)
+    found = of_v(z, alpha * noise - sigma * clean, t, schedule)
+    torch.testing.assert_close(found.eps, noise)
+    torch.testing.assert_close(found.clean, clean)
     for u in (CLEAN, 300, LAST):
-        back = solver.step(z, eps, t, torch.full_like(t, u), schedule)
+        back = solver.step(z, found, t, torch.full_like(t, u), schedule)
         expected = solver.add_noise(clean, noise, torch.full_like(t, u), schedule)
         torch.testing.assert_close(back, expected)

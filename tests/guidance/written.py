@@ -1,6 +1,6 @@
 """The methods' losses as the papers write them, view by view, for autograd to differentiate.
 
-None of these formulas uses guidance/: alpha, sigma and lambda come from the prior's table, one step is Eq. 5 of SegmentDreamer
+None of these formulas uses guidance/ but for its table of alpha and sigma: one step is Eq. 5 of SegmentDreamer
 with its integral over lambda, and stop-gradients (`.detach()`) stand where the papers have sg or leave out the
 Jacobian of the U-Net. Weights that the papers leave open are chosen as the project states them.
 """
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from config.guidance_params import GuidanceParams
 from guidance import Guidance
+from guidance.condition import Condition
 from guidance.prompts import Conditioning
 from tests.draws import rngs
 from tests.guidance.analytic_prior import AnalyticPrior
@@ -46,10 +47,10 @@ class View:
     step: int = 0
 
     def alpha(self, t: int) -> float:
-        return math.sqrt(float(self.prior.alphas_cumprod[t]))
+        return float(self.prior.schedule.alpha(torch.tensor(t)))
 
     def sigma(self, t: int) -> float:
-        return math.sqrt(1 - float(self.prior.alphas_cumprod[t]))
+        return float(self.prior.schedule.sigma(torch.tensor(t)))
 
     def gamma(self, t: int) -> float:
         return self.sigma(t) / self.alpha(t)
@@ -62,8 +63,8 @@ class View:
     def noised(self, z0: Tensor, t: int) -> Tensor:
         return self.alpha(t) * z0 + self.sigma(t) * self.noise
 
-    def eps(self, z: Tensor, t: int, embedding: Tensor) -> Tensor:
-        return self.prior.eps(z, torch.tensor([t]), embedding[None])
+    def eps(self, z: Tensor, t: int, condition: Condition) -> Tensor:
+        return self.prior.predict(z, torch.tensor([t]), condition).eps
 
     def eps_y(self, z: Tensor, t: int) -> Tensor:
         return self.guided(z, t, 1.0)
@@ -83,7 +84,7 @@ class View:
         for negative in self.prompts.perp_negatives:
             for view, weight in zip(negative.views.tolist(), negative.weights.tolist()):
                 if view == self.index:
-                    e = (self.eps(z, t, negative.embedding) - n).flatten()
+                    e = (self.eps(z, t, negative.condition) - n).flatten()
                     total += weight * (e - torch.dot(e, e_y) / torch.dot(e_y, e_y) * e_y)
         return n + omega * total.reshape(n.shape)
 
@@ -115,7 +116,7 @@ def ism(v: View, z0: Tensor, t: Times) -> Tensor:
         eps, c = v.eps_0(z, time), p.denoise_guidance_scale
         return (eps if c <= 1 else eps + c * (v.eps_n(z, time) - eps)).detach()
 
-    now = max(s - p.xs_inv_steps * p.xs_delta_t, v.prior.steps_offset)
+    now = max(s - p.xs_inv_steps * p.xs_delta_t, v.prior.schedule.steps_offset)
     z = v.noised(z0, now)
     while now < s:
         after = min(now + p.xs_delta_t, s)
@@ -153,13 +154,13 @@ def cds_released(v: View, z0: Tensor, t: Times) -> Tensor:
     scale = v.params.guidance_scale * (1 - done + done * (30 if refine else 50) / 100)
 
     def predicted(z: Tensor, time: int) -> Tensor:
-        return v.guided(z / math.sqrt(1 + v.gamma(time) ** 2), time, 1 + scale)
+        return v.guided(v.alpha(time) * z, time, 1 + scale)
 
     z_1 = z0 + v.gamma(t_1) * v.noise
     eps_1 = predicted(z_1, t_1)
     update = predicted(z_1 + (v.gamma(t_2) - v.gamma(t_1)) * eps_1, t_2) - eps_1
     bound = 2 + (8 - 2) * done
-    update = ((1 - float(v.prior.alphas_cumprod[t_1]) if refine else 1) * update).clamp(-bound, bound)
+    update = ((v.sigma(t_1) ** 2 if refine else 1) * update).clamp(-bound, bound)
     return (z0 - (z0 + update).detach()).square().sum() / 2
 
 

@@ -12,10 +12,13 @@ from torch import Tensor
 
 from config import Config, ConfigError, load
 from guidance import GCS, METHODS, SCTD, Denoiser, ReleasedSCTD
+from guidance.schedule import Schedule
 from tests.draws import rngs
 from tests.guidance.analytic_prior import stable_diffusion_alphas
 
-PRIORS = [SimpleNamespace(alphas_cumprod=stable_diffusion_alphas(), steps_offset=offset) for offset in (0, 1)]
+PRIORS = [
+    SimpleNamespace(schedule=Schedule.diffusion(stable_diffusion_alphas(), offset)) for offset in (0, 1)
+]
 COUNT = 64
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 import config as configuration
 from guidance.prior import PriorError, StableDiffusionPrior, load_prior
 from guidance.prior.adaptations import Adaptations
+from tests.guidance.prior.texts import embedded, noise_by
 from tests.ldm import write_single_file
 from tests.lora import changes, kohya, lora
 from utils.device import resolve_device
@@ -28,7 +29,7 @@ def plain(folder: Path) -> StableDiffusionPrior:
 def predicted(prior: StableDiffusionPrior, prompt: str = "a mug") -> Tensor:
     z = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        return prior.eps(z, torch.tensor([300]), prior.embed([prompt]))
+        return noise_by(prior, z, torch.tensor([300]), embedded(prior, [prompt]))
 
 
 def test_a_single_file_is_the_folder_that_it_was_made_of(
@@ -147,7 +148,7 @@ def test_clip_skip_counts_layers_as_web_uis_do(
 ) -> None:
     """This encoder has two layers: 2 reads the first, and 1 the last."""
     last = StableDiffusionPrior.load(str(folder), HOST, adaptations=Adaptations(clip_skip=1))
-    assert torch.equal(last.embed(["a mug"]), plain.embed(["a mug"]))
+    assert torch.equal(embedded(last, ["a mug"]), embedded(plain, ["a mug"]))
     assert "clip_skip" not in caplog.text
     prior = StableDiffusionPrior.load(str(folder), HOST, adaptations=Adaptations(clip_skip=2))
     assert "clip_skip 2 leaves out the last 1 of the text encoder's 2 layers." in caplog.messages
@@ -158,8 +159,8 @@ def test_clip_skip_counts_layers_as_web_uis_do(
         hidden = encoder.encoder.layers[0](encoder.embeddings(tokens), attention_mask=mask)
         hidden = hidden[0] if isinstance(hidden, tuple) else hidden
         expected = encoder.final_layer_norm(hidden)
-    torch.testing.assert_close(prior.embed(["a mug"]), expected, rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(prior.embed(["a mug"]), plain.embed(["a mug"]), atol=1e-3)
+    torch.testing.assert_close(embedded(prior, ["a mug"]), expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(embedded(prior, ["a mug"]), embedded(plain, ["a mug"]), atol=1e-3)
     with pytest.raises(PriorError, match="clip_skip is 3, but must be at most 2, the number of layers"):
         StableDiffusionPrior.load(str(folder), HOST, adaptations=Adaptations(clip_skip=3))
 

@@ -22,6 +22,7 @@ from guidance.prior import Adaptations, StableDiffusionPrior, compiled_unet
 from guidance.prior.compiled import CACHE, Compiled, Sized, lasting_cache
 from tests.changed import changed
 from tests.draws import rngs
+from tests.guidance.prior.texts import embedded, noise_by
 from tests.lora import lora
 from tests.tiny_diffusers import write_tiny_folder
 from utils.device import resolve_device
@@ -101,7 +102,7 @@ def test_compiled_toybox_says_the_same() -> None:
     images, counts = images_of(prior, views), (1, 2, 3, 5, 8)
 
     def everything(prior: StableDiffusionPrior) -> dict[str, Tensor]:
-        found = {f"eps {count}": prior.eps(*shapes(prior, count)) for count in counts}
+        found = {f"eps {count}": noise_by(prior, *shapes(prior, count)) for count in counts}
         found["latents"], found["gradient"] = encoded(prior, images)
         prompts = PromptEmbeddings(prior, "a red car", negative="ugly")
         conditioning = prompts.at(torch.tensor([0.0, 130.0]), torch.tensor([90.0, 60.0]))
@@ -129,8 +130,8 @@ def test_a_derivative_through_the_unet_is_that_of_the_plain_one(folder: Path) ->
 
     def derivative() -> Tensor:
         leaf = z.clone().requires_grad_()
-        eps = prior.eps(leaf, t, cond)
-        return torch.autograd.grad(prior.eps(leaf - 0.5 * eps, t, cond).square().sum(), leaf)[0]
+        eps = noise_by(prior, leaf, t, cond)
+        return torch.autograd.grad(noise_by(prior, leaf - 0.5 * eps, t, cond).square().sum(), leaf)[0]
 
     plain = derivative()
     prior.compile("static", 1, {2: 1.0})
@@ -151,7 +152,7 @@ def test_view_by_view_and_after_a_change_of_precision_it_is_the_same(
     prior.compile(how, 3, {1: 0.01, 3: 0.99})
     for count in (1, 2, 3, 5):
         inputs = shapes(prior, count)
-        torch.testing.assert_close(prior.eps(*inputs), plain.eps(*inputs), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(noise_by(prior, *inputs), noise_by(plain, *inputs), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(encoded(prior, images), encoded(plain, images), rtol=1e-4, atol=1e-5)
     for each in (prior, plain):
         each.vae.bfloat16(), each.unet.bfloat16()
@@ -159,7 +160,7 @@ def test_view_by_view_and_after_a_change_of_precision_it_is_the_same(
     torch.testing.assert_close(encoded(prior, images), encoded(plain, images), rtol=0.05, atol=0.05)
     for count in (1, 3, 5):
         inputs = shapes(prior, count)
-        found, expected = prior.eps(*inputs), plain.eps(*inputs)
+        found, expected = noise_by(prior, *inputs), noise_by(plain, *inputs)
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
     assert "uncompiled" not in caplog.text
@@ -177,12 +178,12 @@ def test_adapted_networks_are_compiled_too(
         lora=str(tmp_path / "lora.safetensors"), words=str(tmp_path / "toy.safetensors"), clip_skip=2
     )
     prior = StableDiffusionPrior.load(str(folder), HOST, adaptations=given)
-    cond = prior.embed(["a <toy>", "a mug"])
+    cond = embedded(prior, ["a <toy>", "a mug"])
     z, t, _ = shapes(prior, 2)
-    expected = prior.eps(z, t, cond)
+    expected = noise_by(prior, z, t, cond)
     prior.free_text_encoder()
     prior.compile("dynamic", 2, {2: 1.0})
-    torch.testing.assert_close(prior.eps(z, t, cond), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(noise_by(prior, z, t, cond), expected, rtol=1e-4, atol=1e-5)
     assert "uncompiled" not in caplog.text
 
 
@@ -198,7 +199,7 @@ images = torch.rand(1, 3, prior.image_size, prior.image_size, generator=rng).req
 
 def everything():
     latents = prior.encode(images)
-    return prior.eps(*inputs), latents.detach(), torch.autograd.grad(latents.square().sum(), images)[0]
+    return noise_by(prior, *inputs), latents.detach(), torch.autograd.grad(latents.square().sum(), images)[0]
 
 plain = everything()
 prior.compile("static", 1, {2: 1.0})

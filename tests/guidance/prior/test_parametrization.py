@@ -6,14 +6,16 @@ import json
 import shutil
 from pathlib import Path
 
+import diffusers
 import pytest
 import torch
 from diffusers import DDIMScheduler
 from safetensors.torch import load_file, save_file
 
+from guidance.prediction import KINDS
 from guidance.prior import PriorError, StableDiffusionPrior
 from guidance.prior.parametrization import parametrization_of
-from guidance.solver import eps_of_v
+from tests.guidance.prior.texts import abar_of, embedded, noise_by
 from utils.device import resolve_device
 
 HOST = resolve_device("cpu")
@@ -22,13 +24,13 @@ Z, T = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0)), to
 
 def assert_predicts(prior: StableDiffusionPrior, kind: str, *, zero_snr: bool) -> None:
     """Check by what a prior answers, not by what it calls it."""
-    cond = prior.embed(["a", "b"])
+    cond = embedded(prior, ["a", "b"])
     with torch.no_grad():
         output = prior.unet(Z, T, encoder_hidden_states=cond).sample
-        eps = prior.eps(Z, T, cond)
-    expected = output if kind == "epsilon" else eps_of_v(Z, output, T, prior._schedule)
+        eps = noise_by(prior, Z, T, cond)
+    expected = KINDS[kind](Z, output, T, prior.schedule).eps
     torch.testing.assert_close(eps, expected)
-    assert (float(prior.alphas_cumprod[-1]) == 0) == zero_snr
+    assert (float(abar_of(prior)[-1]) == 0) == zero_snr
 
 
 @pytest.mark.parametrize(
@@ -96,8 +98,8 @@ def test_a_folder_of_zero_terminal_snr(
     [line] = caplog.messages
     assert "--prediction_type v_prediction" in line
     assert_predicts(eps, "epsilon", zero_snr=False)
-    assert torch.equal(eps.alphas_cumprod[:-1], v.alphas_cumprod[:-1])
-    assert eps.alphas_cumprod[-1] == v.alphas_cumprod[-2] > 0
+    assert torch.equal(abar_of(eps)[:-1], abar_of(v)[:-1])
+    assert abar_of(eps)[-1] == abar_of(v)[-2] > 0
 
 
 @pytest.mark.parametrize(
@@ -121,7 +123,7 @@ def test_times_begin_where_the_scheduler_begins(
     scheduler = DDIMScheduler.from_pretrained(path.parent)
     scheduler.set_timesteps(1000)
     assert (
-        parametrization_of("tiny", tmp_path, None, None).steps_offset
+        parametrization_of("tiny", tmp_path, None, None).schedule.steps_offset
         == offset
         == int(scheduler.timesteps[-1])
     )
@@ -132,4 +134,36 @@ def test_a_single_file_begins_where_its_base_does(folder: Path, single: Path, tm
     path = base / "scheduler" / "scheduler_config.json"
     for offset in (1, 0):
         path.write_text(json.dumps({**json.loads(path.read_text()), "steps_offset": offset}))
-        assert StableDiffusionPrior.load(str(single), HOST, base_model_key=str(base)).steps_offset == offset
+        prior = StableDiffusionPrior.load(str(single), HOST, base_model_key=str(base))
+        assert prior.schedule.steps_offset == offset
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0},
+        {
+            "_class_name": "DPMSolverMultistepScheduler",
+            "prediction_type": "flow_prediction",
+            "use_flow_sigmas": True,
+            "flow_shift": 3.0,
+        },
+    ],
+)
+def test_a_flow_by_its_scheduler_s_file(tmp_path: Path, stated: dict[str, object]) -> None:
+    """Both of diffusers' spellings, whose own scheduler has the same levels and hands the network the same times."""
+    path = tmp_path / "scheduler" / "scheduler_config.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(stated))
+    found = parametrization_of("tiny", tmp_path, None, None)
+    scheduler = getattr(diffusers, str(stated["_class_name"])).from_pretrained(path.parent)
+    if "use_flow_sigmas" in stated:
+        scheduler.set_timesteps(20)
+    assert found.prediction_type == "flow"
+    told = found.schedule.told(torch.arange(1001))
+    nearest = (told[None] - scheduler.timesteps[:, None].float()).abs().min(dim=1)
+    assert float(nearest.values.max()) <= (1.5 if "use_flow_sigmas" in stated else 1e-3)
+    sigma = found.schedule.sigma(nearest.indices).float()
+    torch.testing.assert_close(sigma, scheduler.sigmas[: len(sigma)].float(), atol=2e-3, rtol=0)
+    with pytest.raises(PriorError, match=r"--prediction_type is epsilon, .*of a flow"):
+        parametrization_of("tiny", tmp_path, None, "epsilon")

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 import guidance
 from guidance import Conditioning, PromptEmbeddings
+from guidance.contract import Prediction
 from guidance.prior import StableDiffusionPrior
 from tests.draws import rngs
 from tests.guidance.cases import VARIANTS, config_of
@@ -67,7 +68,7 @@ def test_all_attention_is_torch_s_own(
     runs = {
         "encoder": lambda: prior.encode(images),
         "decoder": lambda: prior.decode(z),
-        "unet": lambda: prior.eps(z, torch.full((VIEWS,), 500), conditioning.positive),
+        "unet": lambda: prior.predict(z, torch.full((VIEWS,), 500), conditioning.positive).eps,
     }
     for name, run in runs.items():
         with Calls() as calls:
@@ -96,12 +97,14 @@ def watched(
             value.dtype for value in values if isinstance(value, Tensor) and value.is_floating_point()
         }
 
-    for name in ("encode", "decode", "eps"):
+    for name in ("encode", "decode", "predict"):
         plain = getattr(prior, name)
 
         def noted(*args: Tensor, plain: Any = plain) -> Tensor:
             answer = plain(*args)
-            note("prior", *args, answer)
+            answers = (answer.eps, answer.clean) if isinstance(answer, Prediction) else (answer,)
+            tensors = (each for each in (*args, *answers) if isinstance(each, Tensor))
+            note("prior", *tensors)
             return answer
 
         monkeypatch.setattr(prior, name, noted)

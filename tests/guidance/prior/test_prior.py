@@ -23,6 +23,7 @@ from guidance.prior.model_files import find_model
 from guidance.prior.networks import read_networks
 from guidance.prompts import VIEW_WORDS
 from tests.draws import rngs
+from tests.guidance.prior.texts import abar_of, embedded, noise_by
 from tests.ldm import write_single_file
 from tests.tiny_diffusers import write_index, write_tiny_folder, write_tiny_small_encoder
 from utils.device import resolve_device
@@ -54,7 +55,7 @@ def images() -> Tensor:
 def test_what_is_loaded(prior: StableDiffusionPrior) -> None:
     assert prior.image_size == 32
     assert prior.unet.dtype == prior.vae.dtype == torch.float32
-    assert len(prior.alphas_cumprod) == 1000
+    assert len(abar_of(prior)) == 1000
     for network in (prior.vae, prior.unet, prior.text_encoder):
         assert not network.training
         assert not any(parameter.requires_grad for parameter in network.parameters())
@@ -86,11 +87,11 @@ def test_other_image_sizes_are_resized(prior: StableDiffusionPrior, images: Tens
 
 
 def test_embedding_takes_the_last_hidden_state(prior: StableDiffusionPrior) -> None:
-    embedded = prior.embed(["a mug", "", "a mug"])
-    assert embedded.shape == (3, 16, 12)
-    assert torch.equal(embedded[0], embedded[2])
-    assert not torch.equal(embedded[0], embedded[1])
-    assert not embedded.requires_grad
+    found = embedded(prior, ["a mug", "", "a mug"])
+    assert found.shape == (3, 16, 12)
+    assert torch.equal(found[0], found[2])
+    assert not torch.equal(found[0], found[1])
+    assert not found.requires_grad
 
 
 def test_long_prompts_are_cut_and_keep_their_view_words(
@@ -100,12 +101,12 @@ def test_long_prompts_are_cut_and_keep_their_view_words(
     prior = StableDiffusionPrior.load(str(widened(folder, tmp_path / "wide", 30)), HOST)
     views = {}
     for text in ("a red, tall mug on a table", "y" * 40):
-        views[text] = prior.embed([*(text + words for words in VIEW_WORDS), text, ""])
+        views[text] = embedded(prior, [*(text + words for words in VIEW_WORDS), text, ""])
         some = views[text][:4]
         assert all(not torch.equal(some[one], some[other]) for one in range(4) for other in range(one))
-    assert torch.equal(views["y" * 40][3:5], prior.embed(["y" * 15 + VIEW_WORDS[3], "y" * 15]))
+    assert torch.equal(views["y" * 40][3:5], embedded(prior, ["y" * 15 + VIEW_WORDS[3], "y" * 15]))
     assert torch.equal(
-        views["a red, tall mug on a table"][:1], prior.embed(["a red, tall mug on a, front view"])
+        views["a red, tall mug on a table"][:1], embedded(prior, ["a red, tall mug on a, front view"])
     )
     assert caplog.messages == [
         "A prompt is longer than the 30 tokens that the text encoder reads: of 'a red, tall mug on a table' it leaves out "
@@ -114,7 +115,7 @@ def test_long_prompts_are_cut_and_keep_their_view_words(
         "and the view words stay.",
     ]
     caplog.clear()
-    prior.embed(["y" * 30])
+    embedded(prior, ["y" * 30])
     assert "it leaves out 'yy'." in caplog.text
 
 
@@ -124,9 +125,9 @@ def test_a_word_of_several_vectors_is_left_out_whole(
     torch.save({"<toy>": torch.randn(9, 12)}, tmp_path / "toy.bin")
     wide = str(widened(folder, tmp_path / "wide", 30))
     prior = StableDiffusionPrior.load(wide, HOST, adaptations=Adaptations(words=str(tmp_path / "toy.bin")))
-    prior.embed(["a mug <toy> a, front view"])
+    embedded(prior, ["a mug <toy> a, front view"])
     assert not caplog.messages
-    prior.embed(["a larger mug <toy> a, front view"])
+    embedded(prior, ["a larger mug <toy> a, front view"])
     assert "it leaves out '<toy> a', and the view words stay" in caplog.text
 
 
@@ -141,10 +142,10 @@ def widened(folder: Path, path: Path, length: int) -> Path:
 
 def test_epsilon_is_the_network_s_output(prior: StableDiffusionPrior) -> None:
     z, t = torch.randn(3, 4, 16, 16), torch.tensor([20, 500, 980])
-    cond = prior.embed(["a", "b", "c"])
+    cond = embedded(prior, ["a", "b", "c"])
     with torch.no_grad():
         expected = prior.unet(z, t, encoder_hidden_states=cond).sample
-        assert torch.equal(prior.eps(z, t, cond), expected)
+        assert torch.equal(noise_by(prior, z, t, cond), expected)
 
 
 def test_v_prediction_becomes_the_noise_that_the_scheduler_means(tmp_path: Path) -> None:
@@ -153,9 +154,9 @@ def test_v_prediction_becomes_the_noise_that_the_scheduler_means(tmp_path: Path)
     scheduler = DDIMScheduler.from_pretrained(tmp_path, subfolder="scheduler")
     scheduler.set_timesteps(50)
     z, t = torch.randn(3, 4, 16, 16), torch.tensor([20, 500, 980])
-    cond = prior.embed(["a", "b", "c"])
+    cond = embedded(prior, ["a", "b", "c"])
     with torch.no_grad():
-        eps = prior.eps(z, t, cond)
+        eps = noise_by(prior, z, t, cond)
         v = prior.unet(z, t, encoder_hidden_states=cond).sample
     for view, time in enumerate(t.tolist()):
         clean = scheduler.step(v[view], time, z[view]).pred_original_sample
@@ -186,7 +187,7 @@ def test_weights_with_the_old_prefix_of_the_text_encoder_are_read(
     old["text_model.embeddings.position_ids"] = torch.arange(16)[None]
     save_file(old, path, metadata={"format": "pt"})
     loaded = StableDiffusionPrior.load(str(copy), HOST)
-    assert torch.equal(loaded.embed(["a mug"]), prior.embed(["a mug"]))
+    assert torch.equal(embedded(loaded, ["a mug"]), embedded(prior, ["a mug"]))
 
 
 def test_half_precision_files_run_in_float32_on_the_host(prior: StableDiffusionPrior, copy: Path) -> None:
@@ -195,9 +196,11 @@ def test_half_precision_files_run_in_float32_on_the_host(prior: StableDiffusionP
     unet.save_pretrained(copy / "unet", variant="fp16")
     loaded = StableDiffusionPrior.load(str(copy), HOST)
     assert loaded.unet.dtype == torch.float32
-    z, t, cond = torch.randn(1, 4, 16, 16), torch.tensor([500]), prior.embed(["a"])
+    z, t, cond = torch.randn(1, 4, 16, 16), torch.tensor([500]), embedded(prior, ["a"])
     with torch.no_grad():
-        torch.testing.assert_close(loaded.eps(z, t, cond), prior.eps(z, t, cond), rtol=0.01, atol=0.01)
+        torch.testing.assert_close(
+            noise_by(loaded, z, t, cond), noise_by(prior, z, t, cond), rtol=0.01, atol=0.01
+        )
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "tokenizer", "scheduler"])
@@ -272,17 +275,15 @@ def test_shards_give_the_same_weights(prior: StableDiffusionPrior, copy: Path, s
         whole.save_pretrained(copy / name, max_shard_size="30KB", **options)
         assert not list((copy / name).glob("*model.safetensors"))
     loaded = StableDiffusionPrior.load(str(copy), HOST)
-    assert torch.equal(loaded.embed(["a mug"]), prior.embed(["a mug"]))
+    assert torch.equal(embedded(loaded, ["a mug"]), embedded(prior, ["a mug"]))
     for weight, expected in zip(loaded.unet.parameters(), prior.unet.parameters(), strict=True):
         assert torch.equal(weight, expected)
 
 
 def test_a_prediction_of_another_kind_is_refused(copy: Path) -> None:
     path = copy / "scheduler" / "scheduler_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "prediction_type": "sample"}))
-    with pytest.raises(
-        PriorError, match=r"'sample' in scheduler/scheduler_config\.json, which is not 'epsilon'"
-    ):
+    path.write_text(json.dumps({**json.loads(path.read_text()), "prediction_type": "edm"}))
+    with pytest.raises(PriorError, match=r"'edm' in scheduler/scheduler_config\.json, which must be epsilon"):
         StableDiffusionPrior.load(str(copy), HOST)
 
 
@@ -299,7 +300,7 @@ def test_a_differentiated_unet_keeps_blocks_only_and_gives_the_same_derivative(
     prior: StableDiffusionPrior,
 ) -> None:
     """The derivative is that of a chain of two evaluations, as in SCTD without its approximation."""
-    z0, cond = torch.randn(2, 4, 16, 16), prior.embed(["a", "b"])
+    z0, cond = torch.randn(2, 4, 16, 16), embedded(prior, ["a", "b"])
 
     def derivative() -> tuple[Tensor, int]:
         kept = 0
@@ -311,8 +312,8 @@ def test_a_differentiated_unet_keeps_blocks_only_and_gives_the_same_derivative(
 
         z = z0.clone().requires_grad_()
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            eps = prior.eps(z, torch.tensor([100, 300]), cond)
-            loss = prior.eps(z - 0.5 * eps, torch.tensor([400, 600]), cond).square().sum()
+            eps = noise_by(prior, z, torch.tensor([100, 300]), cond)
+            loss = noise_by(prior, z - 0.5 * eps, torch.tensor([400, 600]), cond).square().sum()
         return torch.autograd.grad(loss, z)[0], kept
 
     checkpointed, few = derivative()
@@ -337,11 +338,11 @@ def test_a_network_that_overflows_in_half_precision_leaves_it(
         for parameter in last.parameters():
             parameter.mul_(6e4 / parameter.abs().max())
     images = 1e2 * images.detach()
-    t, cond = torch.tensor([500, 500]), 30 * prior.embed(["a mug", "a car"])
+    t, cond = torch.tensor([500, 500]), 30 * embedded(prior, ["a mug", "a car"])
     z = 30 * torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
 
     def answer() -> Tensor:
-        return prior.eps(z, t, cond) if name == "unet" else prior.encode(images)
+        return noise_by(prior, z, t, cond) if name == "unet" else prior.encode(images)
 
     precise = answer()
     scale = prior.vae.config.scaling_factor if name == "vae" else 1
@@ -370,10 +371,10 @@ def test_the_text_encoder_is_freed(folder: Path, tmp_path: Path) -> None:
         assert not any(weight() is not None for weight in weights)
         conditioning = prompts.at(torch.tensor([0.0]), torch.tensor([90.0]))
         assert torch.isfinite(
-            prior.eps(torch.zeros(1, 4, 16, 16), torch.tensor([500]), conditioning.positive)
+            prior.predict(torch.zeros(1, 4, 16, 16), torch.tensor([500]), conditioning.positive).eps
         ).all()
         with pytest.raises(RuntimeError, match="The text encoder has been freed: embed every prompt before"):
-            prior.embed(["a mug"])
+            embedded(prior, ["a mug"])
 
 
 def test_encoding_singly_gives_the_same_and_holds_less(prior: StableDiffusionPrior) -> None:

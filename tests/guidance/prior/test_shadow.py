@@ -11,6 +11,7 @@ from torch import Tensor
 
 from guidance.prior import StableDiffusionPrior
 from guidance.prior.shadow import META, fused_attention, shadow
+from tests.guidance.prior.texts import noise_by
 from training.live_memory import LiveMemory
 from utils.device import HOST
 
@@ -24,10 +25,10 @@ def test_shapes_are_those_of_the_true_one(prior: StableDiffusionPrior) -> None:
     images, t = torch.rand(3, 3, 40, 40), torch.tensor([10, 500, 900])
     cond = torch.rand(3, 16, 12)
     twin, z = shadow(prior), prior.encode(images)
-    expected = (z, prior.decode(z), prior.eps(z, t, cond))
+    expected = (z, prior.decode(z), noise_by(prior, z, t, cond))
     leaf = images.to(META).requires_grad_()
     far = twin.encode(leaf)
-    for found, true in zip((far, twin.decode(far), twin.eps(far, t, cond.to(META))), expected):
+    for found, true in zip((far, twin.decode(far), noise_by(twin, far, t, cond.to(META))), expected):
         assert (found.shape, found.dtype, found.device) == (true.shape, true.dtype, META)
     far.sum().backward()
     assert leaf.grad is not None
@@ -68,6 +69,6 @@ def test_what_is_compiled_stays_with_the_true_one(prior: StableDiffusionPrior) -
     prior._denoise = prior._encoders["vae"] = compiled
     twin = shadow(prior)
     z = twin.encode(torch.zeros(2, 3, 32, 32, device=META))
-    assert twin.eps(z, torch.tensor([1, 2]), torch.zeros(2, 16, 12, device=META)).shape == z.shape
+    assert noise_by(twin, z, torch.tensor([1, 2]), torch.zeros(2, 16, 12, device=META)).shape == z.shape
     with pytest.raises(AssertionError):
         prior.encode(torch.zeros(2, 3, 32, 32))

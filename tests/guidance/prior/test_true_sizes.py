@@ -21,6 +21,7 @@ from guidance.prior import StableDiffusionPrior
 from guidance.prior.adaptations import Adaptations
 from tests import stable_diffusions
 from tests.draws import rngs
+from tests.guidance.prior.texts import embedded, noise_by
 from tests.ldm import write_single_file
 from tests.lora import changes, kohya, lora
 from tests.stable_diffusions import SD15, SD21, SD21_BASE, StableDiffusion
@@ -79,7 +80,7 @@ def test_it_is_loaded_runs_and_is_adapted(model: StableDiffusion, space: Path) -
     assert {name: _size(getattr(prior, name)) for name in FILES} == model.parameters
     assert set(_differences(prior, folder, {})) == set()
     assert prior.image_size == 8 * LATENTS
-    assert prior.embed(["a mug"]).shape == (1, 77, 768 if model is SD15 else 1024)
+    assert embedded(prior, ["a mug"]).shape == (1, 77, 768 if model is SD15 else 1024)
     _check_prediction(prior, folder, model.prediction_type)
     _check_gradient(prior)
     plain, low = _answer(prior), lora(prior, rank=4)
@@ -133,7 +134,7 @@ def _answer(prior: StableDiffusionPrior) -> Tensor:
     """Noise predicted for one latent."""
     z = torch.randn(1, 4, LATENTS, LATENTS, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        return prior.eps(z, torch.tensor([300]), prior.embed(["a mug"]))
+        return noise_by(prior, z, torch.tensor([300]), embedded(prior, ["a mug"]))
 
 
 def _check_prediction(prior: StableDiffusionPrior, folder: Path, prediction_type: str) -> None:
@@ -145,9 +146,9 @@ def _check_prediction(prior: StableDiffusionPrior, folder: Path, prediction_type
         torch.randn(1, 4, LATENTS, LATENTS, generator=torch.Generator().manual_seed(1)),
         torch.tensor([500]),
     )
-    cond = prior.embed(["a mug"])
+    cond = embedded(prior, ["a mug"])
     with torch.no_grad():
-        eps, said = prior.eps(z, t, cond), prior.unet(z, t, cond).sample
+        eps, said = noise_by(prior, z, t, cond), prior.unet(z, t, cond).sample
     assert torch.equal(eps, said) == (prediction_type == "epsilon")
     clean, abar = scheduler.step(said, 500, z).pred_original_sample, scheduler.alphas_cumprod[500]
     torch.testing.assert_close(z, abar.sqrt() * clean + (1 - abar).sqrt() * eps, rtol=1e-4, atol=1e-5)

@@ -14,6 +14,7 @@ from torch import Tensor
 from guidance.prior import PriorError, StableDiffusionPrior
 from guidance.prior.adaptations import Adaptations
 from guidance.prior.words import learn_words, read_words
+from tests.guidance.prior.texts import embedded
 from tests.tiny_diffusers import write_tiny_folder
 from utils.device import HOST
 
@@ -83,8 +84,8 @@ def test_several_words_are_learnt_and_other_prompts_mean_what_they_did(
     found = vectors_of(plain, file, "<toy><style>")
     assert torch.equal(found, torch.cat((random(DIM)[None], 2 * random(2, DIM))))
     prior = StableDiffusionPrior.load(str(folder), HOST, adaptations=Adaptations(words=str(file)))
-    assert torch.equal(prior.embed(["a mug"]), plain.embed(["a mug"]))
-    assert not torch.allclose(prior.embed(["a <toy> mug"]), plain.embed(["a <toy> mug"]), atol=1e-2)
+    assert torch.equal(embedded(prior, ["a mug"]), embedded(plain, ["a mug"]))
+    assert not torch.allclose(embedded(prior, ["a <toy> mug"]), embedded(plain, ["a <toy> mug"]), atol=1e-2)
     assert prior.fingerprint != plain.fingerprint
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import guidance
 from config import Config
-from guidance.prior import StableDiffusionPrior
+from guidance.prior import LatentPrior
 from toybox import splats
 from toybox.captions import NAMES, caption
 from toybox.lab.renders import Maker, backgrounds, collect
@@ -49,7 +49,7 @@ class Likeness:
 
 
 def _cases(
-    prior: StableDiffusionPrior, config: Config, names: Sequence[Name], views: int, seed: int
+    prior: LatentPrior, config: Config, names: Sequence[Name], views: int, seed: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield images [V, 3, H, W] of a half-made asset, and the guidance's gradient in the latents, name by name."""
     rng, draws = torch.Generator().manual_seed(seed), Draws(seed)
@@ -66,7 +66,7 @@ def _cases(
 
 
 def compare(
-    prior: StableDiffusionPrior, config: Config, names: Sequence[Name], views: int = 4, seed: int = 99
+    prior: LatentPrior, config: Config, names: Sequence[Name], views: int = 4, seed: int = 99
 ) -> Likeness:
     """Compare the two encoders of `prior` on `views` of each toy's half-made asset, by the gradients of `config`'s method."""
     found: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in ENCODERS}

@@ -20,8 +20,8 @@ import config as configuration
 import guidance
 from config import Config
 from guidance import Conditioning, Denoiser, view_weights
-from guidance.prior import StableDiffusionPrior
-from guidance.schedule import CLEAN, Schedule
+from guidance.prior import LatentPrior
+from guidance.schedule import CLEAN
 from guidance.solver import step
 from toybox.captions import ALONE, HELD_OUT, NAMES, STACKED, VIEW_WORDS, caption
 from toybox.judge import Judge, Verdict, load_judge, named_right
@@ -62,7 +62,7 @@ def evaluate_judge(config: Config, judge: Judge, seed: int = 99) -> dict[str, fl
     }
 
 
-def evaluate_small_encoder(config: Config, prior: StableDiffusionPrior) -> dict[str, float]:
+def evaluate_small_encoder(config: Config, prior: LatentPrior) -> dict[str, float]:
     likeness = compare(prior, config, HELD_OUT[::8])
     return {
         "small encoder, half-made held-out toys: error of the latents, RMS": likeness.error,
@@ -73,20 +73,20 @@ def evaluate_small_encoder(config: Config, prior: StableDiffusionPrior) -> dict[
 
 
 @torch.no_grad()
-def samples(prior: StableDiffusionPrior, names: Sequence[Name], azimuth: Tensor, seed: int = 0) -> Tensor:
+def samples(prior: LatentPrior, names: Sequence[Name], azimuth: Tensor, seed: int = 0) -> Tensor:
     """Images [B, 3, H, W] of toys seen from azimuth [B]: DDIM with 50 steps, guidance scale 5."""
-    schedule = Schedule(prior.alphas_cumprod)
+    schedule, count = prior.schedule, len(names)
     texts = [caption(name) + ", " + words for name in names for words in VIEW_WORDS]
-    by_view = prior.embed(texts).unflatten(0, (len(names), len(VIEW_WORDS)))
-    cond = torch.einsum("bk,bkld->bld", view_weights(azimuth), by_view)
-    empty = prior.embed([""]).expand(len(names), -1, -1)
-    conditioning, denoiser = Conditioning(cond, empty, empty), Denoiser(prior)
-    size = prior.image_size // 8
-    z = torch.randn(len(names), 4, size, size, generator=torch.Generator().manual_seed(seed))
+    embedded = prior.embed([*texts, ""])
+    weights = torch.block_diag(*view_weights(azimuth)[:, None])
+    positive = embedded.rows(torch.arange(len(texts))).mixed(weights)
+    empty = embedded[len(texts)].expand(count)
+    conditioning, denoiser = Conditioning(positive, empty, empty), Denoiser(prior)
+    z = torch.randn(count, *prior.latents, generator=torch.Generator().manual_seed(seed))
     times = [*range(981, 0, -20), CLEAN]
     for start, end in pairwise(times):
-        t, u = torch.full((len(names),), start), torch.full((len(names),), end)
-        z = step(z, denoiser.guided(z, t, conditioning, 5.0).eps, t, u, schedule)
+        t, u = torch.full((count,), start), torch.full((count,), end)
+        z = step(z, denoiser.guided(z, t, conditioning, 5.0).prediction, t, u, schedule)
     return prior.decode(z)
 
 
@@ -100,7 +100,7 @@ class Found:
     seen: Tensor
 
 
-def sample_toys(prior: StableDiffusionPrior, judge: Judge, names: Sequence[Name]) -> list[Found]:
+def sample_toys(prior: LatentPrior, judge: Judge, names: Sequence[Name]) -> list[Found]:
     found = []
     azimuth = torch.tensor(VIEWS)
     for seed, name in enumerate(tqdm(names, desc="samples", unit="toy")):

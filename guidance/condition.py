@@ -1,0 +1,67 @@
+"""What a network is told beside latents and time: a batch of rows that only its prior looks into."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A batch of B conditions: one tensor for Stable Diffusion 1 and 2, embeddings, masks and vectors elsewhere.
+
+    Attributes:
+        parts: by name, in the order in which the network takes them, each [B, ...]. Masks are bool, and lengths
+            int64, on the host.
+    """
+
+    parts: Mapping[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    @property
+    def _first(self) -> Tensor:
+        return next(iter(self.parts.values()))
+
+    def rows(self, index: Tensor) -> Condition:
+        """Return the rows that `index` (int64, host, increasing) names, without a copy if these are all."""
+        if len(index) == len(self):
+            return self
+        return Condition(
+            {name: part[index.to(part.device, non_blocking=True)] for name, part in self.parts.items()}
+        )
+
+    def __getitem__(self, row: int) -> Condition:
+        """Return one row, as a batch."""
+        return Condition({name: part[row : row + 1] for name, part in self.parts.items()})
+
+    def expand(self, count: int) -> Condition:
+        """Return `count` times the one row that this has, without a copy."""
+        return Condition({name: part.expand(count, *part.shape[1:]) for name, part in self.parts.items()})
+
+    def mixed(self, weights: Tensor) -> Condition:
+        """Return V rows, each a sum of the B rows with `weights` [V, B] (host); a mask has what any of them has, and a
+        length is the largest of them."""
+        return Condition({name: _mixed(part, weights) for name, part in self.parts.items()})
+
+    @staticmethod
+    def cat(conditions: Sequence[Condition]) -> Condition:
+        """Return all rows, one batch after the other; the batches have the same parts."""
+        if len(conditions) == 1:
+            return conditions[0]
+        return Condition(
+            {name: torch.cat([each.parts[name] for each in conditions]) for name in conditions[0].parts}
+        )
+
+
+def _mixed(part: Tensor, weights: Tensor) -> Tensor:
+    if not part.is_floating_point():
+        counts = (
+            (weights > 0).to(part.device, non_blocking=True).reshape(*weights.shape, *[1] * (part.dim() - 1))
+        )
+        return (counts * part).amax(1).to(part.dtype)
+    return torch.einsum("vk,k...->v...", weights.to(part, non_blocking=True), part)
