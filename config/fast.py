@@ -42,6 +42,7 @@ COUNTED_IN_CALLS = (
     ("OptimizationParams", "start_reset_iter"),
     ("OptimizationParams", "end_reset_iter"),
     ("GuidanceParams", "vis_interval"),
+    ("GuidanceParams", "refine_from_iter"),
 )
 """(YAML section, key) of those that name an iteration or count iterations."""
 
@@ -56,7 +57,9 @@ def fast(config: Config) -> Keys:
     parts = {at: value for at, value in PARTS.items() if at[1] not in without}
     counts: dict[tuple[str, str], Any] = {}
     for section, name in COUNTED_IN_CALLS:
-        counts[section, name] = -(-getattr(getattr(config, SECTIONS[section]), name) // CALLS)
+        count = getattr(getattr(config, SECTIONS[section]), name)
+        if count is not None:
+            counts[section, name] = -(-count // CALLS)
     if params.grad_clip is not None:
         first, last, iterations = params.grad_clip
         counts["OptimizationParams", "grad_clip"] = (first, last, iterations / CALLS)
