@@ -12,7 +12,8 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from exporting.mesh.raster import cover, nearest
+from exporting.mesh.raster import cover
+from exporting.mesh.sight import sight
 from exporting.mesh.views import Box, around, project
 from gaussian_renderer import Gaussians, render
 from scene.cameras import Cameras
@@ -20,8 +21,6 @@ from scene.cameras import Cameras
 VIEW = 512
 DEPTH_VIEW = 256
 """Pixels of the views: of the Gaussians, and of the mesh, which shows what is hidden."""
-SHARPNESS = 4
-"""Power of the cosine between a view and the surface: the views that look straight at it count most."""
 GRAZING = 0.1
 """Cosine below which a view does not count."""
 
@@ -41,7 +40,8 @@ def bake(
     """The texture [size, size, 3], sRGB, of a mesh (see `TexturedMesh`) from `count` views. `on_view` is called after each.
 
     A texel is the mean of what is seen at its place, over black, divided by the mean of alpha: nothing of a background
-    comes in where the Gaussians have gaps. Places that no view sees look as the nearest place that one sees.
+    comes in where the Gaussians have gaps. Views count by the cosine at which they see the place, so that each of their
+    pixels counts alike: such a mean has the least square error over all pixels. Places that no view sees look as the nearest place that one sees.
     """
     device = gaussians.means.device
     texels = cover(places[faces] * size - 0.5, size, size)
@@ -60,14 +60,17 @@ def bake(
     for view in range(count):
         camera = cameras[view : view + 1]
         out = render(gaussians, camera, black)
-        seen = project(camera, points)
         facing = (F.normalize(camera.positions - points, dim=-1) * normal).sum(dim=-1)
+        towards = torch.nonzero(facing > GRAZING)[:, 0]
+        there = points[towards]
+        seen = project(camera, there)
         depth = mesh_depth(low[view : view + 1], vertices, faces).to(device).flatten()
-        open_view = seen.z <= depth[project(low[view : view + 1], points).pixels(DEPTH_VIEW)] + 3 * pixel
-        weight = torch.where(open_view & (facing > GRAZING), facing**SHARPNESS, 0.0)
+        open_view = seen.z <= depth[project(low[view : view + 1], there).pixels(DEPTH_VIEW)] + 3 * pixel
+        weight = open_view * facing[towards]
         grid = torch.stack([seen.x, seen.y], dim=-1) * (2 / (VIEW - 1)) - 1
         image = torch.cat([out.rgb, out.alpha], dim=1)
-        sums += weight[:, None] * F.grid_sample(image, grid[None, None], align_corners=True)[0, :, 0].T
+        values = F.grid_sample(image, grid[None, None], align_corners=True)[0, :, 0].T
+        sums.index_add_(0, towards, weight[:, None] * values)
         on_view()
     alpha = sums[:, 3].numpy(force=True)
     color = (sums[:, :3] / sums[:, 3:].clamp_min(1e-6)).clamp(0, 1).numpy(force=True)
@@ -83,13 +86,7 @@ def bake(
 def mesh_depth(camera: Cameras, vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> Tensor:
     """The depth [S, S] of the mesh that one camera sees, the nearest of a pixel and its neighbours: what lies next to an
     edge in front is taken for hidden, for the edge is blended into it. Infinite beside the mesh."""
-    seen = project(camera, torch.from_numpy(vertices).float().to(camera.viewmats.device))
-    x, y, z = (values.double().numpy(force=True) for values in seen)
-    size = camera.width
-    covered = cover(np.stack([x, y], axis=-1)[faces], size, size)
-    pairs_z = (z[faces[covered.faces]] * covered.weights).sum(axis=1)
-    front = nearest(covered, pairs_z, size, size)
-    depth = np.where(front >= 0, pairs_z[front], np.inf)
+    depth = sight(camera, vertices, faces).image(camera.width)
     return torch.from_numpy(ndimage.minimum_filter(depth, 3)).float()
 
 

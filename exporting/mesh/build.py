@@ -10,6 +10,7 @@ import trimesh
 from exporting.mesh.bake import bake
 from exporting.mesh.fusion import fuse, outline_level, surface
 from exporting.mesh.options import MeshOptions
+from exporting.mesh.rim import fitted
 from exporting.mesh.simplify import open_edges, simplified
 from exporting.mesh.textured import TexturedMesh
 from exporting.mesh.unwrap import unwrap
@@ -29,6 +30,7 @@ def build_mesh(
     field = fuse(gaussians, box, options.resolution, options.views, lambda: on_step("shape"))
     vertices, faces = surface(field, outline_level(field, gaussians, box))
     vertices, faces = simplified(vertices, faces, options.faces)
+    vertices = fitted(gaussians, box, vertices, faces, options.views, lambda: on_step("outlines"))
     normals = np.asarray(trimesh.Trimesh(vertices, faces, process=False).vertex_normals)
     gaps = vertices[open_edges(faces)].mean(axis=1)  # [E, 2, 3] are the ends of [E] edges
     origin, faces, places = unwrap(vertices, faces, options.texture)

@@ -17,7 +17,7 @@ from scipy import ndimage
 from skimage.measure import marching_cubes
 from torch import Tensor
 
-from exporting.mesh.raster import cover
+from exporting.mesh.sight import sight
 from exporting.mesh.views import Box, around, front_depth, project, size_for
 from gaussian_renderer import Gaussians, render
 from scene.cameras import Cameras
@@ -27,7 +27,7 @@ TRUNCATION = 4.0
 HIDDEN = 0.05
 """Weight of a camera from which a point is hidden. A few that see through a gap must not carve into the asset, and yet
 it takes but a few to see into a cup."""
-SMOOTHING = 1.0
+SMOOTHING = 0.5
 """Standard deviation of the field's blur, in grains."""
 MAX_VIEW = 512
 """Pixels of a view, at most: finer depth images would cost more and show no more."""
@@ -117,13 +117,8 @@ def outline_level(field: Field, gaussians: Gaussians, box: Box) -> float:
 
 
 def outline(camera: Cameras, vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Pixels [S, S] of the one camera that a mesh covers."""
-    seen = project(camera, torch.from_numpy(vertices).float().to(camera.viewmats.device))
-    x, y = (values.double().numpy(force=True) for values in (seen.x, seen.y))
-    covered = cover(np.stack([x, y], axis=-1)[faces], camera.height, camera.width)
-    image = np.zeros((camera.height, camera.width), dtype=bool)
-    image[covered.rows, covered.columns] = True
-    return image
+    """Pixels [S, S] of the one camera that a closed mesh covers."""
+    return np.isfinite(sight(camera, vertices, faces).image(camera.width))
 
 
 def without_litter(values: Values, level: float) -> Values:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+OUTLINE_ROUNDS = 2
+"""How often the outlines are fitted."""
+
 
 @dataclass(frozen=True)
 class MeshOptions:
@@ -13,7 +16,7 @@ class MeshOptions:
         faces: their largest number.
         texture: texels along a side.
         resolution: steps of the grid along the asset's longest side.
-        views: cameras all around, for the shape and again for the texture.
+        views: cameras all around, for the shape, its outlines and the texture each.
     """
 
     faces: int = 10_000
@@ -24,4 +27,4 @@ class MeshOptions:
     @property
     def steps(self) -> int:
         """Number of times that `build_mesh` reports progress."""
-        return 2 * self.views + 1
+        return (2 + OUTLINE_ROUNDS) * self.views + 1

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-PAIRS_AT_ONCE = 4_000_000
-"""Pairs of a face and a pixel of its box that are looked at together."""
+EDGE = 1e-9
+"""How far outside of a face, in pixels along a row and in weights, a pixel centre still lies on its edge."""
 
 
 class Covered(NamedTuple):
@@ -28,40 +28,42 @@ def cover(corners: NDArray[np.floating], height: int, width: int) -> Covered:
     """Pixels in faces with corners [F, 3, 2] (x, y), in pixels, whole numbers at pixel centres; an edge
     belongs to both of its faces.
     """
-    corners = corners.astype(np.float64)
-    low = np.clip(np.ceil(corners.min(axis=1)), 0, [width, height]).astype(np.intp)
-    high = np.clip(np.floor(corners.max(axis=1)) + 1, 0, [width, height]).astype(np.intp)
-    extent = np.maximum(high - low, 0)
-    counts = extent.prod(axis=1)
-    # Faces in groups of about so many pairs, at least one face each.
-    groups = np.cumsum(counts) // PAIRS_AT_ONCE
-    starts = np.flatnonzero(np.diff(groups, prepend=-1))
-    found = [_pairs(corners, low, extent, faces) for faces in np.split(np.arange(len(corners)), starts[1:])]
-    return Covered(
-        np.concatenate([some.rows for some in found]),
-        np.concatenate([some.columns for some in found]),
-        np.concatenate([some.faces for some in found]),
-        np.concatenate([some.weights for some in found]),
-    )
-
-
-def _pairs(corners: np.ndarray, low: np.ndarray, extent: np.ndarray, some: np.ndarray) -> Covered:
-    """The covered pixels of some faces, each with its box: low and extent [F, 2]."""
-    counts = extent[some].prod(axis=1)
-    faces = np.repeat(some, counts)
-    place = np.arange(len(faces)) - np.repeat(np.cumsum(counts) - counts, counts)
-    down, right = np.divmod(place, extent[faces, 0])
-    p = low[faces] + np.column_stack([right, down])
-    a, b, c = (corners[faces, corner] for corner in range(3))
-    twice_areas = np.column_stack([_cross(b - p, c - p), _cross(c - p, a - p), _cross(a - p, b - p)])
+    x, y = np.moveaxis(corners.astype(np.float64), -1, 0)
+    # A corner's weight is a linear function: 0 on the side between the two others, 1 at the corner.
+    following, third = [1, 2, 0], [2, 0, 1]
+    slope_x, slope_y = y[:, following] - y[:, third], x[:, third] - x[:, following]
+    area = slope_x[:, :1] * (x[:, :1] - x[:, 1:2]) + slope_y[:, :1] * (y[:, :1] - y[:, 1:2])
     with np.errstate(divide="ignore", invalid="ignore"):
-        weights = twice_areas / _cross(b - a, c - a)[:, None]
-    inside = (weights >= -1e-9).all(axis=1)  # NaN, of a face without area, is not
-    return Covered(p[inside, 1], p[inside, 0], faces[inside], weights[inside])
+        slope_x, slope_y = slope_x / area, slope_y / area
+
+    # Each row of pixels that a face meets, and in it the columns from the first to the last inside.
+    low, high = (np.clip(some, 0, height).astype(np.intp) for some in _whole(y.min(axis=1), y.max(axis=1)))
+    flat = ~(np.isfinite(slope_x) & np.isfinite(slope_y)).all(axis=1)
+    faces, row = _runs(low, np.where(flat, low, high))
+    slope, from_x = slope_x[faces], x[faces][:, following]
+    rest = slope_y[faces] * (row[:, None] - y[faces][:, following])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        crossing = from_x - rest / slope
+    left = np.where(slope > 0, crossing, -np.inf).max(axis=1)
+    right = np.where(slope < 0, crossing, np.inf).min(axis=1)
+    # A side along the row has the whole of it on one hand.
+    beside = ((slope == 0) & (rest < -EDGE)).any(axis=1)
+    first, last = (np.clip(some, 0, width).astype(np.intp) for some in _whole(left, right))
+    spans, column = _runs(first, np.where(beside, first, last))
+    weights = rest[spans] + slope[spans] * (column[:, None] - from_x[spans])
+    return Covered(row[spans], column, faces[spans], weights)
 
 
-def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+def _whole(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first whole number from low on, and the one after the last up to high."""
+    return np.ceil(low - EDGE), np.floor(high + EDGE) + 1
+
+
+def _runs(first: NDArray[np.intp], end: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Pairs (run, number) for all numbers from first up to, not including, end of each run."""
+    counts = np.maximum(end - first, 0)
+    runs = np.repeat(np.arange(len(first)), counts)
+    return runs, np.arange(len(runs)) - np.repeat(np.cumsum(counts) - counts - first, counts)
 
 
 def nearest(covered: Covered, z: NDArray[np.floating], height: int, width: int) -> NDArray[np.intp]:

@@ -97,7 +97,7 @@ class Projected(NamedTuple):
 def project(camera: Cameras, points: Tensor) -> Projected:
     """Points [N, 3] as the one camera of a batch of one sees them."""
     (rotation,), (translation,) = camera.viewmats[:, :3, :3], camera.viewmats[:, :3, 3]
-    x, y, z = (points @ rotation.T + translation).unbind(-1)
+    x, y, z = rotation @ points.T + translation[:, None]
     (focal,), (principal,) = camera.focals, camera.principals
     return Projected(x / z * focal[0] + principal[0], y / z * focal[1] + principal[1], z)
 

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from exporting.mesh import raster
 from exporting.mesh.raster import cover, nearest
 
 
@@ -22,9 +20,7 @@ def brute_force(corners: np.ndarray, height: int, width: int) -> set[tuple[int, 
     return found
 
 
-@pytest.mark.parametrize("at_once", [1, 30, 4_000_000])
-def test_a_pixel_is_covered_if_its_centre_is_inside(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(raster, "PAIRS_AT_ONCE", at_once)
+def test_a_pixel_is_covered_if_its_centre_is_inside() -> None:
     # Some reach beyond the image, some lie beside it, both ways round, and one has no area.
     corners = np.random.default_rng(0).uniform(-4, 16, (40, 3, 2))
     corners[7] = corners[7, :1]
