@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -20,15 +21,20 @@ class Prediction:
 
     Attributes:
         eps: the noise, shaped like z_t.
-        clean: the clean sample, shaped like z_t.
+        clean_of: function that returns the clean sample. Diffusion rarely needs it, and then nothing is computed.
     """
 
     eps: Tensor
-    clean: Tensor
+    clean_of: Callable[[], Tensor]
+
+    @cached_property
+    def clean(self) -> Tensor:
+        """The clean sample, shaped like z_t."""
+        return self.clean_of()
 
     def detach(self) -> Prediction:
         """Return the same without its graph."""
-        return Prediction(self.eps.detach(), self.clean.detach())
+        return Prediction(self.eps.detach(), lambda: self.clean.detach())
 
 
 class Prior(Protocol):

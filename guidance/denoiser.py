@@ -12,8 +12,9 @@ omega = 1 + omega'. All of it is linear, so that clean samples are guided in the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -86,14 +87,12 @@ class Denoiser:
             batch[f"perp {index}"] = (negative.views, negative.condition.expand(len(negative.views)))
         found = self._predict(z, t, batch)
 
-        eps, clean = (
-            _guided({name: getattr(each, field) for name, each in found.items()}, omega, with_n, negatives)
-            for field in ("eps", "clean")
-        )
+        def guided(part: Callable[[Prediction], Tensor]) -> Tensor:
+            return _guided({name: part(each) for name, each in found.items()}, omega, with_n, negatives)
+
+        whole = Prediction(guided(lambda each: each.eps), lambda: guided(lambda each: each.clean))
         n = found.get("n")
-        return Guided(
-            Prediction(eps, clean), n if want_n else None, found.get("empty", n) if want_empty else None
-        )
+        return Guided(whole, n if want_n else None, found.get("empty", n) if want_empty else None)
 
     def _predict(
         self, z: Tensor, t: Tensor, batch: dict[str, tuple[Tensor, Condition]]
@@ -103,8 +102,12 @@ class Denoiser:
         conditions = Condition.cat([condition for _, condition in batch.values()])
         predicted = self.predict(latents, t[torch.cat(views)], conditions)
         sizes = [len(each) for each in views]
-        parts = zip(predicted.eps.split(sizes), predicted.clean.split(sizes))
-        return {name: Prediction(*part) for name, part in zip(batch, parts)}
+        parts = enumerate(zip(batch, predicted.eps.split(sizes)))
+        return {name: Prediction(eps, partial(_clean_part, predicted, sizes, i)) for i, (name, eps) in parts}
+
+
+def _clean_part(prediction: Prediction, sizes: list[int], index: int) -> Tensor:
+    return prediction.clean.split(sizes)[index]
 
 
 def _guided(

@@ -45,7 +45,7 @@ class SDS:
         omega = self.params.guidance_scale
         z_t = solver.add_noise(z0, noise, t, self.schedule)
         found = self.denoiser.guided(z_t, t, conditioning, omega, want_n=omega != 1)
-        truth = Prediction(noise, z0)
+        truth = Prediction(noise, lambda: z0)
         w = solver.per_view(weight(self.params.weighting, t, self.schedule), z0)
         predictions = {"guided": partial(solver.clean, z_t, found.prediction, t, self.schedule)}
         if found.n is None:

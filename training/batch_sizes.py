@@ -59,4 +59,4 @@ class _Counter:
     def predict(self, z: Tensor, t: Tensor, condition: Condition) -> Prediction:
         if not (torch.is_grad_enabled() and z.requires_grad):
             self.sizes[len(z)] += 1
-        return Prediction(torch.zeros_like(z), z)
+        return Prediction(torch.zeros_like(z), lambda: z)

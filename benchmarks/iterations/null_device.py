@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from diff_gaussian_rasterization import batched, cuda, cuda_driver, kernels
 from diff_gaussian_rasterization.function import rasterize_with
+from guidance.condition import Condition
 from scene.statistics import DensificationStats
 from training.state import Training
 
@@ -63,7 +64,8 @@ def move_to_null_device(state: Training) -> None:
         nn.Module.to(network, device=NULL, dtype=torch.float16)  # diffusers' own warns of the precision
     prior.device = NULL
     for name in ("_views", "_negative", "_inverse"):
-        setattr(prompts, name, getattr(prompts, name).to(NULL))
+        parts = getattr(prompts, name).parts
+        setattr(prompts, name, Condition({key: part.to(NULL) for key, part in parts.items()}))
     model, optimizer = state.gaussians, state.optimizer
     moved = {name: nn.Parameter(_like(p), p.requires_grad) for name, p in model.raw().items()}
     model.set_raw(moved)

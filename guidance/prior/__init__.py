@@ -90,7 +90,7 @@ def wanted_by(config: Config) -> Wanted:
         "clip_skip": (params.clip_skip or 1) > 1,
         "base_model_key": params.base_model_key,
         "LoRA_partial": params.LoRA_partial,
-        "encoder small": config.small_encoder_iterations > 0,
+        "encoder small (--encoder full)": config.small_encoder_iterations > 0,
     }
     if wrong := [name for name, value in given.items() if value]:
         raise PriorError(

@@ -109,7 +109,7 @@ def test_waits_in_a_step_are_seen(prior: StableDiffusionPrior, monkeypatch: pyte
 
     def looks_at_predictions(self: Denoiser, z: Tensor, t: Tensor, condition: Condition) -> Prediction:
         found = predict(self, z, t, condition)
-        return Prediction(found.eps / max(1.0, found.eps.norm().item()), found.clean)
+        return Prediction(found.eps / max(1.0, found.eps.norm().item()), found.clean_of)
 
     def copies(values: Tensor, like: Tensor) -> Tensor:
         return (

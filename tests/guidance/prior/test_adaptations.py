@@ -172,6 +172,11 @@ def test_clip_skip_counts_layers_as_web_uis_do(
 def test_what_the_key_clip_skip_leaves_out(
     key: str, counted: str | None, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    load_prior(configuration.load(["--text", "a mug", "--model_key", str(folder), "--clip_skip", key]), HOST)
+    load_prior(
+        configuration.load(
+            ["--text", "a mug", "--fast", "false", "--model_key", str(folder), "--clip_skip", key]
+        ),
+        HOST,
+    )
     lines = [line for line in caplog.messages if "clip_skip" in line]
     assert [line[: len(counted or "")] for line in lines] == ([counted] if counted else [])

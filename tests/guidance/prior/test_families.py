@@ -39,7 +39,18 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def config_of(folder: Path, embeddings: Path, *flags: str) -> Config:
     return configuration.load(
-        ["--model_key", str(folder), "--embeddings", str(embeddings), "--text", "a mug", *SIZE, *flags]
+        [
+            "--model_key",
+            str(folder),
+            "--embeddings",
+            str(embeddings),
+            "--text",
+            "a mug",
+            "--fast",
+            "false",
+            *SIZE,
+            *flags,
+        ]
     )
 
 
@@ -146,7 +157,17 @@ def test_embeddings_are_made_on_another_machine(
     folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = folders["ZImagePipeline"]
-    flags = ["--model_key", str(folder), "--text", "a mug", "--embeddings", str(tmp_path), *SIZE]
+    flags = [
+        "--model_key",
+        str(folder),
+        "--text",
+        "a mug",
+        "--fast",
+        "false",
+        "--embeddings",
+        str(tmp_path),
+        *SIZE,
+    ]
     assert embed(flags) == 0
     assert f"6 texts are in {tmp_path}" in capsys.readouterr().out
     assert len([*tmp_path.glob("*/*.safetensors")]) == 5
@@ -175,7 +196,9 @@ def test_families_that_are_not_there(folders: dict[str, Path], tmp_path: Path) -
     for name, words in (("FluxPipeline", "no true classifier-free"), ("QwenImagePipeline", "what fits is")):
         path.write_text(json.dumps({**json.loads(path.read_text()), "_class_name": name}))
         with pytest.raises(PriorError, match=words):
-            load_prior(configuration.load(["--model_key", str(folder), "--text", "a mug"]), HOST)
+            load_prior(
+                configuration.load(["--model_key", str(folder), "--text", "a mug", "--fast", "false"]), HOST
+            )
 
 
 @pytest.mark.parametrize("name", ["StableDiffusionXLPipeline", "StableDiffusion3Pipeline"])

@@ -60,7 +60,16 @@ def test_a_sixth_prior_is_an_adapter_of_60_lines(tmp_path: Path, monkeypatch: py
     adapter = space["PixArtSigma"]
     monkeypatch.setitem(FAMILIES, adapter.pipeline, adapter)
     pixart().save_pretrained(tmp_path / "model")
-    flags = ["--model_key", str(tmp_path / "model"), "--text", "a mug", "--embeddings", str(tmp_path)]
+    flags = [
+        "--model_key",
+        str(tmp_path / "model"),
+        "--text",
+        "a mug",
+        "--fast",
+        "false",
+        "--embeddings",
+        str(tmp_path),
+    ]
     prior = load_prior(configuration.load(flags), HOST)
     assert prior.image_size == SIDE
     z, t = torch.randn(1, *prior.latents), torch.tensor([500])
