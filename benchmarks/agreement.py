@@ -42,7 +42,8 @@ def draws(state: Training) -> list[tuple[Tensor, float | None]]:
     """Gradients in the images of a run's middle iteration, and their cosines with the papers' own if they are checked: the same
     views, other times and noise."""
     config, found = state.config, []
-    step, views = config.optimization.iterations // 2, range(config.guidance.C_batch_size)
+    # A multiple of ten, which is checked.
+    step, views = config.optimization.iterations // 20 * 10, range(config.guidance.C_batch_size)
     view_range = view_range_at(config.camera, config.optimization, step)
     cameras = sample(config.camera, view_range, len(views), state.draws.at("cameras", step))
     conditioning = state.prompts.at(cameras.azimuth, cameras.polar)

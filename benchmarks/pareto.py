@@ -41,7 +41,7 @@ def dots(results: dict[str, Any], cost: str, worth: str) -> list[Dot]:
 
 
 def frontier(found: Sequence[Dot], sign: int) -> list[Dot]:
-    """Those of `dots` that give more than every cheaper one; sign: -1 if less is more."""
+    """The dots that give more than every cheaper one; sign: -1 if less is more."""
     best: list[Dot] = []
     for dot in found:
         if not best or sign * dot.worth > sign * best[-1].worth:

@@ -151,7 +151,7 @@ def _moving_views(config: Config) -> list[str]:
 
 def _left_out(config: Config) -> list[str]:
     params = config.guidance
-    if config.guidance_type != "sctd" or params.sctd_variant != "paper" or params.w_self > 0:
+    if not config.is_papers_sctd or params.w_self > 0:
         return []
     return [
         f"GuidanceParams.w_self is {show(params.w_self)}: SCTD runs without its self-consistency, which the paper has in Eq. 10."
@@ -166,7 +166,7 @@ def idle(config: Config) -> list[str]:
     params, method = config.guidance, config.guidance_type
     with_method = f"guidance_type {method}"
     variant = f"sctd_variant {params.sctd_variant}" if method == "sctd" else with_method
-    papers_sctd = method == "sctd" and params.sctd_variant == "paper"
+    papers_sctd = config.is_papers_sctd
     optimization = config.optimization
     first = optimization.start_reset_iter
     no_time = optimization.iterations <= first + 1

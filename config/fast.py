@@ -50,7 +50,7 @@ COUNTED_IN_CALLS = (
 def fast(config: Config) -> Keys:
     """Return the keys that `--fast` sets, with their values: the parts that the method has, and fewer iterations."""
     params = config.optimization
-    without = set() if _is_papers_sctd(config) else set(OF_SCTD)
+    without = set() if config.is_papers_sctd else set(OF_SCTD)
     if config.guidance.t_mode == "mono":
         # There it is a segment's length too.
         without.add("t_threshold")
@@ -70,14 +70,10 @@ def exact(config: Config) -> Config:
     """Return the configuration without what `fast` leaves out of a gradient. It is the same where nothing is left out."""
     params = config.guidance
     papers: dict[str, Any] = {}
-    if _is_papers_sctd(config):
+    if config.is_papers_sctd:
         papers["w_self"] = 1.0
         if params.t_mode == "uniform" and params.t_threshold >= ONE_STEP:
             papers["t_threshold"] = GuidanceParams().t_threshold
     if config.small_encoder_iterations:
         papers["encoder"] = "full"
     return config.model_copy(update={"guidance": params.model_copy(update=papers)})
-
-
-def _is_papers_sctd(config: Config) -> bool:
-    return config.guidance_type == "sctd" and config.guidance.sctd_variant == "paper"

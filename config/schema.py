@@ -111,6 +111,11 @@ class Config(Section):
         changed = params.model_copy(update={**own, "model_key": params.refine_model_key})
         return self.model_copy(update={"guidance": changed})
 
+    @property
+    def is_papers_sctd(self) -> bool:
+        """Whether the method is SCTD as in the paper, not as released."""
+        return self.guidance_type == "sctd" and self.guidance.sctd_variant == "paper"
+
     def encodes_with(self, step: int) -> str:
         """Return the name of the prior's network that encodes in iteration `step`, from 1: "small_encoder" or "vae"."""
         return "small_encoder" if step <= self.small_encoder_iterations else "vae"

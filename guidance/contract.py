@@ -17,7 +17,7 @@ from guidance.schedule import Schedule
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a prior predicts at (z_t, t): z_t = alpha_t clean + sigma_t eps. Guidance is linear in both.
+    """Prediction of a prior at (z_t, t): z_t = alpha_t clean + sigma_t eps. Guidance is linear in both.
 
     Attributes:
         eps: the noise, shaped like z_t.

@@ -115,8 +115,8 @@ def _offsets(
 
 
 def _fall(profile: NDArray[np.float64], steps: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of all places where the values [R, S] at the steps [S] fall below a half, the one nearest to 0: [R], infinite if
-    there is none."""
+    """The place nearest to 0 where each row of the values [R, S] at the steps [S] falls below a half: [R], infinite if there
+    is none."""
     before, after = profile[:, :-1], profile[:, 1:]
     falls = (before >= 0.5) & (after < 0.5)
     crossing = steps[:-1] + (before - 0.5) / np.where(falls, before - after, 1.0) * (steps[1] - steps[0])

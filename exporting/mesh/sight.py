@@ -33,7 +33,7 @@ class Sight(NamedTuple):
 
 
 def sight(camera: Cameras, vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> Sight:
-    """What the one camera sees of a closed mesh, whose back faces are hidden by others."""
+    """Pixels of a closed mesh, whose back faces are hidden by others, as the one camera sees it."""
     seen = project(camera, torch.from_numpy(vertices).float().to(camera.viewmats.device))
     x, y, z = (values.double().numpy(force=True) for values in seen)
     corners = np.stack([x, y], axis=-1)[faces]

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a run wants of a model.
+    """Wishes of a run for a model.
 
     Attributes:
         texts: all that it will embed.

@@ -255,7 +255,7 @@ def test_a_key_that_acts_as_another_value_than_its_default_warns(
 
 
 def test_a_flag_takes_back_what_a_file_has(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """As files of LucidDreamer need it, whose LoRA lies elsewhere and whose single file is not wanted."""
+    """Files of LucidDreamer need that, whose LoRA lies elsewhere and whose single file is not wanted."""
     file = written(
         tmp_path,
         "GuidanceParams: {text: a mug, LoRA_path: gone.safetensors, is_safe_tensor: true, base_model_key: x/y}",

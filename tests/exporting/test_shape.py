@@ -127,7 +127,7 @@ def test_outlines_are_those_of_the_gaussians() -> None:
 
 @pytest.mark.parametrize("radius", [0.5, 0.54])
 def test_a_surface_is_moved_to_where_alpha_is_a_half(radius: float) -> None:
-    """Of balls too small and too large by four percent, whose outlines agree by less than 0.94."""
+    """Balls are too small and too large by four percent, whose outlines agree by less than 0.94."""
     gaussians = ball()
     box = box_of(gaussians)
     start = trimesh.creation.icosphere(3, radius)

@@ -71,7 +71,7 @@ class AnalyticPrior:
         return self.truth(z, t, weights)[0]
 
     def answer(self, z: Tensor, t: Tensor, weights: Tensor) -> Tensor:
-        """What the network answers, of `kind`."""
+        """The network's answer, of `kind`."""
         eps, clean = self.truth(z, t, weights)
         alpha, sigma = (per_view(f(t), z) for f in (self.schedule.alpha, self.schedule.sigma))
         said = {"epsilon": eps, "v_prediction": alpha * eps - sigma * clean, "flow": eps - clean}

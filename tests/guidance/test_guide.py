@@ -114,7 +114,7 @@ def test_pixel_gradient_at_the_size_of_the_images(size: int) -> None:
 
 
 def test_pixel_gradient_acts_on_the_colours_beside_the_images() -> None:
-    """As in an iteration that guides the disparity: the latents' gradient goes there, that of the pixels to the colours."""
+    """So it is in an iteration that guides the disparity: the latents' gradient goes there, that of the pixels to the colours."""
     prior = AnalyticPrior()
     pixels = PixelGradient(latents(2), latents(2) - 0.25, strength=3.0)
     wanted = Gradient({"all": latents(2, seed=4)}, {}, pixels=pixels)

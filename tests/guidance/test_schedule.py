@@ -351,7 +351,7 @@ def test_released_draws_lie_in_order_and_keep_their_distance(
     ("stage", "start", "end", "gap"), [("coarse", 700, 100, 300), ("refine", 300, 20, 200)]
 )
 def test_released_cds_times(stage: str, start: int, end: int, gap: int) -> None:
-    """Those of consistency-coarse.yaml and consistency-refine.yaml: t_2 as a whole number, t_1 - t_2 from 100 below `gap`."""
+    """The times are those of consistency-coarse.yaml and consistency-refine.yaml: t_2 as a whole number, t_1 - t_2 from 100 below `gap`."""
     for step in (0, 1, 333, 999):
         later, earlier = cds_times(stage, step, variant="cds released")
         assert set(earlier.tolist()) == {int(start + (end - start) * (step / 1000) ** 0.5)}

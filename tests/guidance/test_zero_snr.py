@@ -48,7 +48,7 @@ class ZeroSnrPrior(AnalyticPrior):
 
 
 def gradient(variant: str, last: float, **changes: object) -> Gradient:
-    """What a variant wants at the last timestep, for latents and noises that are the same each time."""
+    """Gradient that a variant wants at the last timestep, for latents and noises that are the same each time."""
     prior = ZeroSnrPrior(last)
     method: Any = build(variant, prior, **changes).method
     conditioning: Conditioning = prior.conditioning(0, VIEWS, negative=True, perp_neg=True)

@@ -91,13 +91,13 @@ def served(**folders: Path) -> Iterator[str]:
 
 
 def picture_of(page: Page) -> Picture:
-    """What a page shows, float [S, S, 3] in [0, 1]."""
+    """Picture of a page, float [S, S, 3] in [0, 1]."""
     with Image.open(io.BytesIO(page.screenshot())) as picture:
         return np.asarray(picture.convert("RGB")) / 255
 
 
 def settled(page: Page, go_on: Callable[[], object]) -> Picture:
-    """What a page shows once it stays the same while it goes on, and is not white."""
+    """Picture of a page once it stays the same while it goes on, and is not white."""
     shown, same = picture_of(page), 0
     for _ in range(TRIES):
         go_on()

@@ -82,7 +82,7 @@ def recipes() -> list[str]:
 
 
 def published(page: str, folder: Path, modules: Path) -> Picture:
-    """What a page of docs/recipes.md shows of the first asset."""
+    """Picture that a page of docs/recipes.md shows of the first asset."""
     (folder / "page.html").write_text(page)
     write_splats(folder / "car.spz", Asset(plain(), OURS), frame_for("spark", ".spz"))
     with chromium() as browser, served(files=folder) as host:
@@ -201,7 +201,7 @@ class Museum:
                     yield Cell(BLENDER, suffix, name, fault="" if right else "points lie elsewhere")
 
     def in_blender(self, file: Path, seen_by: Cameras, **options: str | bool) -> list[Picture]:
-        """What Blender, in a process of its own, draws of a mesh; nothing of points. The box goes to box.json.
+        """Pictures that Blender, in a process of its own, draws of a mesh; nothing of points. The box goes to box.json.
 
         Raises RuntimeError with what Blender reports.
         """
@@ -225,7 +225,7 @@ class Museum:
         return [np.asarray(Image.open(path).convert("RGB")) / 255 for path in paths if path.is_file()]
 
     def blender_recipe(self) -> dict[str, Picture]:
-        """What docs/recipes.md teaches of Blender, as pictures from the front."""
+        """Pictures, from the front, of what docs/recipes.md teaches of Blender."""
         glb, front = (
             self.write(BLENDER, ".glb", "plain"),
             orbit(0.0, 75.0, 2.8, math.radians(FIELD_OF_VIEW), SIZE, SIZE),

@@ -56,7 +56,7 @@ def rows(cells: list[Cell], modules: Path | None) -> Iterator[str]:
 
 
 def entry(cell: Cell) -> str:
-    """What the table has of a cell; where it misses, letters and PSNR with what they are for taken into account."""
+    """Entry of the table for a cell; where it misses, letters and PSNR with what they are for taken into account."""
     if cell.fault:
         return f"stops: {cell.fault[:60]}"
     if cell.psnr is None or cell.outline is None:

@@ -72,7 +72,7 @@ REASONS = (
 
 
 def reasons_for(cell: Cell) -> list[Reason]:
-    """What is known of a cell."""
+    """Known reasons of a cell."""
     return [reason for reason in REASONS if reason.is_for(cell)]
 
 
