@@ -54,6 +54,7 @@ def opened(browser: Browser, address: str, width: int = 900, height: int = 700) 
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
     page.goto(address)
+    page.add_style_tag(content=".mantine-Notification-root { display: none }")  # viser's, about the lack of a GPU
     yield page
     page.close()
     assert not faults, faults
@@ -89,9 +90,3 @@ def set_to(page: Page, label: str, value: str) -> None:
 def choose(page: Page, label: str, option: str) -> None:
     control(page, label).click()
     page.get_by_role("option", name=option).click()
-
-
-def dismiss_notifications(page: Page) -> None:
-    """Close notifications such as viser's about the lack of a GPU."""
-    for button in page.locator(".mantine-Notification-closeButton").all():
-        button.click()

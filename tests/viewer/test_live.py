@@ -16,7 +16,7 @@ import torch
 from config import Config
 from scene.gaussian_model import GaussianModel
 from tests.changed import changed
-from tests.viewer.chromium import PATIENCE, chromium, dismiss_notifications, opened, pixels, until
+from tests.viewer.chromium import PATIENCE, chromium, opened, pixels, until
 from tests.waits import DEVICE, no_waits
 from train import train
 from utils.interruption import Interruption
@@ -287,7 +287,6 @@ def test_a_browser_sees_a_run_form_pauses_it_and_goes(
         with chromium() as browser:
             with opened(browser, address[0]) as page:
                 page.get_by_text(re.compile(r"of 100000")).wait_for()
-                dismiss_notifications(page)
                 until(page, lambda picture: bool((picture[300:400, 300:500].min(-1) < 0.9).any()))
                 assert re.search(r"t \d+ · loss ", page.inner_text("body"))
                 first = pixels(page)[300:400, 300:500]
