@@ -17,13 +17,14 @@ import sys
 from pathlib import Path
 
 from config import ConfigError
+from config.guidance_params import TOY_PRIORS
 from evaluation import suite as suites
 from evaluation.runs import Archive, Outcome, finished_under
 from evaluation.suite import Run, Suite
 from utils.numbers import whole_number
 from utils.torch_waits import shorten
 
-SCORERS = {"toybox": ("toybox",)}
+SCORERS = dict.fromkeys(TOY_PRIORS, ("toybox",))
 """Scorers by prior; for other priors the papers' own."""
 PAPER_SCORERS = ("clip", "fid", "image_reward")
 

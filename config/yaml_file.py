@@ -49,8 +49,11 @@ class _BoundedLoader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
-def read(path: str | os.PathLike[str]) -> Values:
-    """Read the keys and values of a configuration file, by section. Raises ``ConfigError``."""
+def read(path: str | os.PathLike[str], *, base: bool = False) -> Values:
+    """Read the keys and values of a configuration file, by section. Raises ``ConfigError``.
+
+    A file may name another beside it as its ``base``, whose keys hold where it has none; a ``base`` has none itself.
+    """
     content = _parse(_text_of(path), str(path))
     if not isinstance(content, dict):
         raise ConfigError(
@@ -58,9 +61,17 @@ def read(path: str | os.PathLike[str]) -> Values:
             "with 'text: a red mug' indented below it."
         )
     values: Values = {section: {} for section in ("", *SECTIONS)}
+    if "base" in content:
+        below = content.pop("base")
+        if base or not isinstance(below, str) or not below.strip():
+            wrong = "itself a base" if base else "no name of a file"
+            raise ConfigError(
+                f"{path} has base {show(below)}, but is {wrong}: base names a YAML file beside it, which has none."
+            )
+        values = read(Path(path).parent / below, base=True)
     for name, value in content.items():
         if name in SECTIONS:
-            values[name] = _section(str(name), value)
+            values[name] |= _section(str(name), value)
         else:
             check_key("", name)
             values[""][name] = value

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from config import Config
+from config.guidance_params import TOY_PRIORS
 from evaluation.scorers import Column
 from evaluation.scores import ScoredRun
 from evaluation.suite import Suite
@@ -79,7 +80,7 @@ def suite_sheet(suite: Suite, scored: Sequence[ScoredRun], columns: Sequence[Col
 
 def _head(suite: Suite, prompt: str) -> Cell:
     """The cell before a prompt's assets: its true toy, or no picture."""
-    if suite.config.guidance.model_key == "toybox":
+    if suite.config.guidance.model_key in TOY_PRIORS:
         return truth(prompt), prompt, "the true toy"
     first, *rest = textwrap.wrap(prompt, 20)
     return None, first, " ".join(rest)

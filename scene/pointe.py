@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 
 import point_e
+from config.guidance_params import TOY_PRIORS, TOYBOX
 from config.schema import Config
 from scene.point_cloud import PointCloud, thin, upright
 from scene.shapes import directions
 from simple_knn._C import distCUDA2
 
-TOYBOX = "toybox"
 AXES, TOYBOX_AXES = "z,-y", "z,x"
 """Up and front of the published models' clouds, and of toybox's (see `point_cloud.upright`)."""
 
@@ -38,7 +38,7 @@ def sample_point_e(config: Config, rng: torch.Generator, device: torch.device) -
 def _model(config: Config) -> tuple[str, str]:
     """Argument of `point_e.load`, a name or a folder, and the axes of its clouds."""
     model = config.camera.pointe_model
-    if model != TOYBOX and not (model is None and config.guidance.model_key == TOYBOX):
+    if model != TOYBOX and not (model is None and config.guidance.model_key in TOY_PRIORS):
         return model or "openai", AXES
     import toybox
 

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
+from config.guidance_params import TOYBOX, TOYBOX_FLOW
 from guidance.prior.family import MODEL_INDEX, SCHEDULER_CONFIG, misfit
 from guidance.prior.hub_ids import homes_of
 from utils.files import digest_of_file
 
 logger = logging.getLogger(__name__)
 
-TOYBOX = "toybox"
 SMALL_ENCODER = "small_encoder"
 """Folder of the small encoder that comes with a model."""
 WAYS_OUT = (
@@ -138,7 +138,7 @@ def _find(name: str, value: str, half: bool | None) -> Path:
         half: prefer weights in half precision; None: no weights are needed, but the list of parts is.
     """
     if value == TOYBOX:
-        return _complete(_toybox_folder(), name, value, half)
+        return _complete(toybox_folder(value), name, value, half)
     local = Path(value).expanduser()
     if local.is_dir():
         return _complete(local, name, value, half)
@@ -176,15 +176,17 @@ def _check_fit(folder: Path, files: Set[str], name: str, value: str) -> None:
         raise PriorError(f"{name} '{value}' {why}.")
 
 
-def _toybox_folder() -> Path:
+def toybox_folder(model_key: str) -> Path:
+    """Return the folder of one of toybox's priors. Raises: PriorError if the package is not installed."""
     try:
         import toybox
     except ModuleNotFoundError:
         raise PriorError(
-            "model_key 'toybox' needs the toybox package, which is not installed here; "
+            f"model_key '{model_key}' needs the toybox package, which is not installed here; "
             "run pip install submodules/toybox."
         ) from None
-    return Path(toybox.weights_path())
+    weights = Path(toybox.weights_path())
+    return weights / "flow" if model_key == TOYBOX_FLOW else weights
 
 
 def _files(folder: Path) -> set[str]:

@@ -10,9 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from config.guidance_params import TOY_PRIORS, TOYBOX_FLOW
 from guidance.prior.family import MODEL_INDEX, SCHEDULER_CONFIG, misfit_of_scheduler
 from guidance.prior.hub_ids import homes_of
-from guidance.prior.model_files import TOYBOX, PriorError, fingerprint, logger
+from guidance.prior.model_files import PriorError, fingerprint, logger, toybox_folder
 
 WEIGHTS = (".safetensors", ".bin")
 
@@ -37,9 +38,13 @@ class PipelineFolder:
         index = json.loads((self.path / MODEL_INDEX).read_text(encoding="utf-8"))
         return {name: (made[0], made[1]) for name, made in index.items() if isinstance(made, list)}
 
+    def home(self, part: str) -> Path:
+        """Return the folder that a part's folder is in: toybox's flow has the autoencoder of its U-Net, one up."""
+        return self.path.parent if (self.key, part) == (TOYBOX_FLOW, "vae") else self.path
+
     def config(self, part: str) -> dict[str, Any]:
         """Read a part's configuration."""
-        found = json.loads((self.path / part / "config.json").read_text(encoding="utf-8"))
+        found = json.loads((self.home(part) / part / "config.json").read_text(encoding="utf-8"))
         assert isinstance(found, dict)
         return found
 
@@ -48,23 +53,23 @@ class PipelineFolder:
         return {"variant": "fp16"} if self.half and self._has(part, ".fp16.") else {}
 
     def _has(self, part: str, mark: str) -> bool:
-        return any(mark in path.name for path in self.path.glob(f"{part}/*") if path.suffix in WEIGHTS)
+        return any(mark in path.name for path in self.home(part).glob(f"{part}/*") if path.suffix in WEIGHTS)
 
     def files(self, *parts: str) -> dict[str, Path]:
         """Return the files of parts that a run depends on, by their path in the folder, and the scheduler's."""
-        found = [self.path / SCHEDULER_CONFIG]
+        found = {SCHEDULER_CONFIG: self.path / SCHEDULER_CONFIG}
         for part in parts:
-            marked = bool(self.variant(part))
-            for path in sorted(self.path.glob(f"{part}/*")):
+            home, marked = self.home(part), bool(self.variant(part))
+            for path in sorted(home.glob(f"{part}/*")):
                 other = path.suffix in WEIGHTS and (".fp16." in path.name) != marked
                 if path.is_file() and not other:
-                    found.append(path)
-        return {path.relative_to(self.path).as_posix(): path for path in found}
+                    found[path.relative_to(home).as_posix()] = path
+        return found
 
     def fingerprint(self, *parts: str) -> str:
         """Digest of the configurations of the pipeline and of parts, the same for weights of every precision."""
-        names = [MODEL_INDEX, *(f"{part}/config.json" for part in parts)]
-        return fingerprint({name: self.path / name for name in names})
+        configs = {f"{part}/config.json": self.home(part) / part / "config.json" for part in parts}
+        return fingerprint({MODEL_INDEX: self.path / MODEL_INDEX, **configs})
 
     def _encoders(self) -> list[str]:
         named = [name for name in self.parts if name.startswith(("text_encoder", "tokenizer"))]
@@ -81,7 +86,7 @@ class PipelineFolder:
         ]
 
     def _weighs(self, part: str) -> bool:
-        return any(path.suffix in WEIGHTS for path in self.path.glob(f"{part}/*"))
+        return any(path.suffix in WEIGHTS for path in self.home(part).glob(f"{part}/*"))
 
     def mark_of_encoders(self) -> str:
         """Digest of the text encoders' files, by the hub's checksums or else by sizes and times: contents would take as
@@ -109,8 +114,8 @@ def pipeline_named(model_key: str) -> str:
 
 
 def _index(model_key: str) -> Path | None:
-    local = Path(model_key).expanduser()
-    if local.exists() or model_key == TOYBOX or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", model_key):
+    local = toybox_folder(model_key) if model_key in TOY_PRIORS else Path(model_key).expanduser()
+    if local.exists() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", model_key):
         return local / MODEL_INDEX if local.is_dir() else None
     return _snapshot(homes_of(model_key)[-1], [MODEL_INDEX])
 
@@ -140,10 +145,12 @@ def find_pipeline(model_key: str, core: str, *, half: bool) -> PipelineFolder:
 
     Raises: PriorError, one sentence, if it is nowhere, incomplete or of a scheduler that is not read.
     """
-    local = Path(model_key).expanduser()
+    local = toybox_folder(model_key) if model_key in TOY_PRIORS else Path(model_key).expanduser()
     folder = PipelineFolder(model_key, local if local.is_dir() else _downloaded(model_key, half), half)
-    needed = [SCHEDULER_CONFIG, "vae/config.json", f"{core}/config.json"]
-    missing = [name for name in needed if not (folder.path / name).is_file()]
+    needed = {SCHEDULER_CONFIG: folder.path} | {
+        f"{part}/config.json": folder.home(part) for part in ("vae", core)
+    }
+    missing = [name for name, home in needed.items() if not (home / name).is_file()]
     missing += [f"the weights of {part}" for part in (core, "vae") if not folder._weighs(part)]
     missing += [name for name in (core, "vae") if name not in folder.parts]
     if missing:

@@ -16,7 +16,7 @@ from guidance.prior.pipeline_prior import PipelinePrior
 class ZImage(PipelinePrior):
     """A flow in 16 channels; texts have lengths of their own, and the network's time and answer are turned round."""
 
-    pipeline = "ZImagePipeline"
+    pipeline, taesd = "ZImagePipeline", "madebyollin/taef1"  # its autoencoder is FLUX.1's
 
     @staticmethod
     def embed_with(pipeline: Any, texts: Sequence[str], image_size: int) -> Condition:
@@ -28,8 +28,9 @@ class ZImage(PipelinePrior):
 
     @staticmethod
     def latents_of(config: Any) -> tuple[int, int]:
-        """Return channels and side of the latents: of 1024 x 1024 pixels, as in its pipeline, for it names no size."""
-        return int(config.in_channels), 128
+        """Return channels and side of the latents: of 1024 x 1024 pixels, as in its pipeline, for it names no size, or of
+        as many as it has positions for."""
+        return int(config.in_channels), min(128, 2 * int(config.axes_lens[1]))
 
     def answer(self, z: Tensor, told: Tensor, *parts: Tensor) -> Tensor:
         """Return the velocity [B, 16, h, w] under texts and their lengths, which are on the host."""

@@ -54,7 +54,9 @@ def opened(browser: Browser, address: str, width: int = 900, height: int = 700) 
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
     page.goto(address)
-    page.add_style_tag(content=".mantine-Notification-root { display: none }")  # viser's, about the lack of a GPU
+    page.add_style_tag(
+        content=".mantine-Notification-root { display: none }"
+    )  # viser's, about the lack of a GPU
     yield page
     page.close()
     assert not faults, faults

@@ -11,7 +11,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from toybox import weights_path
 from toybox.captions import NAMES, VIEW_WORDS, caption
 from toybox.lab import train_text
-from toybox.lab.models import build_tokenizer
+from toybox.lab.models import build_text_encoder, build_tokenizer
 from toybox.lab.train_text import SLOTS, meanings, said, target, tokens
 from toybox.world import COLORS, KINDS, Name
 
@@ -55,7 +55,9 @@ def test_training_descends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(train_text, "STEPS", 60)
     monkeypatch.setattr(train_text, "BATCH", 32)
     tokenizer = build_tokenizer()
-    encoder = train_text.train_text(tokenizer, tmp_path, seed=0)
+    encoder = train_text.train_text(
+        build_text_encoder, lambda model, ids: model(ids).last_hidden_state, tokenizer, tmp_path, seed=0
+    )
     texts = [caption(Name("mug", "red", color)) for color in COLORS]
     with torch.no_grad():
         found = encoder(tokens(tokenizer, texts)).last_hidden_state

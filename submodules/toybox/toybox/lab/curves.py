@@ -15,11 +15,12 @@ CURVES = {
     "text": ("text/loss", "text encoder: squared error"),
     "vae": ("vae/psnr", "autoencoder: PSNR of a batch, dB"),
     "unet": ("unet/loss", "U-Net: weighted squared error"),
+    "flow": ("flow/loss", "flow: squared error of velocities"),
     "small-encoder": ("small-encoder/gradient", "small encoder: squared error of gradients"),
     "judge": ("judge/accuracy", "judge: accuracy on a batch"),
     "point-e": ("point-e/loss", "Point-E: squared error"),
 }
-LOGARITHMIC = ("text/loss", "unet/loss", "point-e/loss")
+LOGARITHMIC = ("text/loss", "unet/loss", "flow/loss", "point-e/loss")
 
 
 def read(folder: Path) -> list[Curve]:

@@ -1,4 +1,4 @@
-"""`python -m toybox.lab.evaluate`: the judge on fresh renders, the small encoder and the prior's samples, as a table.
+"""`python -m toybox.lab.evaluate`: the judge on fresh renders, the small encoder and the priors' samples, as a table.
 
 Run in the root of the project's checkout.
 """
@@ -19,6 +19,7 @@ from tqdm import tqdm
 import config as configuration
 import guidance
 from config import Config
+from config.guidance_params import TOY_PRIORS, TOYBOX
 from guidance import Conditioning, Denoiser, view_weights
 from guidance.prior import LatentPrior
 from guidance.schedule import CLEAN
@@ -74,7 +75,7 @@ def evaluate_small_encoder(config: Config, prior: LatentPrior) -> dict[str, floa
 
 @torch.no_grad()
 def samples(prior: LatentPrior, names: Sequence[Name], azimuth: Tensor, seed: int = 0) -> Tensor:
-    """Images [B, 3, H, W] of toys seen from azimuth [B]: DDIM with 50 steps, guidance scale 5."""
+    """Images [B, 3, H, W] of toys seen from azimuth [B]: 50 steps of DDIM, or of Euler for a flow; guidance scale 5."""
     schedule, count = prior.schedule, len(names)
     texts = [caption(name) + ", " + words for name in names for words in VIEW_WORDS]
     embedded = prior.embed([*texts, ""])
@@ -83,7 +84,8 @@ def samples(prior: LatentPrior, names: Sequence[Name], azimuth: Tensor, seed: in
     empty = embedded[len(texts)].expand(count)
     conditioning, denoiser = Conditioning(positive, empty, empty), Denoiser(prior)
     z = torch.randn(count, *prior.latents, generator=torch.Generator().manual_seed(seed))
-    times = [*range(981, 0, -20), CLEAN]
+    first = 981 if schedule.variance_preserving else schedule.num_timesteps
+    times = [*range(first, 0, -20), CLEAN]
     for start, end in pairwise(times):
         t, u = torch.full((count,), start), torch.full((count,), end)
         z = step(z, denoiser.guided(z, t, conditioning, 5.0).prediction, t, u, schedule)
@@ -145,12 +147,17 @@ def main() -> None:
     parser.add_argument(
         "--opt", default="config/quickstart.yaml", help="where cameras and backgrounds come from"
     )
+    parser.add_argument(
+        "--prior", choices=TOY_PRIORS, default=TOYBOX, help="prior whose samples are judged (default: toybox)"
+    )
     parser.add_argument("--sheet", type=Path, help="file for a contact sheet of the prior's samples")
     arguments = parser.parse_args()
     logging.getLogger("config").setLevel(logging.ERROR)
-    config, judge = configuration.load(["--opt", arguments.opt, "--encoder", "small"]), load_judge()
+    ours, judge = arguments.prior == TOYBOX, load_judge()
+    flags = ["--model_key", arguments.prior, "--encoder", "small" if ours else "full"]
+    config = configuration.load(["--opt", arguments.opt, *flags])
     prior = guidance.prior.load_prior(config, torch.device("cpu"))
-    scores = evaluate_judge(config, judge) | evaluate_small_encoder(config, prior)
+    scores = evaluate_judge(config, judge) | evaluate_small_encoder(config, prior) if ours else {}
     found = sample_toys(prior, judge, [*ALONE, *STACKED[::STACKED_EVERY]])
     if arguments.sheet is not None:
         write_jpeg(arguments.sheet, sheet(found), quality=70)

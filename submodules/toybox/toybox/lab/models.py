@@ -1,4 +1,4 @@
-"""The parts of the miniature Stable Diffusion: the classes and folder layout of 2.1-base, only smaller."""
+"""The parts of the miniature priors: the classes and folder layouts of Stable Diffusion 2.1-base and of Z-Image, only smaller."""
 
 from __future__ import annotations
 
@@ -8,10 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    UNet2DConditionModel,
+    ZImageTransformer2DModel,
+)
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, Qwen3Config, Qwen3Model
 
 from toybox.captions import corpus
 
@@ -130,6 +137,44 @@ def build_scheduler() -> DDIMScheduler:
         set_alpha_to_one=False,
         steps_offset=1,
     )
+
+
+def build_flow_text_encoder(tokenizer: CLIPTokenizer) -> Qwen3Model:
+    """A Qwen in miniature, of which a pipeline reads what the last layer but one makes."""
+    return Qwen3Model(
+        Qwen3Config(
+            vocab_size=len(tokenizer),
+            hidden_size=TEXT_WIDTH,
+            intermediate_size=64,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            head_dim=TEXT_WIDTH // 4,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def build_transformer() -> ZImageTransformer2DModel:
+    """A single stream of 64 patches and at most 32 words."""
+    return ZImageTransformer2DModel(
+        in_channels=4,
+        dim=128,
+        n_layers=7,
+        n_refiner_layers=1,
+        n_heads=4,
+        n_kv_heads=4,
+        cap_feat_dim=TEXT_WIDTH,
+        axes_dims=[8, 12, 12],
+        axes_lens=[1024, 8, 8],
+    )
+
+
+def build_flow_scheduler() -> FlowMatchEulerDiscreteScheduler:
+    """Noise levels as even as its times: latents as few as these need no shift."""
+    return FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=1.0)
 
 
 def save_half(model: Any, folder: Path) -> None:

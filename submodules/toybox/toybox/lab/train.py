@@ -1,19 +1,20 @@
 """`python -m toybox.lab.train`: from nothing to the shipped weights, run in the root of the project's checkout.
 
-Text encoder, autoencoder, U-Net, the judge and the tiny Point-E, each a part that can be trained alone once those before
-it are there; an interrupted run continues where it was.
+Text encoder, autoencoder, U-Net, the flow's transformer, the judge and the tiny Point-E, each a part that can be trained alone
+once those before it are there; an interrupted run continues where it was.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
-from transformers import CLIPTextModel, CLIPTokenizer
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer, Qwen3Model
 
 import config as configuration
 from config import Config
@@ -21,14 +22,23 @@ from toybox import splats, weights_path
 from toybox.captions import ALONE, STACKED, TRAINING
 from toybox.judge import save_judge
 from toybox.lab.encoders import half_made_toys
-from toybox.lab.models import build_scheduler, build_tokenizer, save_half
+from toybox.lab.models import (
+    build_flow_scheduler,
+    build_flow_text_encoder,
+    build_scheduler,
+    build_text_encoder,
+    build_tokenizer,
+    save_half,
+)
 from toybox.lab.renders import Renders, collect, toys
+from toybox.lab.train_flow import train_flow
 from toybox.lab.train_judge import JudgeSets, impostors, train_judge, two_fronted_toys, worn_toys
 from toybox.lab.train_point_e import train_point_e
 from toybox.lab.train_small_encoder import train_small_encoder
-from toybox.lab.train_text import train_text
+from toybox.lab.train_text import tokens, train_text
 from toybox.lab.train_unet import train_unet
 from toybox.lab.train_vae import train_vae
+from toybox.lab.training_views import TrainingViews
 
 TOY_ROUNDS, TOY_VIEWS, STACKED_VIEWS, DISPARITY_VIEWS = 4, 48, 32, 3
 """Rounds and views of every toy in training."""
@@ -52,24 +62,38 @@ def clutter(config: Config, rng: torch.Generator) -> Renders:
     return collect(config, makers, 4, rng, label="clutter")
 
 
-def write_pipeline_index(folder: Path) -> None:
-    index = {
-        "_class_name": "StableDiffusionPipeline",
-        "feature_extractor": [None, None],
-        "safety_checker": [None, None],
-        "scheduler": ["diffusers", "DDIMScheduler"],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-    }
+PIPELINE = {
+    "_class_name": "StableDiffusionPipeline",
+    "feature_extractor": [None, None],
+    "safety_checker": [None, None],
+    "scheduler": ["diffusers", "DDIMScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
+FLOW_PIPELINE = {
+    "_class_name": "ZImagePipeline",
+    "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+    "text_encoder": ["transformers", "Qwen3Model"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "transformer": ["diffusers", "ZImageTransformer2DModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
+"""Contents of model_index.json. The flow's autoencoder is the U-Net's, in the folder above."""
+
+
+def write_pipeline_index(folder: Path, index: Mapping[str, str | list[str | None]]) -> None:
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
 def train_words(config: Config, work: Path, out: Path, seed: int) -> None:
     """Train the tokenizer and the text encoder."""
     tokenizer = build_tokenizer()
-    save_half(train_text(tokenizer, work, seed), out / "text_encoder")
+    trained = train_text(
+        build_text_encoder, lambda encoder, ids: encoder(ids).last_hidden_state, tokenizer, work, seed
+    )
+    save_half(trained, out / "text_encoder")
     tokenizer.save_pretrained(out / "tokenizer")
 
 
@@ -99,10 +123,39 @@ def train_denoiser(config: Config, work: Path, out: Path, seed: int) -> None:
     vae = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32)
     tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
     encoder = CLIPTextModel.from_pretrained(out / "text_encoder", dtype=torch.float32)
-    unet = train_unet(vae, encoder, tokenizer, seen_toys(config, work, seed), config, work, seed)
-    save_half(unet, out / "unet")
+
+    def embed(texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        embedded = encoder(tokens(tokenizer, [*texts])).last_hidden_state
+        return embedded, torch.full((len(texts),), embedded.shape[1])
+
+    views = TrainingViews.of(vae, embed, seen_toys(config, work, seed), config, work, seed)
+    save_half(train_unet(views, work, seed), out / "unet")
     build_scheduler().save_pretrained(out / "scheduler")
-    write_pipeline_index(out)
+    write_pipeline_index(out, PIPELINE)
+
+
+def train_flow_prior(config: Config, work: Path, out: Path, seed: int) -> None:
+    """Train the flow and its text encoder, whose tokenizer and autoencoder are read from `out`."""
+    vae = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32)
+    tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
+    tokenizer.chat_template = "{{ messages[0]['content'] }}"
+
+    def hidden(encoder: Qwen3Model, ids: Tensor) -> Tensor:
+        return encoder(ids, output_hidden_states=True).hidden_states[-2]
+
+    encoder = train_text(build_flow_text_encoder, hidden, tokenizer, work, seed, "flow-text").half().float()
+
+    def embed(texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        lengths = [len(ids) for ids in tokenizer([*texts]).input_ids]
+        return hidden(encoder, tokens(tokenizer, [*texts])), torch.tensor(lengths)
+
+    views = TrainingViews.of(vae, embed, seen_toys(config, work, seed), config, work, seed)
+    folder = out / "flow"
+    save_half(train_flow(views, work, seed), folder / "transformer")
+    save_half(encoder, folder / "text_encoder")
+    tokenizer.save_pretrained(folder / "tokenizer")
+    build_flow_scheduler().save_pretrained(folder / "scheduler")
+    write_pipeline_index(folder, FLOW_PIPELINE)
 
 
 def train_encoder(config: Config, work: Path, out: Path, seed: int) -> None:
@@ -154,6 +207,7 @@ PARTS: dict[str, Callable[[Config, Path, Path, int], None]] = {
     "words": train_words,
     "vae": train_autoencoder,
     "unet": train_denoiser,
+    "flow": train_flow_prior,
     "small-encoder": train_encoder,
     "judge": train_judges,
     "point-e": lambda config, work, out, seed: train_point_e(work, out / "point_e", seed),

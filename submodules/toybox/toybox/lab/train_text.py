@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTokenizer, PreTrainedModel
 
 from toybox.captions import NAMES, SYNONYMS, VIEW_WORDS, random_caption
 from toybox.lab.fit import Schedule, fit
-from toybox.lab.models import TEXT_WIDTH, build_text_encoder
+from toybox.lab.models import TEXT_WIDTH
 from toybox.world import COLORS, KINDS
 
 STEPS, BATCH = 2500, 128
@@ -85,17 +87,28 @@ def tokens(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
     return tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
 
 
-def train_text(tokenizer: CLIPTokenizer, folder: Path, seed: int) -> CLIPTextModel:
+Encoder = TypeVar("Encoder", bound=PreTrainedModel)
+
+
+def train_text(
+    build: Callable[[CLIPTokenizer], Encoder],
+    embed: Callable[[Encoder, Tensor], Tensor],
+    tokenizer: CLIPTokenizer,
+    folder: Path,
+    seed: int,
+    name: str = "text",
+) -> Encoder:
+    """Train the encoder that `build` makes, so that embed(encoder, tokens) is what the words add up to."""
     torch.manual_seed(seed)
-    encoder, vectors = build_text_encoder(tokenizer), meanings()
+    encoder, vectors = build(tokenizer), meanings()
 
     def loss(step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
         words = random.Random(int(torch.randint(2**31, (), generator=rng)))
         texts = [random_prompt(words) for _ in range(BATCH)]
         ids = tokens(tokenizer, texts)
         wanted = target(texts, ids.shape[1], vectors)
-        error = (encoder(ids).last_hidden_state - wanted).square()
+        error = (embed(encoder, ids) - wanted).square()
         return error.mean(), {"end": error[:, -1].mean().detach()}
 
-    fit("text", encoder, loss, Schedule(STEPS, lr=2e-3, warmup=100, weight_decay=0.0), folder, seed)
+    fit(name, encoder, loss, Schedule(STEPS, lr=2e-3, warmup=100, weight_decay=0.0), folder, seed)
     return encoder
