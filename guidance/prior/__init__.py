@@ -73,8 +73,9 @@ def check_prior(config: Config, device: torch.device) -> None:
     half = params.fp16 and is_accelerator(device)
     family = FAMILIES.get(pipeline_named(params.model_key))
     if family is not None:
-        family.sizes(find_pipeline(params.model_key, family.core, half=half), params.prior_image_size)
-        wanted_by(config)
+        folder = find_pipeline(params.model_key, family.core, half=half)
+        family.sizes(folder, params.prior_image_size)
+        family.small_encoder_of(folder, wanted_by(config))
     else:
         find_model(params.model_key, half=half)
 
@@ -90,7 +91,6 @@ def wanted_by(config: Config) -> Wanted:
         "clip_skip": (params.clip_skip or 1) > 1,
         "base_model_key": params.base_model_key,
         "LoRA_partial": params.LoRA_partial,
-        "encoder small (--encoder full)": config.small_encoder_iterations > 0,
     }
     if wrong := [name for name, value in given.items() if value]:
         raise PriorError(
@@ -105,6 +105,8 @@ def wanted_by(config: Config) -> Wanted:
         embeddings=params.embeddings,
         lora=params.LoRA_path,
         lora_scale=params.LoRA_scale,
+        small_encoder=config.small_encoder_iterations > 0,
+        small_encoder_key=params.small_encoder_key,
     )
 
 

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from guidance.condition import Condition
 from guidance.contract import Prediction
 from guidance.prediction import KINDS
+from guidance.prior.autoencoders import posterior_mean, scaled, shrinks_by, unscaled
 from guidance.prior.compiled import Compiled, lasting_cache
 from guidance.prior.compiled_unet import compiled_unet
 from guidance.prior.model_files import fingerprint
@@ -133,16 +134,11 @@ class LatentPrior:
             images = F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
         name = self.encodes_with
         latents = self._by_autoencoder(name, self._encoders[name], 2 * images - 1)
-        config = getattr(self, name).config
-        if shift := shift_of(config):
-            latents = latents - shift
-        return latents * config.scaling_factor
+        return scaled(latents, getattr(self, name).config)
 
     def decode(self, z: Tensor) -> Tensor:
         """Images [V, 3, H, W] float32 in [0, 1] of scaled latents z [V, C, h, w]."""
-        z = z / self.vae.config.scaling_factor
-        if shift := shift_of(self.vae.config):
-            z = z + shift
+        z = unscaled(z, self.vae.config)
         decoded = self._by_autoencoder("vae", lambda latents: self.vae.decode(latents).sample, z)
         return (0.5 * decoded + 0.5).clamp(0, 1)
 
@@ -183,9 +179,7 @@ class LatentPrior:
         return self.small_encoder.encode(images).latents
 
     def _plain_posterior_mean(self, images: Tensor) -> Tensor:
-        encoded = self.vae.encode(images)
-        # DC-AE has no posterior.
-        return encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else encoded.latent
+        return posterior_mean(self.vae, images)
 
     def _plain_denoise(self, z: Tensor, told: Tensor, *parts: Tensor) -> Tensor:
         return self.answer(z, told, *parts)
@@ -275,17 +269,6 @@ class LatentPrior:
         z = torch.zeros(rows, *self.latents, device=self.device)
         t = torch.full((rows,), self.schedule.num_timesteps // 2)
         return self._inputs(z, t, self.blank_condition(rows))
-
-
-def shrinks_by(config: Any) -> int:
-    """Return by what factor the latents of an autoencoder of this configuration are smaller than its images."""
-    blocks = getattr(config, "block_out_channels", None) or config.encoder_block_out_channels
-    return int(2 ** (len(blocks) - 1))
-
-
-def shift_of(config: Any) -> float:
-    """Return what an autoencoder's latents have too much; 0 where its configuration names none."""
-    return getattr(config, "shift_factor", None) or 0.0
 
 
 def _precision(network: Any) -> torch.dtype:

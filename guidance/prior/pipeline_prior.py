@@ -12,14 +12,22 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch import nn
 
 from guidance.condition import Condition
+from guidance.prior.autoencoders import shrinks_by
 from guidance.prior.embeddings import Embeddings
-from guidance.prior.latent_prior import LatentPrior, shrinks_by
+from guidance.prior.latent_prior import LatentPrior
 from guidance.prior.libraries import in_short, quiet_libraries, without_progress_bars
 from guidance.prior.model_files import PriorError
 from guidance.prior.parametrization import Parametrization, parametrization_of
 from guidance.prior.pipeline_files import PipelineFolder
+from guidance.prior.small_encoder import (
+    SmallEncoderFiles,
+    find_small_encoder,
+    read_small_encoder,
+    report_difference,
+)
 from utils.device import HOST, computes_bfloat16, is_accelerator, release_memory
 
 logger = logging.getLogger(__name__)
@@ -36,6 +44,7 @@ class Wanted:
         prediction_type: "epsilon" or "v_prediction", against what its files name.
         embeddings: folder where embeddings are kept.
         lora, lora_scale: a LoRA's file or folder for the network, and the factor on its change.
+        small_encoder, small_encoder_key: whether there is to be a small encoder, and which; None: the family's.
     """
 
     texts: Sequence[str] = ()
@@ -45,6 +54,8 @@ class Wanted:
     embeddings: str | None = None
     lora: str | None = None
     lora_scale: float = 1.0
+    small_encoder: bool = False
+    small_encoder_key: str | None = None
 
 
 class PipelinePrior(LatentPrior):
@@ -57,6 +68,8 @@ class PipelinePrior(LatentPrior):
     pipeline = ""
     """diffusers' class, which `_class_name` in model_index.json names."""
     core = "transformer"
+    taesd: str | None = None
+    """Hub id of the small encoder that is published for its latents."""
     half = torch.bfloat16
     patch = 2
     """Latents are cut into patches as wide as this: an image's side must be a multiple of both."""
@@ -69,8 +82,9 @@ class PipelinePrior(LatentPrior):
         latents: tuple[int, int, int],
         files: Mapping[str, Path],
         embeddings: Embeddings,
+        small_encoder: Any = None,
     ) -> None:
-        super().__init__(vae, network, predicts, latents, files)
+        super().__init__(vae, network, predicts, latents, files, small_encoder)
         self._embeddings = embeddings
 
     @staticmethod
@@ -93,6 +107,7 @@ class PipelinePrior(LatentPrior):
         Raises: PriorError, one sentence.
         """
         dtypes = cls.precisions(device, wanted.half)
+        small = cls.small_encoder_of(folder, wanted)
         with without_progress_bars():
             predicts = parametrization_of(folder.key, folder.path, None, wanted.prediction_type)
             channels, side, _ = cls.sizes(folder, wanted.image_size)
@@ -101,10 +116,25 @@ class PipelinePrior(LatentPrior):
             release_memory(device)
             parts = {name: cls._part(folder, name, dtypes[name]) for name in dtypes}
             files = folder.files(*dtypes)
+            if small is not None:
+                parts["small_encoder"] = read_small_encoder(small, parts["vae"], dtypes["vae"])
+                files |= small.files()
             if wanted.lora is not None:
                 files |= _add_lora(cls, parts[cls.core], wanted.lora, wanted.lora_scale)
-        vae, network = (parts[name].to(device) for name in dtypes)
-        return cls(vae, network, predicts, (channels, side, side), files, embeddings)
+        # Not diffusers' own `to`, which warns of the precision of a small encoder.
+        parts = {name: nn.Module.to(part, device) for name, part in parts.items()}
+        vae, network, tiny = parts["vae"], parts[cls.core], parts.get("small_encoder")
+        prior = cls(vae, network, predicts, (channels, side, side), files, embeddings, tiny)
+        if small is not None:
+            report_difference(small, prior.vae, prior.small_encoder)
+        return prior
+
+    @classmethod
+    def small_encoder_of(cls, folder: PipelineFolder, wanted: Wanted) -> SmallEncoderFiles | None:
+        """Find the small encoder that a run wants. Raises: PriorError, one sentence, if there is none to be had."""
+        if not wanted.small_encoder:
+            return None
+        return find_small_encoder(wanted.small_encoder_key, folder.path, cls.taesd)
 
     @classmethod
     def precisions(cls, device: torch.device, half: bool) -> dict[str, torch.dtype]:

@@ -14,7 +14,7 @@ from guidance.prior.pipeline_prior import PipelinePrior
 class StableDiffusion3(PipelinePrior):
     """A flow in 16 channels, whose autoencoder has a shift; zeros stand for a T5 that is left out."""
 
-    pipeline = "StableDiffusion3Pipeline"
+    pipeline, taesd = "StableDiffusion3Pipeline", "madebyollin/taesd3"
 
     @staticmethod
     def embed_with(pipeline: Any, texts: Sequence[str], image_size: int) -> Condition:

@@ -16,6 +16,7 @@ class StableDiffusionXL(PipelinePrior):
     """Diffusion of eps or v in 4 channels; its U-Net runs in float16, its autoencoder, which overflows there, does not."""
 
     pipeline, core, half, patch = "StableDiffusionXLPipeline", "unet", torch.float16, 8
+    taesd = "madebyollin/taesdxl"
 
     @staticmethod
     def embed_with(pipeline: Any, texts: Sequence[str], image_size: int) -> Condition:

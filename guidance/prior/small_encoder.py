@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from guidance.prior.autoencoders import posterior_mean, scaled, shrinks_by
 from guidance.prior.libraries import in_short, quiet_libraries
 from guidance.prior.model_files import SMALL_ENCODER, PriorError
 from guidance.prior.weight_files import contents_of, reading
@@ -47,8 +48,9 @@ class SmallEncoderFiles:
         return {f"{SMALL_ENCODER}/{name}": self.path / name for name in (CONFIG, WEIGHTS)}
 
 
-def find_small_encoder(key: str | None, model: Path) -> SmallEncoderFiles:
-    """Find the small encoder that `small_encoder_key` names; None: the one in the folder of the model, or else TAESD.
+def find_small_encoder(key: str | None, model: Path, published: str | None = TAESD) -> SmallEncoderFiles:
+    """Find the small encoder that `small_encoder_key` names; None: the one in the folder of the model, or else the
+    `published` one of its family, None where there is none.
 
     Raises: PriorError, in one sentence, if it is nowhere or incomplete.
     """
@@ -56,7 +58,9 @@ def find_small_encoder(key: str | None, model: Path) -> SmallEncoderFiles:
         own = model / SMALL_ENCODER
         if own.is_dir():
             return _complete(str(own), own)
-        return SmallEncoderFiles(TAESD, _of_hub(TAESD))
+        if published is None:
+            raise PriorError(f"encoder is small, but no small encoder of this family is known; {WAYS_OUT}.")
+        return SmallEncoderFiles(published, _of_hub(published))
     local = Path(key).expanduser()
     if local.is_dir():
         return _complete(key, local)
@@ -108,13 +112,7 @@ def read_small_encoder(files: SmallEncoderFiles, vae: Any, dtype: torch.dtype) -
     with reading("small_encoder_key", files.path):
         small = _of_file(files.path) if files.path.is_file() else _of_folder(files.path)
     named = f"small_encoder_key '{files.key}'"
-    ours, theirs = (
-        (int(config.latent_channels), 2 ** (len(blocks) - 1))
-        for config, blocks in (
-            (small.config, small.config.num_encoder_blocks),
-            (vae.config, vae.config.block_out_channels),
-        )
-    )
+    ours, theirs = ((int(each.config.latent_channels), shrinks_by(each.config)) for each in (small, vae))
     if ours != theirs:
         raise PriorError(
             f"{named} makes latents of {ours[0]} channels at 1/{ours[1]} of an image's size, and the autoencoder of "
@@ -168,9 +166,8 @@ def report_difference(files: SmallEncoderFiles, vae: Any, small: Any) -> None:
         [ramp.expand(128, 128), ramp[:, None].expand(128, 128), (8 * ramp).sin().outer(ramp)]
     )
     picture = picture[None].to(parameter)
-    wanted = vae.encode(picture).latent_dist.mean.float() * vae.config.scaling_factor
-    found = small.encode(picture.to(next(small.parameters()))).latents.float()
-    found = (found - (small.config.shift_factor or 0.0)) * small.config.scaling_factor
+    wanted = scaled(posterior_mean(vae, picture).float(), vae.config)
+    found = scaled(small.encode(picture.to(next(small.parameters()))).latents.float(), small.config)
     off = float((found - wanted).norm() / wanted.norm())
     if not math.isfinite(off):
         # Half precision is to blame, which the run itself watches for.

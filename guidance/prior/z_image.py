@@ -16,7 +16,7 @@ from guidance.prior.pipeline_prior import PipelinePrior
 class ZImage(PipelinePrior):
     """A flow in 16 channels; texts have lengths of their own, and the network's time and answer are turned round."""
 
-    pipeline = "ZImagePipeline"
+    pipeline, taesd = "ZImagePipeline", "madebyollin/taef1"  # its autoencoder is FLUX.1's
 
     @staticmethod
     def embed_with(pipeline: Any, texts: Sequence[str], image_size: int) -> Condition:

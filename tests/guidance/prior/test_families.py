@@ -19,11 +19,12 @@ from torch import Tensor
 import config as configuration
 from config import Config
 from guidance import Conditioning, Denoiser, solver
-from guidance.prior import LatentPrior, PriorError, load_prior
+from guidance.prior import LatentPrior, PriorError, check_prior, load_prior
 from guidance.prior.embed import main as embed
 from guidance.prior.families import FAMILIES
 from guidance.schedule import CLEAN
 from tests.guidance.prior.tiny_families import MAKERS, SIDE, stable_diffusion_3, write_family
+from tests.tiny_diffusers import write_tiny_small_encoder
 from train import train
 from utils.device import HOST
 
@@ -142,6 +143,22 @@ def test_images_go_through_the_autoencoder_as_diffusers_has_it(
     torch.testing.assert_close(prior.decode(z), (decoded / 2 + 0.5).clamp(0, 1))
     prior.encode_singly = True
     torch.testing.assert_close(prior.encode(images), z)
+
+
+def test_a_small_encoder_takes_the_autoencoders_place(folders: dict[str, Path], tmp_path: Path) -> None:
+    """In the scale that its own file names; a family for which none is published is told so before anything is loaded."""
+    small = write_tiny_small_encoder(tmp_path / "small", scaling_factor=0.7, shift_factor=0.1)
+    flags = ["--encoder", "small", "--small_encoder_key", str(small)]
+    prior: Any = load_prior(config_of(folders["ZImagePipeline"], tmp_path, *flags), HOST)
+    plain = load_prior(config_of(folders["ZImagePipeline"], tmp_path), HOST)
+    images = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(prior.encode(images), plain.encode(images))
+    prior.encodes_with = "small_encoder"
+    raw = diffusers.AutoencoderTiny.from_pretrained(small).encode(2 * images - 1).latents
+    torch.testing.assert_close(prior.encode(images), (raw - 0.1) * 0.7)
+    assert prior.fingerprint != plain.fingerprint
+    with pytest.raises(PriorError, match=r"no small encoder of this family is known; --small_encoder_key"):
+        check_prior(config_of(folders["SanaPipeline"], tmp_path, "--encoder", "small"), HOST)
 
 
 def test_a_text_encoder_that_is_left_out(tmp_path: Path) -> None:
