@@ -122,16 +122,9 @@ class PipelinePrior(LatentPrior):
             if wanted.lora is not None:
                 files |= _add_lora(cls, parts[cls.core], wanted.lora, wanted.lora_scale)
         # Not diffusers' own `to`, which warns of the precision of a small encoder.
-        on_device = {name: nn.Module.to(part, device) for name, part in parts.items()}
-        prior = cls(
-            on_device["vae"],
-            on_device[cls.core],
-            predicts,
-            (channels, side, side),
-            files,
-            embeddings,
-            on_device.get("small_encoder"),
-        )
+        parts = {name: nn.Module.to(part, device) for name, part in parts.items()}
+        vae, network, tiny = parts["vae"], parts[cls.core], parts.get("small_encoder")
+        prior = cls(vae, network, predicts, (channels, side, side), files, embeddings, tiny)
         if small is not None:
             report_difference(small, prior.vae, prior.small_encoder)
         return prior

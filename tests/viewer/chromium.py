@@ -54,9 +54,8 @@ def opened(browser: Browser, address: str, width: int = 900, height: int = 700) 
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
     page.goto(address)
-    page.add_style_tag(
-        content=".mantine-Notification-root { display: none }"
-    )  # viser's, about the lack of a GPU
+    # Without viser's notices, such as the one about the lack of a GPU, which may come late.
+    page.add_style_tag(content=".mantine-Notification-root { display: none }")
     yield page
     page.close()
     assert not faults, faults
