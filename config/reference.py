@@ -18,8 +18,8 @@ _HEAD = """\
 A YAML file holds the sections below, with their keys indented. Keys of the run stand at the top, without a section. Every key
 is a flag of the same name too (`--text "a red mug"`), and flags win over the file. `--guid_scale` is another name of
 `--guidance_scale`. The defaults are those of SegmentDreamer, LucidDreamer and GCS-BEG; where these differ, `--like` takes one
-project's. The files under `config/` hold only what differs from the defaults. A run without `--opt` uses
-`config/quickstart.yaml`. `config.yaml` in a run's folder names all keys.
+project's. The files under `config/` hold only what differs from the defaults. `base: other.yaml` at the top of
+a file takes the keys of a file beside it where it has none. A run without `--opt` uses `config/quickstart.yaml`. `config.yaml` in a run's folder names all keys.
 
 An unknown key, or a value that does not fit, ends in one sentence. It names the nearest key or value that would do.
 """

@@ -75,6 +75,9 @@ BROKEN_FILES = [
     ("GuidanceParams: {text: a, LoRA_path: a/b.pt}", "GuidanceParams.LoRA_path|'a/b.pt'|no such file|--LoRA_path ''"),
     ("GuidanceParams: {text: a, model_key: ''}", "GuidanceParams.model_key|''|toybox"),
     # the file itself
+    ("base: 3", "broken.yaml has base 3|YAML file beside it"),
+    ("base: missing.yaml", "missing.yaml does not exist"),
+    ("base: broken.yaml", "broken.yaml has base 'broken.yaml'|itself a base"),
     ("seed: 1\nModelParams: {}\nModelParams: {}", "broken.yaml has ModelParams twice, in lines 2 and 3"),
     ("GuidanceParams:\n  text: a\n  negative: b\n  text: c", "broken.yaml has text twice, in lines 2 and 4"),
     ("ModelParams:\n  - sh_degree: 1", "ModelParams|[{'sh_degree': 1}]|section of keys"),

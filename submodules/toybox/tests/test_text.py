@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import ZImagePipeline
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from toybox import weights_path
@@ -48,6 +49,20 @@ def test_the_shipped_encoder_says_of_every_toy_what_its_words_add_up_to() -> Non
     with torch.no_grad():
         found = encoder(tokens(tokenizer, texts)).last_hidden_state
     assert float((found - target(texts, found.shape[1], meanings())).square().mean()) < 1e-3
+
+
+def test_the_flows_encoder_is_read_as_its_pipeline_does() -> None:
+    """Through the last layer but one, behind the template of its tokenizer, up to each text's own end."""
+    pipeline = ZImagePipeline.from_pretrained(
+        weights_path() / "flow", vae=None, transformer=None, torch_dtype=torch.float32
+    )
+    texts = [caption(name) + f", {VIEW_WORDS[i % 4]}" for i, name in enumerate(NAMES[::20])]
+    with torch.no_grad():
+        found, _ = pipeline.encode_prompt([*texts], "cpu", do_classifier_free_guidance=False)
+    for text, embedded in zip(texts, found):
+        wanted = target([text], len(embedded), meanings())[0]
+        assert len(embedded) == len(text.replace(",", " ,").split()) + 2
+        assert float((embedded - wanted).square().mean()) < 2e-3
 
 
 @pytest.mark.thorough
