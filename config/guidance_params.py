@@ -59,7 +59,7 @@ class GuidanceParams(Section):
         "for each; max: one for each, its kernels tried out; auto: the faster of dynamic and static on an "
         "accelerator, false on the CPU",
     )
-    vram_O: Flag = key(False, "take one view at a time: least memory, more time")
+    vram_O: Flag = key(False, "take one view at a time, or one set of views: least memory, more time")
     encoder: Annotated[str, one_of("full", "small")] = key(
         "full",
         "what encodes the images for the gradient. full: the prior's autoencoder, as in the papers; small: an "

@@ -21,8 +21,8 @@ class Guidance:
     Args:
         denoiser: the prior that the method uses.
         method: sees latents, gives their gradient.
-        params: `lambda_guidance`; `normalize_grad` first scales every view's gradient to unit RMS in the
-            latents (views have timesteps of their own, and the noisiest would drown the others).
+        params: `lambda_guidance`; `normalize_grad` first scales the gradient of every view, or set of views, to unit
+            RMS in the latents (each has timesteps of its own, and the noisiest would drown the others).
     """
 
     def __init__(self, denoiser: Denoiser, method: Method, params: GuidanceParams) -> None:
@@ -40,7 +40,7 @@ class Guidance:
         """Guide images [V, 3, H, W] in [0, 1] at iteration `step` (from 0).
 
         Args:
-            rngs: a host generator for each view; all draws come from these.
+            rngs: a host generator for each view, or set of views; all draws come from these.
             colors: [V, 3, H, W], which a gradient in pixels acts on, if that is not on the images: the render of
                 the views whose disparity the images are, as in the released code.
         """

@@ -86,7 +86,8 @@ def of_all(numbers: dict[str, float | Tensor], state: Training) -> dict[str, flo
     ranks, views = state.ranks, state.config.guidance.C_batch_size
     if ranks.count == 1:
         return numbers
-    weights = {"loss": 1.0, "guidance": len(ranks.share(views)) / views, "grad_norm": 1 / ranks.count}
+    mine = ranks.share(views, state.prior.views_per_set)
+    weights = {"loss": 1.0, "guidance": len(mine) / views, "grad_norm": 1 / ranks.count}
     shared = torch.stack(
         [
             weights[name.split("/")[0]] * torch.as_tensor(value, dtype=torch.float32, device=state.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -19,11 +20,13 @@ from scene.initialize import initialize
 from scene.optimizer import GaussianOptimizer, Update
 from scene.snapshot import restore, snapshot
 from training.batch_sizes import batch_shares
-from training.memory_plan import MemoryPlan, needed_bytes, plan_memory
+from training.memory_plan import MemoryPlan, needed_bytes, plan_memory, whole_sets
 from utils.checkpoints import Checkpoint
 from utils.device import HOST, free_memory, resolve_device, tune
 from utils.ranks import ALONE, Ranks
 from utils.rng import Draws
+
+logger = logging.getLogger(__name__)
 
 DENSITY = ("cloned", "split", "pruned", "relocated", "opacity_resets")
 """Counts of what density control has done so far."""
@@ -145,11 +148,9 @@ def assemble(
 
     Raises PriorError and ValueError, one sentence each; the latter also for a checkpoint of another run, unless `force`.
     """
-    device, views = resolve_device(config.device, ranks.local), config.guidance.C_batch_size
-    if views < ranks.count:
-        raise ValueError(
-            f"GuidanceParams.C_batch_size is {views}, but {ranks.count} processes need as many views: --C_batch_size {ranks.count}."
-        )
+    device = resolve_device(config.device, ranks.local)
+    for prior_config in (config, config.guided_at(config.optimization.iterations)):
+        _check_number_of_views(prior_config, ranks)
     tune(device, deterministic=config.deterministic)
     torch.autograd.set_detect_anomaly(config.detect_anomaly)
     draws = Draws(config.seed)
@@ -192,8 +193,8 @@ def load_guide(state: Training, checkpoint: Checkpoint | None = None, *, force: 
     Raises: PriorError and ValueError, one sentence each.
     """
     config, device, ranks, counts = state.guided, state.device, state.ranks, state.counts
-    mine = ranks.share(config.guidance.C_batch_size)
     prior = guidance.prior.load_prior(config, device)
+    mine = ranks.share(config.guidance.C_batch_size, prior.views_per_set)
     facts, model_key = {} if checkpoint is None else checkpoint.facts, config.guidance.model_key
     goes_on = checkpoint is not None and facts.get("model_key", model_key) == model_key
     if goes_on and facts.get("prior") != prior.fingerprint and not force:
@@ -201,7 +202,8 @@ def load_guide(state: Training, checkpoint: Checkpoint | None = None, *, force: 
             f"The checkpoint of iteration {counts.step} was made with other weights of "
             f"{model_key}; --force continues with these."
         )
-    state.prompts = guidance.embed_prompts(config, prior)
+    _report_sets(config, prior)
+    state.prompts = guidance.embed_prompts(config, prior, prior.views_per_set)
     prior.free_text_encoder()
     if not goes_on:
         # Only now, for the prior has taken its share of the memory.
@@ -211,7 +213,7 @@ def load_guide(state: Training, checkpoint: Checkpoint | None = None, *, force: 
         _plan(config, prior, counts, len(mine), free)
     prior.encode_singly = counts.encode_singly
     prior.encodes_with = config.encodes_with(counts.step + 1)
-    at_once = counts.views_at_once or len(mine)
+    at_once = whole_sets(counts.views_at_once or len(mine), prior.views_per_set)
     guidance.prior.compile_networks(
         config,
         prior,
@@ -232,6 +234,42 @@ def checkpoint_of(state: Training) -> Checkpoint:
         "torch": torch.__version__,
     }
     return Checkpoint(state.counts.step, snapshot(state.optimizer), facts)
+
+
+def _check_number_of_views(config: Config, ranks: Ranks) -> None:
+    """Check that an iteration's views are whole sets of those that the prior sees together, and enough for all processes.
+
+    Raises: ValueError, one sentence.
+    """
+    views, together = config.guidance.C_batch_size, guidance.prior.class_of(config).views_per_set
+    if views % together:
+        raise ValueError(
+            f"GuidanceParams.C_batch_size is {views}, but the prior {config.guidance.model_key} sees {together} views together: "
+            f"--C_batch_size {-(-views // together) * together}."
+        )
+    if views < ranks.count * together:
+        what = "views" if together == 1 else f"sets of {together} views"
+        raise ValueError(
+            f"GuidanceParams.C_batch_size is {views}, but {ranks.count} processes need as many {what}: "
+            f"--C_batch_size {ranks.count * together}."
+        )
+
+
+def _report_sets(config: Config, prior: LatentPrior) -> None:
+    """Log what a prior of several views does without."""
+    if prior.views_per_set == 1:
+        return
+    off = [
+        name
+        for name, on in (("perpneg", config.guidance.perpneg), ("jitter_pose", config.camera.jitter_pose))
+        if on
+    ]
+    logger.warning(
+        "The prior %s sees %d views together, evenly around the asset, and is told where they are: the prompt has no view words%s.",
+        config.guidance.model_key,
+        prior.views_per_set,
+        f", and {' and '.join(off)} {'does' if len(off) == 1 else 'do'} nothing" if off else "",
+    )
 
 
 def _plan(config: Config, prior: LatentPrior, counts: Counts, views: int, free_bytes: int) -> None:

@@ -22,9 +22,16 @@ __all__ = [
     "LatentPrior",
     "PriorError",
     "StableDiffusionPrior",
+    "class_of",
     "compile_networks",
     "load_prior",
 ]
+
+
+def class_of(config: Config) -> type[LatentPrior]:
+    """Return the class of the diffusion model that `hf_key` or else `model_key` names, by its list of parts."""
+    model_key = config.guidance.hf_key or config.guidance.model_key
+    return FAMILIES.get(pipeline_named(model_key), StableDiffusionPrior)
 
 
 def load_prior(config: Config, device: torch.device) -> LatentPrior:
