@@ -62,7 +62,7 @@ class Guidance:
         loss = surrogate_loss(z0, gradient)
         if wanted.pixels is not None:
             with torch.no_grad():
-                in_pixels = scale * self._pixel_gradient(wanted.pixels, colors)
+                in_pixels = _per_image(scale, len(colors)) * self._pixel_gradient(wanted.pixels, colors)
                 diagnostics["grad_norm_pixels"] = in_pixels.norm()
             loss = loss + surrogate_loss(colors, in_pixels)
         return GuidanceOutput(loss, times, diagnostics, gradient, wanted.predictions)
@@ -83,6 +83,13 @@ class Guidance:
                 difference, size=colors.shape[-2:], mode="bilinear", align_corners=False
             )
         return pixels.strength * difference
+
+
+def _per_image(scale: Tensor | float, images: int) -> Tensor | float:
+    """Return a factor for each row of latents [R, 1, ...] as one for each of the images [V, 1, 1, 1] that rows stand for."""
+    if not isinstance(scale, Tensor):
+        return scale
+    return scale.reshape(-1, 1, 1, 1).repeat_interleave(images // len(scale), dim=0)
 
 
 def surrogate_loss(z0: Tensor, gradient: Tensor) -> Tensor:
