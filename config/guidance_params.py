@@ -52,6 +52,17 @@ class GuidanceParams(Section):
         None, "another prior, which takes over at refine_from_iter: a cheap one shapes, a good one finishes"
     )
     refine_from_iter: OptionalWhole = key(None, "first iteration that refine_model_key guides", ge=2)
+    multiview_model_key: OptionalText = key(
+        None,
+        "a prior that sees several views together, such as MVDream, which takes turns with model_key: geometry from the one, "
+        "look from the other",
+    )
+    multiview_share: Real = key(
+        0.5,
+        "share of the iterations that multiview_model_key guides; it falls evenly over the run, such as from all to none at 0.5",
+        ge=0,
+        le=1,
+    )
     fp16: Flag = key(True, "half precision for the prior, if the device supports it")
     compile: Annotated[str, one_of("auto", "dynamic", "static", "max", "false", meant=COMPILE_MEANT)] = key(
         "auto",

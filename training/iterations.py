@@ -14,7 +14,7 @@ from tqdm import tqdm
 from scene.densify import grows
 from training.encoders import change_encoder, encoders_in_turn
 from training.faults import settle
-from training.priors import change_prior
+from training.priors import change_prior, priors_in_turn
 from training.state import Training
 from training.step import Iteration, training_step
 from utils.interruption import Interruption
@@ -36,6 +36,8 @@ def iterations(state: Training, interruption: Interruption) -> Iterator[Iteratio
     Raises FloatingPointError as `settle` does, RanksDiffer, and torch.OutOfMemoryError.
     """
     counts, ranks, last = state.counts, state.ranks, state.config.optimization.iterations
+    for sentence in priors_in_turn(state.config):
+        logger.info("%s.", sentence)
     if counts.step < state.config.small_encoder_iterations:
         logger.info("%s.", *encoders_in_turn(state.config))
     began, worked = time.perf_counter(), time.process_time()

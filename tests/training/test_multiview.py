@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 import torch
 
+import guidance
 from config import Config, load
+from guidance.prior import LatentPrior
 from scene.cameras import ViewRange, sample
 from tests.changed import changed
 from tests.guidance.prior.tiny_mvdream import write_base, write_mvdream
 from train import train
 from training.state import assemble
 from training.step import backward_in_parts
+from utils import checkpoints
 from utils.ranks import Ranks
 
 
@@ -92,3 +96,42 @@ def test_numbers_of_views_that_are_no_sets_are_one_sentence(of_sets: Config) -> 
         assemble(changed(of_sets, C_batch_size=6))
     with pytest.raises(ValueError, match=r"is 8, but 3 processes need as many sets of 4 views: .*12\."):
         assemble(changed(of_sets, C_batch_size=8), ranks=Ranks(0, 3))
+
+
+@pytest.fixture
+def mixed(of_sets: Config, tiny_prior: Path, mvdream: str) -> Config:
+    """Six iterations, of which the first two and the fourth are of sets."""
+    return changed(of_sets, model_key=str(tiny_prior), multiview_model_key=mvdream, iterations=6)
+
+
+def test_priors_that_take_turns_are_loaded_once_and_resume_to_the_same_bytes(
+    mixed: Config, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded: list[str] = []
+    load_prior = guidance.prior.load_prior
+
+    def noted(config: Config, device: torch.device) -> LatentPrior:
+        loaded.append(config.guidance.model_key)
+        return load_prior(config, device)
+
+    monkeypatch.setattr(guidance.prior, "load_prior", noted)
+    caplog.set_level(logging.INFO)
+    turns = [mixed.guided_at(step).guidance.model_key for step in range(1, 7)]
+    one, several = mixed.guidance.model_key, mixed.guidance.multiview_model_key
+    assert turns == [several, several, one, several, one, one]
+    whole = train(mixed)
+    assert loaded == [several, one]
+    assert "guides 3 of the first 6 iterations, 100% of them at first and 0% at last." in caplog.text
+    kept = checkpoints.load(whole.run.checkpoints, 2).facts
+    assert (kept["model_key"], [*kept["waiting"]]) == (several, [one])
+    again = train(load(["--start_checkpoint", str(whole.run.checkpoints / "iteration_2.json"), "--quiet"]))
+    for name, values in whole.gaussians.raw().items():
+        assert torch.equal(again.gaussians.raw()[name], values), name
+
+
+def test_a_mixed_run_needs_a_prior_of_several_views(mixed: Config, tiny_prior: Path) -> None:
+    wrong = changed(mixed, model_key="toybox", multiview_model_key=str(tiny_prior))
+    with pytest.raises(ValueError, match=r"multiview_model_key is .*, but that prior sees each view alone"):
+        assemble(wrong)
+    with pytest.raises(ValueError, match=r"C_batch_size is 6, but .* sees 4 views together"):
+        assemble(changed(mixed, C_batch_size=6))
