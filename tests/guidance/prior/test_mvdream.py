@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor
 
 import config as configuration
@@ -17,7 +18,7 @@ from guidance.camera_condition import camera_matrices
 from guidance.condition import Condition
 from guidance.prior import LatentPrior, PriorError, load_prior
 from guidance.prior.multiview_unet import VIEWS, grown, predicted
-from guidance.prior.mvdream_files import unet_settings
+from guidance.prior.mvdream_files import LEARNED, TOYBOX_MULTIVIEW, unet_settings
 from tests.guidance.prior import tiny_mvdream as tiny
 from utils.device import HOST
 
@@ -140,6 +141,28 @@ def test_gradient_of_a_set_is_autograds(layouts: dict[str, list[str]]) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
     assert bool((found[0].flatten(1).norm(dim=1) > 0).all())
     assert float(found[1].abs().max()) == 0
+
+
+def test_toybox_of_several_views_is_toybox_and_what_it_has_learned(
+    layouts: dict[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(layouts["checkpoint"][3], tmp_path / "toybox"))
+    monkeypatch.setattr("toybox.weights_path", lambda: folder)
+    flags = ["--model_key", TOYBOX_MULTIVIEW]
+    with pytest.raises(PriorError, match=r"lacks .*: python -m toybox.lab.train multiview makes it\."):
+        load(flags)
+    prior = load(layouts["diffusers"])
+    learned = {name: values for name, values in prior.network.named_parameters() if "class_embedding" in name}
+    (folder / LEARNED).parent.mkdir()
+    save_file(learned, folder / LEARNED)
+    z, t = latents(1, VIEWS, 4, 16, 16), torch.tensor([300])
+    twin = load(flags)
+    assert torch.equal(
+        twin.predict(z, t, condition(twin, 1)).eps, prior.predict(z, t, condition(prior, 1)).eps
+    )
+    save_file({"other": torch.zeros(1)}, folder / LEARNED)
+    with pytest.raises(PriorError, match="1 weights that the U-Net has not, such as other"):
+        load(flags)
 
 
 @pytest.mark.parametrize(
