@@ -34,9 +34,8 @@ __all__ = [
 def class_of(config: Config) -> type[StableDiffusionPrior] | type[PipelinePrior]:
     """Return the class of the diffusion model that `hf_key` or else `model_key` names, by its list of parts or its names."""
     model_key = config.guidance.hf_key or config.guidance.model_key
-    if is_mvdream(model_key):
-        return MVDream
-    return FAMILIES.get(pipeline_named(model_key), StableDiffusionPrior)
+    pipeline = pipeline_named(model_key)
+    return MVDream if is_mvdream(model_key, pipeline) else FAMILIES.get(pipeline, StableDiffusionPrior)
 
 
 def load_prior(config: Config, device: torch.device) -> LatentPrior:

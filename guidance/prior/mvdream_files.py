@@ -14,7 +14,7 @@ from guidance.prior.libraries import in_short, quiet_libraries
 from guidance.prior.model_files import TOYBOX, ModelFolder, PriorError, SingleFile, find_base, find_model
 from guidance.prior.multiview_unet import CAMERA_SETTINGS, grown
 from guidance.prior.networks import read_networks
-from guidance.prior.pipeline_files import PipelineFolder, find_pipeline, pipeline_named
+from guidance.prior.pipeline_files import PipelineFolder, find_pipeline
 from guidance.prior.pipeline_prior import check_finite, read_part
 from guidance.prior.single_file import NETWORKS
 from guidance.prior.weight_files import SUFFIXES, contents_of, names_in, reading
@@ -33,12 +33,12 @@ CAMERA = "camera_embed."
 """First letters of the cameras' perceptron in its authors' names."""
 
 
-def is_mvdream(model_key: str) -> bool:
-    """Return whether a model key stands for MVDream, by a file's names or a folder's list of parts."""
+def is_mvdream(model_key: str, pipeline: str) -> bool:
+    """Return whether a model key stands for MVDream, by a file's names or by the `pipeline` that a folder's index names."""
     path = Path(model_key).expanduser()
     if not path.is_file():
         known = model_key == TOYBOX_MULTIVIEW or model_key in CHECKPOINTS
-        return known or pipeline_named(model_key) == PIPELINE
+        return known or pipeline == PIPELINE
     try:
         return path.suffix in SUFFIXES and any(CAMERA in name for name in names_in(path))
     except Exception:  # whoever reads the whole file reports what is wrong with it
