@@ -52,6 +52,12 @@ def _check_prior(config: Config) -> None:
             f"GuidanceParams.{given} is {show(getattr(params, given))}, but {other} must be given too: which prior takes over, "
             "and at which iteration"
         )
+    others = (params.hf_key, params.model_key, params.refine_model_key)
+    if params.multiview_model_key is not None and params.multiview_model_key in others:
+        raise ValueError(
+            f"GuidanceParams.multiview_model_key is {show(params.multiview_model_key)}, but must be another prior than those that "
+            "it takes turns with"
+        )
     for key in ("LoRA_path", "textual_inversion_path"):
         path = getattr(params, key)
         if path is not None and not os.path.exists(os.path.expanduser(path)):
@@ -189,6 +195,16 @@ def idle(config: Config) -> list[str]:
                 "refine_model_key",
                 (params.refine_from_iter or 0) > optimization.iterations,
                 f"refine_from_iter {params.refine_from_iter}, past the last iteration",
+            ),
+            (
+                "multiview_model_key",
+                params.multiview_model_key and params.multiview_share == 0,
+                "multiview_share 0",
+            ),
+            (
+                "multiview_share",
+                params.multiview_share != 0.5 and params.multiview_model_key is None,
+                "no multiview_model_key",
             ),
             ("small_encoder_key", params.small_encoder_key and params.encoder == "full", "encoder full"),
             ("encoder", params.encoder == "small" and not config.small_encoder_iterations, no_share),

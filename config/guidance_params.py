@@ -52,6 +52,17 @@ class GuidanceParams(Section):
         None, "another prior, which takes over at refine_from_iter: a cheap one shapes, a good one finishes"
     )
     refine_from_iter: OptionalWhole = key(None, "first iteration that refine_model_key guides", ge=2)
+    multiview_model_key: OptionalText = key(
+        None,
+        "a prior that sees several views together, such as MVDream, which takes turns with model_key: geometry from the one, "
+        "look from the other",
+    )
+    multiview_share: Real = key(
+        0.5,
+        "share of the iterations that multiview_model_key guides; it falls evenly over the run, such as from all to none at 0.5",
+        ge=0,
+        le=1,
+    )
     fp16: Flag = key(True, "half precision for the prior, if the device supports it")
     compile: Annotated[str, one_of("auto", "dynamic", "static", "max", "false", meant=COMPILE_MEANT)] = key(
         "auto",
@@ -59,7 +70,7 @@ class GuidanceParams(Section):
         "for each; max: one for each, its kernels tried out; auto: the faster of dynamic and static on an "
         "accelerator, false on the CPU",
     )
-    vram_O: Flag = key(False, "take one view at a time: least memory, more time")
+    vram_O: Flag = key(False, "take one view at a time, or one set of views: least memory, more time")
     encoder: Annotated[str, one_of("full", "small")] = key(
         "full",
         "what encodes the images for the gradient. full: the prior's autoencoder, as in the papers; small: an "

@@ -63,12 +63,19 @@ class TrainingViews:
 
 
 def training_views(
-    gaussians: GaussianModel, cameras: Cameras, config: Config, step: int, views: range, draws: Draws
+    gaussians: GaussianModel,
+    cameras: Cameras,
+    config: Config,
+    step: int,
+    views: range,
+    draws: Draws,
+    views_per_set: int = 1,
 ) -> TrainingViews:
     """Render the `views` of iteration `step` (from 1), whose `cameras` are given, with the configuration's
     augmentations.
 
-    All augmentations but the background are the same for every view of an iteration.
+    All augmentations but the background are the same for every view of an iteration, and that is the same for every
+    view of a set.
     """
     params, model = config.optimization, config.model
     rng = draws.at("augment", step)
@@ -76,7 +83,10 @@ def training_views(
     # Of a geometry that is kept, the disparity has nothing to teach.
     geometry = not params.keeps_geometry and (as_latent < params.as_latent_ratio or step < params.geo_iter)
     mirrored = flipped < model.flip_aug_ratio
-    backgrounds = sample_background(model, draws.of_views("background", step, views), gaussians.means.device)
+    rngs = draws.of_sets("background", step, views, views_per_set)
+    backgrounds = sample_background(model, rngs, gaussians.means.device)
+    if views_per_set > 1:
+        backgrounds = backgrounds.repeat_interleave(views_per_set, dim=0)
     noisy = perturb(gaussians, model, rng, sh_degree=active_sh_degree(model.sh_degree, step))
     out = render(
         gaussians,

@@ -43,6 +43,10 @@ class Condition:
         """Return `count` times the one row that this has, without a copy."""
         return Condition({name: part.expand(count, *part.shape[1:]) for name, part in self.parts.items()})
 
+    def seen_by(self, cameras: Tensor) -> Condition:
+        """Return the same rows, with the cameras [B, views of a set, 16] of each (host) as their last part."""
+        return Condition({**self.parts, "camera": cameras.to(self._first.device, non_blocking=True)})
+
     def mixed(self, weights: Tensor) -> Condition:
         """Return V rows, each a sum of the B rows with `weights` [V, B] (host); a mask has what any of them has, and a
         length is the largest of them."""

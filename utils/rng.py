@@ -34,6 +34,10 @@ class Draws:
         """Make a generator for each of an iteration's `views`."""
         return [self.at(use, step, view) for view in views]
 
+    def of_sets(self, use: Use, step: int, views: range, views_per_set: int) -> list[torch.Generator]:
+        """Make a generator for each set of an iteration's `views`, which are whole sets."""
+        return self.of_views(use, step, range(views.start // views_per_set, views.stop // views_per_set))
+
 
 def derive_seed(seed: int, name: str) -> int:
     """Derive a seed in [0, 2^63) from `seed` and `name` only: through SHA-256, not from the process or the platform."""

@@ -47,7 +47,8 @@ class LatentPrior:
         vae: diffusers' autoencoder (which type checkers cannot see into).
         network: diffusers' U-Net or transformer.
         predicts: what the network's answers mean, and at which noise levels.
-        latents: C, h and w of the latents that the network takes.
+        latents: C, h and w of the latents that the network takes, and before them the number of views of a set if it
+            takes several.
         files: the files they come from, by what they are.
         small_encoder: diffusers' AutoencoderTiny of the same latents, of which only the encoder is used.
 
@@ -63,13 +64,15 @@ class LatentPrior:
 
     core = "unet"
     """Attribute that holds the network."""
+    views_per_set = 1
+    """Number of views that the network sees together."""
 
     def __init__(
         self,
         vae: Any,
         network: Any,
         predicts: Parametrization,
-        latents: tuple[int, int, int],
+        latents: tuple[int, ...],
         files: Mapping[str, Path] | None = None,
         small_encoder: Any = None,
     ) -> None:

@@ -114,7 +114,7 @@ class PipelinePrior(LatentPrior):
             embeddings = cls.embeddings(folder, device, wanted)
             embeddings(wanted.texts)
             release_memory(device)
-            parts = {name: cls._part(folder, name, dtypes[name]) for name in dtypes}
+            parts = {name: read_part(folder, name, _class_of(folder, name), dtypes[name]) for name in dtypes}
             files = folder.files(*dtypes)
             if small is not None:
                 parts["small_encoder"] = read_small_encoder(small, parts["vae"], dtypes["vae"])
@@ -207,34 +207,6 @@ class PipelinePrior(LatentPrior):
         object.__setattr__(pipeline, cls.core, _Configured(folder.config(cls.core)))
         yield pipeline
 
-    @classmethod
-    def _part(cls, folder: PipelineFolder, name: str, dtype: torch.dtype) -> Any:
-        """Read a part to the host, complete and finite."""
-        try:
-            with quiet_libraries():
-                network, info = _class_of(folder, name).from_pretrained(
-                    folder.path,
-                    subfolder=name,
-                    dtype=dtype,
-                    local_files_only=True,
-                    output_loading_info=True,
-                    **folder.variant(name),
-                )
-        except Exception as error:  # whatever a configuration makes the libraries run into
-            raise PriorError(
-                f"model_key '{folder.key}' has a {name} in {folder.path} that cannot be loaded ({in_short(error)})."
-            ) from error
-        if missing := sorted(info["missing_keys"]):
-            raise PriorError(
-                f"model_key '{folder.key}' has a {name} without {len(missing)} of its weights ({missing[0]}, ...)."
-            )
-        bad = [weight for weight, values in network.named_parameters() if not bool(values.isfinite().all())]
-        if bad:
-            raise PriorError(
-                f"model_key '{folder.key}' has a {name} with weights that are not finite, {bad[0]} the first: fetch it again."
-            )
-        return network
-
     def embed(self, prompts: Sequence[str]) -> Condition:
         """Return the conditions of P texts, by the text encoders if they are not kept."""
         return self._embeddings(prompts)
@@ -250,6 +222,39 @@ class PipelinePrior(LatentPrior):
                 name: part[:1].to(HOST if name == "length" else self.device).expand(rows, *part.shape[1:])
                 for name, part in largest.parts.items()
             }
+        )
+
+
+def read_part(folder: PipelineFolder, name: str, kind: Any, dtype: torch.dtype) -> Any:
+    """Read a part of the class `kind` to the host, complete and finite. Raises: PriorError, one sentence."""
+    try:
+        with quiet_libraries():
+            network, info = kind.from_pretrained(
+                folder.path,
+                subfolder=name,
+                dtype=dtype,
+                local_files_only=True,
+                output_loading_info=True,
+                **folder.variant(name),
+            )
+    except Exception as error:  # whatever a configuration makes the libraries run into
+        raise PriorError(
+            f"model_key '{folder.key}' has a {name} in {folder.path} that cannot be loaded ({in_short(error)})."
+        ) from error
+    if missing := sorted(info["missing_keys"]):
+        raise PriorError(
+            f"model_key '{folder.key}' has a {name} without {len(missing)} of its weights ({missing[0]}, ...)."
+        )
+    check_finite(name, network, folder.key)
+    return network
+
+
+def check_finite(name: str, network: Any, model_key: str) -> None:
+    """Check that all weights of a network are finite. Raises: PriorError, one sentence."""
+    bad = [weight for weight, values in network.named_parameters() if not bool(values.isfinite().all())]
+    if bad:
+        raise PriorError(
+            f"model_key '{model_key}' has a {name} with weights that are not finite, {bad[0]} the first: fetch it again."
         )
 
 

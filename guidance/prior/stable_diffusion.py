@@ -6,6 +6,7 @@ import logging
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,10 @@ from guidance.condition import Condition
 from guidance.prior.adaptations import Adaptations, adapt
 from guidance.prior.latent_prior import LatentPrior
 from guidance.prior.libraries import quiet_libraries, without_progress_bars
-from guidance.prior.model_files import PriorError, SingleFile, find_model, find_single_file
+from guidance.prior.model_files import PriorError, find_model, find_single_file
 from guidance.prior.networks import read_networks, read_tokenizer
 from guidance.prior.parametrization import Parametrization, parametrization_of
-from guidance.prior.single_file import header_of
+from guidance.prior.single_file import Header, header_of
 from guidance.prior.small_encoder import find_small_encoder, read_small_encoder, report_difference
 from guidance.prompts import VIEW_WORDS
 from utils.device import is_accelerator
@@ -30,6 +31,23 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PLAIN = Adaptations()
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model's files.
+
+    Attributes:
+        settings: the folder with its scheduler and tokenizer.
+        files: all files that a run depends on, by what they are.
+        header: of a single file, None for a folder.
+        read: reads its networks "vae", "unet" and "text_encoder" to the host, in a precision.
+    """
+
+    settings: Path
+    files: Mapping[str, Path]
+    header: Header | None
+    read: Callable[[torch.dtype], dict[str, Any]]
 
 
 class StableDiffusionPrior(LatentPrior):
@@ -108,27 +126,43 @@ class StableDiffusionPrior(LatentPrior):
         adaptations.check()
         half = fp16 and is_accelerator(device)
         dtype = torch.float16 if half else torch.float32
-        single = find_single_file(model_key, base_model_key)
-        files = single or find_model(model_key, half=half)
-        settings = files.base if isinstance(files, SingleFile) else files.path
-        header = None if single is None else header_of(model_key, single)
-        small = find_small_encoder(small_encoder_key, settings) if small_encoder else None
+        found = cls.find(model_key, base_model_key, half=half)
+        small = find_small_encoder(small_encoder_key, found.settings) if small_encoder else None
         with without_progress_bars():
-            predicts = parametrization_of(model_key, settings, header, prediction_type)
-            networks = read_networks(files, model_key, dtype)
-            tokenizer = read_tokenizer(settings, model_key)
+            predicts = parametrization_of(model_key, found.settings, found.header, prediction_type)
+            networks = found.read(dtype)
+            tokenizer = read_tokenizer(found.settings, model_key)
             if small is not None:
                 networks["small_encoder"] = read_small_encoder(small, networks["vae"], dtype)
         prior = cls(
             **{name: network.to(device) for name, network in networks.items()},
             tokenizer=tokenizer,
             predicts=predicts,
-            files=files.files() | (small.files() if small is not None else {}),
+            files={**found.files, **(small.files() if small is not None else {})},
             adaptations=adaptations,
         )
         if small is not None:
             report_difference(small, prior.vae, prior.small_encoder)
         return prior
+
+    @classmethod
+    def find(cls, model_key: str, base_model_key: str | None, *, half: bool) -> Found:
+        """Find a model's files, which are fetched if need be.
+
+        half: prefer weights stored in half precision, where both are there.
+
+        Raises: PriorError, in one sentence, as `load` does.
+        """
+        single = find_single_file(model_key, base_model_key)
+        if single is None:
+            folder = find_model(model_key, half=half)
+            return Found(
+                folder.path, folder.files(), None, lambda dtype: read_networks(folder, model_key, dtype)
+            )
+        header = header_of(model_key, single)
+        return Found(
+            single.base, single.files(), header, lambda dtype: read_networks(single, model_key, dtype)
+        )
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Condition:

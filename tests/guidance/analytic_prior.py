@@ -38,6 +38,8 @@ class AnalyticPrior:
     kind: what its network predicts, which is turned into a prediction as the priors' networks' answers are.
     """
 
+    views_per_set = 1
+
     def __init__(
         self,
         *,

@@ -144,11 +144,12 @@ def test_a_signal_to_torchrun_keeps_the_run_and_two_processes_go_on(flags: list[
 
 
 def test_shares_are_all_views_evenly() -> None:
-    for views, count in product((1, 4, 8, 9), (1, 2, 3, 8)):
-        shares = [Ranks(rank, count).share(views) for rank in range(count)]
-        assert [view for share in shares for view in share] == list(range(views))
+    for sets, count, together in product((1, 4, 8, 9), (1, 2, 3, 8), (1, 4)):
+        shares = [Ranks(rank, count).share(sets * together, together) for rank in range(count)]
+        assert [view for share in shares for view in share] == list(range(sets * together))
         lengths = [len(share) for share in shares]
-        assert max(lengths) - min(lengths) <= 1
+        assert max(lengths) - min(lengths) <= together
+        assert not any(length % together for length in lengths)
 
 
 def test_alone_nothing_changes() -> None:
