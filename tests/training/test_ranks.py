@@ -17,6 +17,7 @@ import torch
 from config import Config
 from scene.gaussian_model import GaussianModel
 from tests.changed import changed
+from tests.guidance.prior.tiny_mvdream import write_base, write_mvdream
 from tests.ranks import main
 from training.state import assemble
 from utils.ranks import ALONE, Ranks
@@ -89,6 +90,13 @@ def test_two_processes_give_what_one_gives_that_takes_the_views_in_the_same_halv
     """
     flags = f"{SMALL} {DENSIFIED} {AUGMENTED} {SOONER} --iterations 20 --guidance_type sds"
     check_two_are_one(tmp_path, [*flags.split(), "--model_key", str(tiny_prior)])
+
+
+@pytest.mark.thorough
+def test_they_do_with_sets_of_views_which_they_do_not_part(tmp_path: Path) -> None:
+    prior = write_mvdream(write_base(tmp_path / "base"), tmp_path / "mvdream")
+    flags = f"{SMALL} {DENSIFIED} {AUGMENTED} {SOONER} --iterations 20 --guidance_type sds --C_batch_size 8"
+    check_two_are_one(tmp_path, [*flags.split(), "--model_key", str(prior)])
 
 
 @pytest.mark.thorough
