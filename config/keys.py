@@ -203,6 +203,18 @@ def one_of(*choices: str, meant: Mapping[str, str] | None = None, or_none: bool 
     return BeforeValidator(check)
 
 
+def several(one: Callable[[Any], Any]) -> BeforeValidator:
+    """Accept one value or a list of several, each of which ``one`` converts; null, blanks and an empty list are None."""
+
+    def check(value: Any) -> tuple[Any, ...] | None:
+        items = list(value) if isinstance(value, (list, tuple)) else [value]
+        blank = all(item is None or (isinstance(item, str) and not item.strip()) for item in items)
+        return None if blank else tuple(one(item) for item in items)
+
+    check.choices = getattr(one, "choices", ())  # type: ignore[attr-defined]
+    return BeforeValidator(check)
+
+
 def whole_numbers(low: int) -> BeforeValidator:
     """Accept any number of whole numbers, each at least ``low``."""
     what = f"a list of whole numbers, each at least {low}"
@@ -247,3 +259,5 @@ OptionalReal = Annotated[float | None, BeforeValidator(_optional(_to_real))]
 OptionalFlag = Annotated[bool | None, BeforeValidator(_optional(_to_flag))]
 OptionalText = Annotated[str | None, BeforeValidator(_to_text_or_none)]
 OptionalAxes = Annotated[str | None, BeforeValidator(_axes)]
+Texts = Annotated[tuple[str, ...] | None, several(_to_text)]
+Reals = Annotated[tuple[float, ...] | None, several(_to_real)]
