@@ -18,7 +18,7 @@ from utils.rng import Draws
 
 PER_PIXEL = 4.0
 """Discs that lie on a mesh, for each pixel of an image: several in a pixel, where the mesh fills half of the view."""
-FEWEST, MOST = 50_000, 300_000
+FEWEST, MOST = 20_000, 300_000
 """Bounds on their number."""
 OPAQUE, THICKNESS, OVERLAP = 0.99, 0.01, 1.25
 """Opacity of a disc, its thickness as a share of its radius, and that as a share of the distance between neighbours."""

@@ -109,7 +109,7 @@ def parts_of(state: Training, config: Config) -> dict[str, torch.Tensor]:
     return state.optimizer.gradients()
 
 
-@pytest.mark.parametrize("sets", [False, True])
+@pytest.mark.parametrize("sets", [False, pytest.param(True, marks=pytest.mark.thorough)])
 def test_parts_see_the_pictures_of_their_own_views(sets: bool, steered: Config, tmp_path: Path) -> None:
     """One view, or one set of views, at a time gives the same gradient as both."""
     config = steered
