@@ -20,6 +20,7 @@ from config.keys import (
     key,
     one_of,
     several,
+    word_of,
 )
 
 COMPILE_MEANT = {
@@ -129,7 +130,7 @@ class GuidanceParams(Section):
         "one or several ControlNets beside a prior of Stable Diffusion 1 or 2, each a folder in diffusers layout, a hub id or a "
         ".safetensors file; null: none",
     )
-    controlnet_kinds: Annotated[tuple[str, ...] | None, several(one_of(*PICTURES).func)] = key(
+    controlnet_kinds: Annotated[tuple[str, ...] | None, several(word_of(*PICTURES))] = key(
         None, "picture of the guide that each ControlNet is shown, in the order of controlnet_model_key"
     )
     controlnet_guide: Text = key(

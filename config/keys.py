@@ -182,7 +182,14 @@ def _number_in(item: Any, what: str) -> float:
 
 
 def one_of(*choices: str, meant: Mapping[str, str] | None = None, or_none: bool = False) -> BeforeValidator:
-    """Accept a word of ``choices``; the error carries them so that the nearest can be named.
+    """Accept what ``word_of`` does."""
+    return BeforeValidator(word_of(*choices, meant=meant, or_none=or_none))
+
+
+def word_of(
+    *choices: str, meant: Mapping[str, str] | None = None, or_none: bool = False
+) -> Callable[[Any], str | None]:
+    """Make a function that accepts a word of ``choices``; the error carries them so that the nearest can be named.
 
     ``meant``: other words, as of flags, to the choices that they stand for; null is such a word too.
     With ``or_none``, null and blanks are none.
@@ -200,7 +207,7 @@ def one_of(*choices: str, meant: Mapping[str, str] | None = None, or_none: bool 
 
     # Kept on the function for the help text and the page of all keys: see the function `choices`.
     check.choices = choices  # type: ignore[attr-defined]
-    return BeforeValidator(check)
+    return check
 
 
 def several(one: Callable[[Any], Any]) -> BeforeValidator:

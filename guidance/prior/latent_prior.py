@@ -112,6 +112,11 @@ class LatentPrior:
         """Make a condition without a meaning, as large as one of a prompt."""
         raise NotImplementedError
 
+    def blank_pictures(self, views: int) -> Tensor:
+        """Make pictures without a meaning, [views, n, 3, H, W], for n ControlNets."""
+        shape = views, len(self.controlnets), 3, self.image_size, self.image_size
+        return torch.zeros(shape, device=self.device)
+
     @property
     def network(self) -> Any:
         """The U-Net or transformer."""

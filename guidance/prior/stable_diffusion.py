@@ -300,7 +300,11 @@ class StableDiffusionPrior(LatentPrior):
             return
         name, alone, parts = "The U-Net with its ControlNets", self._denoise, len(self._blank(1))
         shown = compiled_unet(self._plain_denoise, self._blank_shown, how, shares, self.device, needed, name)
-        self._denoise = lambda *inputs: (alone if len(inputs) == parts else shown)(*inputs)
+
+        def either(*inputs: Tensor) -> Tensor:
+            return alone(*inputs) if len(inputs) == parts else shown(*inputs)
+
+        self._denoise = either
 
     def widen(self, name: str) -> bool:
         """Widen as `LatentPrior` does; ControlNets go with the U-Net, whose precision they have."""
@@ -315,11 +319,6 @@ class StableDiffusionPrior(LatentPrior):
         if self.views_per_set > 1:
             pictures = pictures.unflatten(0, (rows, -1))
         return *inputs, pictures.to(inputs[0].dtype)
-
-    def blank_pictures(self, views: int) -> Tensor:
-        """Make pictures without a meaning, [views, n, 3, H, W], for n ControlNets."""
-        shape = views, len(self.controlnets), 3, self.image_size, self.image_size
-        return torch.zeros(shape, device=self.device)
 
     def blank_condition(self, rows: int) -> Condition:
         """Make texts without a meaning."""

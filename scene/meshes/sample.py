@@ -72,7 +72,8 @@ def sample_mesh(path: str, count: int, rng: torch.Generator) -> PointCloud:
     r1, r2 = np.where(beyond, 1 - r1, r1), np.where(beyond, 1 - r2, r2)
     weights = np.stack([1 - r1 - r2, r1, r2], axis=1)
 
-    points, normals, colors, start = *np.empty((2, count, 3)), np.full((count, 3), np.nan), 0
+    points, normals = np.empty((2, count, 3))
+    colors, start = np.full((count, 3), np.nan), 0
     for part in parts:
         # Draws are in order, so those of a part are a slice.
         here = slice(*np.searchsorted(drawn, [start, start + len(part.faces)]))
