@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -27,6 +28,7 @@ class TrainingViews:
         supersampled: pixels of the render, a side, that make one of `images`.
         geometry: the guidance sees the disparity in place of the colours.
         mirrored: it sees left and right exchanged.
+        guide: by title, pictures [V, 3, h, w] of a guide, as the guidance sees them beside the images.
     """
 
     cameras: Cameras
@@ -35,6 +37,7 @@ class TrainingViews:
     supersampled: int
     geometry: bool
     mirrored: bool
+    guide: Mapping[str, Tensor] = field(default_factory=dict)
 
     @cached_property
     def images(self) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -30,7 +30,7 @@ class PerpNegative:
     Attributes:
         views: the M views [M] (int64, host) that it counts for.
         weights: its weight in each, [M] (host, not 0).
-        condition: its one row.
+        condition: a row for each of these views.
     """
 
     views: Tensor
@@ -66,6 +66,23 @@ class Conditioning:
             self.unconditional.rows(views),
             self.has_negative,
             self.negative_is_unconditional,
+        )
+
+    def shown(self, pictures: Tensor) -> Conditioning:
+        """Return the same conditioning, with pictures [views, n, 3, H, W] of each view for n ControlNets in every condition."""
+        together = len(pictures) // len(self.positive)
+        rows = pictures if together == 1 else pictures.unflatten(0, (-1, together))
+        return replace(
+            self,
+            positive=self.positive.shown(rows),
+            negative=self.negative.shown(rows),
+            unconditional=self.unconditional.shown(rows),
+            perp_negatives=tuple(
+                replace(
+                    each, condition=each.condition.shown(rows[each.views.to(rows.device, non_blocking=True)])
+                )
+                for each in self.perp_negatives
+            ),
         )
 
 
@@ -205,5 +222,6 @@ class PromptEmbeddings:
         for index, column in enumerate(weights.unbind(1)):
             views = torch.nonzero(column).squeeze(1)
             if len(views):
-                found.append(PerpNegative(views, column[views], self._views[index]))
+                condition = self._views[index].expand(len(views))
+                found.append(PerpNegative(views, column[views], condition))
         return tuple(found)

@@ -71,6 +71,13 @@ class Cameras:
         moved: dict[str, Any] = {**in_one_copy(tensors, device)}
         return replace(self, **moved)
 
+    def resized(self, width: int, height: int) -> Cameras:
+        """Return cameras that see the same in images of another size, stretched if the sides' ratio is another."""
+        scale = self.focals.new_tensor([width / self.width, height / self.height])
+        # Pixel centres are whole numbers, so an image begins at -1/2.
+        principals = (self.principals + 0.5) * scale - 0.5
+        return replace(self, focals=self.focals * scale, principals=principals, width=width, height=height)
+
     @property
     def positions(self) -> Tensor:
         """Camera centres in the world, [V, 3]."""

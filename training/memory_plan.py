@@ -128,6 +128,8 @@ def guidance_bytes(config: Config, prior: LatentPrior, plan: MemoryPlan) -> int:
     conditioning = prompts.at(torch.full((views,), 45.0), torch.full((views,), 90.0))
     images = torch.zeros(views, 3, camera.image_h, camera.image_w, device=META, requires_grad=True)
     with LiveMemory() as memory, fused_attention():
+        if prior.controlnets is not None:
+            conditioning = conditioning.shown(twin.blank_pictures(views))
         guided = guide(images, conditioning, 0, Draws(0).of_sets("timesteps", 0, range(views), together))
         guided.loss.backward()
         with torch.no_grad():

@@ -22,6 +22,7 @@ from scene.optimizer import GaussianOptimizer, Update
 from scene.snapshot import restore, snapshot
 from training.batch_sizes import batch_shares
 from training.memory_plan import MemoryPlan, needed_bytes, plan_memory, whole_sets
+from training.steering import Steering, steering
 from utils.checkpoints import Checkpoint
 from utils.device import HOST, free_memory, resolve_device, tune
 from utils.ranks import ALONE, Ranks
@@ -121,6 +122,7 @@ class Training:
 
     Attributes:
         guided: the configuration of the present prior, whose model_key names it.
+        steering: makes the pictures that ControlNets are shown; None in a run without.
         waiting: the prior that takes turns with the present one, by its model_key; none in most runs.
         noted: what the device has found that the host has not looked at.
         whole: false in the middle of an iteration, when the Gaussians are those of no `counts.step`.
@@ -132,6 +134,7 @@ class Training:
     device: torch.device
     ranks: Ranks
     counts: Counts
+    steering: Steering | None = None
     guided: Config = field(init=False)
     prior: LatentPrior = field(init=False)
     prompts: PromptEmbeddings = field(init=False)
@@ -178,6 +181,8 @@ def assemble(
     torch.autograd.set_detect_anomaly(config.detect_anomaly)
     draws = Draws(config.seed)
     params, extent = config.optimization, config.camera.default_radius
+    # Before minutes of work on a start.
+    steered = steering(config, draws, device)
     if checkpoint is None:
         gaussians = initialize(config, draws.at("init"), device)
         # Devices may round differently.
@@ -188,6 +193,7 @@ def assemble(
         counts = _counts_of(checkpoint)
         if not force:
             _refuse_other_settings(checkpoint, config)
+            _refuse_another_guide(checkpoint, steered)
         optimizer = restore(checkpoint.tensors, params, extent, device)
     if later.guidance.model_key not in (
         each.guidance.model_key for each in config.guiding_from(counts.step + 1)
@@ -200,6 +206,7 @@ def assemble(
         device=device,
         ranks=ranks,
         counts=counts,
+        steering=steered,
     )
     load_guides(state, checkpoint, force=force)
     return state
@@ -274,6 +281,8 @@ def checkpoint_of(state: Training) -> Checkpoint:
         "counts": vars(state.counts),
         "torch": torch.__version__,
     }
+    if state.steering is not None:
+        facts["guide"] = state.steering.fingerprint
     if state.waiting:
         facts["waiting"] = {key: each.prior.fingerprint for key, each in state.waiting.items()}
     return Checkpoint(state.counts.step, snapshot(state.optimizer), facts)
@@ -371,4 +380,12 @@ def _refuse_other_settings(checkpoint: Checkpoint, config: Config) -> None:
         raise ValueError(
             f"The checkpoint of iteration {checkpoint.step} is of another run, for {', '.join(changed)}; "
             "--force continues all the same."
+        )
+
+
+def _refuse_another_guide(checkpoint: Checkpoint, steered: Steering | None) -> None:
+    if steered is not None and checkpoint.facts.get("guide") != steered.fingerprint:
+        raise ValueError(
+            f"The checkpoint of iteration {checkpoint.step} was made with another guide of the ControlNets; --force continues with "
+            "this one."
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -134,6 +134,11 @@ def backward(state: Training, cameras: Cameras, views: range, step: int, before:
         leaves, rngs = seen.detached(), draws.of_sets("timesteps", step, views, together)
         # Prompts depend on the cameras: taken from those on the host, so that nothing waits for the device.
         conditioning = state.prompts.at(these.azimuth, these.polar, mirrored=seen.mirrored)
+        if state.steering is not None:
+            pictures = state.steering.pictures(state.prior, these, step, mirrored=seen.mirrored)
+            if pictures is not None:
+                conditioning = conditioning.shown(pictures)
+                seen = replace(seen, guide=state.steering.named(pictures))
         guided = state.guide(leaves.images, conditioning, step - 1, rngs, colors=leaves.colors)
         guided.loss.backward()
         gradient: Sequence[Tensor | None] = [pixels.grad for pixels in leaves.pixels()]

@@ -65,6 +65,7 @@ def training_picture(
         "Disparity" + (mark if seen.geometry else ""): as_seen(seen.disparity),
         "Alpha": as_seen(seen.out.alpha),
     }
+    rows |= {title: _resized(images, size) for title, images in seen.guide.items()}
     for name, latents in predictions.items():
         # In half precision a wild prediction may overflow on its way through the decoder; that must not end a run.
         rows[f"Predicted x0 {name}"] = _resized(torch.nan_to_num(decode(latents())), size)

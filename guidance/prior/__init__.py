@@ -8,6 +8,7 @@ import torch
 
 from config.schema import Config
 from guidance.prior.adaptations import Adaptations
+from guidance.prior.controlnet import Controls, find_controls
 from guidance.prior.families import FAMILIES
 from guidance.prior.latent_prior import LatentPrior
 from guidance.prior.model_files import PriorError
@@ -27,6 +28,7 @@ __all__ = [
     "StableDiffusionPrior",
     "class_of",
     "compile_networks",
+    "controls_of",
     "load_prior",
 ]
 
@@ -72,7 +74,20 @@ def load_prior(config: Config, device: torch.device) -> LatentPrior:
         ),
         small_encoder=config.small_encoder_iterations > 0,
         small_encoder_key=params.small_encoder_key,
+        controls=controls_of(config),
     )
+
+
+def controls_of(config: Config) -> Controls | None:
+    """Find the ControlNets that `controlnet_model_key` names, which are fetched if need be; None for none.
+
+    Raises: PriorError.
+    """
+    params, acting = config.guidance, config.guidance.controlnets
+    if acting and issubclass(class_of(config), PipelinePrior):
+        wanted_by(config)
+    keys, scales = [each.key for each in acting], [each.scale for each in acting]
+    return find_controls(keys, scales, params.controlnet_t_range)
 
 
 def check_prior(config: Config, device: torch.device) -> None:
@@ -102,6 +117,7 @@ def wanted_by(config: Config) -> Wanted:
         "clip_skip": (params.clip_skip or 1) > 1,
         "base_model_key": params.base_model_key,
         "LoRA_partial": params.LoRA_partial,
+        "controlnet_model_key": params.controlnet_model_key,
     }
     if wrong := [name for name, value in given.items() if value]:
         raise PriorError(

@@ -33,6 +33,7 @@ NAMES = {
     "unet": "The U-Net",
     "transformer": "The transformer",
     "small_encoder": "The small encoder",
+    "controlnets": "The ControlNets",
 }
 """Attribute of the prior that holds a network -> its name in messages."""
 
@@ -66,6 +67,8 @@ class LatentPrior:
     """Attribute that holds the network."""
     views_per_set = 1
     """Number of views that the network sees together."""
+    controlnets: Any = None
+    """What is shown pictures and adds to the network, see `ControlNets`; only for Stable Diffusion 1 and 2."""
 
     def __init__(
         self,
@@ -110,6 +113,11 @@ class LatentPrior:
         """Make a condition without a meaning, as large as one of a prompt."""
         raise NotImplementedError
 
+    def blank_pictures(self, views: int) -> Tensor:
+        """Make pictures without a meaning, [views, n, 3, H, W], for n ControlNets."""
+        shape = views, len(self.controlnets), 3, self.image_size, self.image_size
+        return torch.zeros(shape, device=self.device)
+
     @property
     def network(self) -> Any:
         """The U-Net or transformer."""
@@ -117,7 +125,7 @@ class LatentPrior:
 
     def networks(self) -> dict[str, Any]:
         """Return the networks that a run computes with, by their attribute's name."""
-        found = {name: getattr(self, name, None) for name in ("vae", self.core, "small_encoder")}
+        found = {name: getattr(self, name, None) for name in NAMES}
         return {name: network for name, network in found.items() if network is not None}
 
     @cached_property

@@ -6,6 +6,7 @@ added to the embedding of the time, and a processor of ours joins the views for 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -58,7 +59,15 @@ def grown(unet: Any) -> Any:
     return made
 
 
-def predicted(unet: Any, z: Tensor, told: Tensor, text: Tensor, camera: Tensor) -> Tensor:
+def predicted(
+    unet: Any,
+    z: Tensor,
+    told: Tensor,
+    text: Tensor,
+    camera: Tensor,
+    pictures: Tensor | None = None,
+    added: Callable[..., dict[str, Any]] = dict,
+) -> Tensor:
     """Return what a U-Net of several views answers [S, n, C, h, w].
 
     Args:
@@ -66,8 +75,11 @@ def predicted(unet: Any, z: Tensor, told: Tensor, text: Tensor, camera: Tensor) 
         told: the times that it is told, [S].
         text: texts [S, L, D].
         camera: cameras [S, n, 16].
+        pictures: what ControlNets are shown of each view, [S, n, nets, 3, H, W].
+        added: what they add to the U-Net, of the same rows, as its arguments.
     """
     n = z.shape[1]
-    rows = (part.repeat_interleave(n, dim=0) for part in (told, text))
-    found: Tensor = unet(z.flatten(0, 1), *rows, class_labels=camera.flatten(0, 1)).sample
+    rows = [z.flatten(0, 1), *(part.repeat_interleave(n, dim=0) for part in (told, text))]
+    more = {} if pictures is None else added(*rows, pictures.flatten(0, 1))
+    found: Tensor = unet(*rows, class_labels=camera.flatten(0, 1), **more).sample
     return found.unflatten(0, (-1, n))

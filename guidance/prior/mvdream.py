@@ -67,8 +67,10 @@ class MVDream(StableDiffusionPrior):
         return super().decode(z.flatten(0, 1))
 
     def answer(self, z: Tensor, told: Tensor, *parts: Tensor) -> Tensor:
-        """Return what the U-Net answers [S, 4, C, h, w]; the parts are texts [S, L, D] and cameras [S, 4, 16]."""
-        return predicted(self.unet, z, told, *parts)
+        """Return what the U-Net answers [S, 4, C, h, w]; the parts are texts [S, L, D], cameras [S, 4, 16] and, for
+        ControlNets, pictures."""
+        text, camera, *pictures = parts
+        return predicted(self.unet, z, told, text, camera, *pictures, added=self.added)
 
     def blank_condition(self, rows: int) -> Condition:
         """Make texts and cameras without a meaning."""

@@ -19,15 +19,11 @@ from guidance.prior.autoencoders import shrinks_by
 from guidance.prior.embeddings import Embeddings
 from guidance.prior.latent_prior import LatentPrior
 from guidance.prior.libraries import in_short, quiet_libraries, without_progress_bars
-from guidance.prior.model_files import PriorError
+from guidance.prior.model_files import SMALL_ENCODER, PriorError
+from guidance.prior.network_files import NetworkFiles
 from guidance.prior.parametrization import Parametrization, parametrization_of
 from guidance.prior.pipeline_files import PipelineFolder
-from guidance.prior.small_encoder import (
-    SmallEncoderFiles,
-    find_small_encoder,
-    read_small_encoder,
-    report_difference,
-)
+from guidance.prior.small_encoder import find_small_encoder, read_small_encoder, report_difference
 from utils.device import HOST, computes_bfloat16, is_accelerator, release_memory
 
 logger = logging.getLogger(__name__)
@@ -118,7 +114,7 @@ class PipelinePrior(LatentPrior):
             files = folder.files(*dtypes)
             if small is not None:
                 parts["small_encoder"] = read_small_encoder(small, parts["vae"], dtypes["vae"])
-                files |= small.files()
+                files |= small.files(SMALL_ENCODER)
             if wanted.lora is not None:
                 files |= _add_lora(cls, parts[cls.core], wanted.lora, wanted.lora_scale)
         # Not diffusers' own `to`, which warns of the precision of a small encoder.
@@ -130,7 +126,7 @@ class PipelinePrior(LatentPrior):
         return prior
 
     @classmethod
-    def small_encoder_of(cls, folder: PipelineFolder, wanted: Wanted) -> SmallEncoderFiles | None:
+    def small_encoder_of(cls, folder: PipelineFolder, wanted: Wanted) -> NetworkFiles | None:
         """Find the small encoder that a run wants. Raises: PriorError, one sentence, if there is none to be had."""
         if not wanted.small_encoder:
             return None

@@ -116,8 +116,8 @@ class AnalyticPrior:
         views = torch.arange(count)
         thirds, odd = views[views % 3 == 0], views[views % 2 == 1]
         perp_negatives = (
-            PerpNegative(thirds, -0.5 - thirds / count, first),
-            PerpNegative(odd, -1.5 + odd / count, second),
+            PerpNegative(thirds, -0.5 - thirds / count, first.expand(len(thirds))),
+            PerpNegative(odd, -1.5 + odd / count, second.expand(len(odd))),
         )
         return Conditioning(
             positive=_condition(positive).expand(count),

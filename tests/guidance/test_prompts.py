@@ -133,8 +133,8 @@ def test_perp_negatives_are_those_that_count() -> None:
     assert side.views.tolist() == [0, 2]
     torch.testing.assert_close(front.weights, torch.tensor([-2.0, -2.0]))
     torch.testing.assert_close(side.weights, torch.tensor([-2.0, -1.0]))
-    assert torch.equal(front.condition.parts["text"], table[:1])
-    assert torch.equal(side.condition.parts["text"], table[1:2])
+    assert torch.equal(front.condition.parts["text"], table[[0, 0]])
+    assert torch.equal(side.condition.parts["text"], table[[1, 1]])
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,7 @@ def test_bytes_per_pixel(size: int, ssaa: int) -> None:
             images.square().sum(), {}, {}, images.detach(), {}
         ),
         draws=draws,
+        steering=None,
         device=HOST,
     )
     cameras = sample(config.camera, ViewRange.initial(config.camera), 2, draws.at("cameras", 1))
