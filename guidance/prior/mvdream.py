@@ -69,8 +69,9 @@ class MVDream(StableDiffusionPrior):
     def answer(self, z: Tensor, told: Tensor, *parts: Tensor) -> Tensor:
         """Return what the U-Net answers [S, 4, C, h, w]; the parts are texts [S, L, D], cameras [S, 4, 16] and, for
         ControlNets, pictures."""
-        text, camera, *pictures = parts
-        return predicted(self.unet, z, told, text, camera, *pictures, added=self.added)
+        text, camera = parts[:2]
+        pictures = parts[2] if len(parts) > 2 else None
+        return predicted(self.unet, z, told, text, camera, pictures, self.added)
 
     def blank_condition(self, rows: int) -> Condition:
         """Make texts and cameras without a meaning."""
