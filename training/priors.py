@@ -48,4 +48,4 @@ def change_prior(state: Training, step: int) -> None:
     del state.prior, state.prompts, state.guide
     gc.collect()
     release_memory(state.device)
-    load_guides(state)
+    load_guides(state, step)

@@ -208,12 +208,14 @@ def assemble(
         counts=counts,
         steering=steered,
     )
-    load_guides(state, checkpoint, force=force)
+    load_guides(state, counts.step + 1, checkpoint, force=force)
     return state
 
 
-def load_guides(state: Training, checkpoint: Checkpoint | None = None, *, force: bool = False) -> None:
-    """Load the prior of the next iteration, that which takes turns with it, if any, and all that follows from them.
+def load_guides(
+    state: Training, step: int, checkpoint: Checkpoint | None = None, *, force: bool = False
+) -> None:
+    """Load the prior of iteration `step`, that which takes turns with it, if any, and all that follows from them.
 
     How many views go through the networks at once is decided anew, unless the checkpoint is of these very priors.
 
@@ -223,7 +225,7 @@ def load_guides(state: Training, checkpoint: Checkpoint | None = None, *, force:
     Raises: PriorError and ValueError, one sentence each.
     """
     device, ranks, counts = state.device, state.ranks, state.counts
-    configs = state.config.guiding_from(counts.step + 1)
+    configs = state.config.guiding_from(step)
     made_with = _made_with(checkpoint, configs[0].guidance.model_key)
     goes_on = all(config.guidance.model_key in made_with for config in configs)
     loaded: list[tuple[Config, LatentPrior, PromptEmbeddings]] = []
@@ -242,7 +244,7 @@ def load_guides(state: Training, checkpoint: Checkpoint | None = None, *, force:
         if counts.step == 0:
             counts.most_gaussians = ranks.least(_most_gaussians(state.config, device), device)
         _plan([(config, prior) for config, prior, _ in loaded], ranks, counts)
-    first, *others = (_guiding(state, *each) for each in loaded)
+    first, *others = (_guiding(state, step, *each) for each in loaded)
     state.take(first)
     state.waiting = {each.config.guidance.model_key: each for each in others}
 
@@ -256,11 +258,13 @@ def _made_with(checkpoint: Checkpoint | None, model_key: str) -> dict[str, Any]:
     return {str(checkpoint.facts.get("model_key", model_key)): checkpoint.facts.get("prior"), **others}
 
 
-def _guiding(state: Training, config: Config, prior: LatentPrior, prompts: PromptEmbeddings) -> Guiding:
+def _guiding(
+    state: Training, step: int, config: Config, prior: LatentPrior, prompts: PromptEmbeddings
+) -> Guiding:
     """Make a prior ready to guide, in the way that was decided."""
     counts, mine = state.counts, state.ranks.share(config.guidance.C_batch_size, prior.views_per_set)
     prior.encode_singly = counts.encode_singly
-    prior.encodes_with = config.encodes_with(counts.step + 1)
+    prior.encodes_with = config.encodes_with(step)
     at_once = whole_sets(counts.views_at_once or len(mine), prior.views_per_set)
     guidance.prior.compile_networks(
         config,

@@ -146,11 +146,12 @@ def test_bytes_per_pixel(size: int, ssaa: int) -> None:
     state = SimpleNamespace(
         config=config,
         gaussians=initialize(config, draws.at("init"), HOST),
-        prompts=SimpleNamespace(at=lambda azimuth, polar: None),
+        prompts=SimpleNamespace(at=lambda azimuth, polar, mirrored: None),
         guide=lambda images, *rest, **colors: GuidanceOutput(
             images.square().sum(), {}, {}, images.detach(), {}
         ),
         draws=draws,
+        prior=SimpleNamespace(views_per_set=1),
         steering=None,
         device=HOST,
     )
