@@ -24,11 +24,12 @@ from diffusers import (
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from guidance import Condition
-from guidance.prior import LatentPrior
+from guidance.prior import LatentPrior, MVDream
 from guidance.prior.families import FAMILIES
+from guidance.prior.multiview_unet import CAMERA_SETTINGS
 from guidance.prior.parametrization import Parametrization
 from guidance.schedule import Schedule
-from iterations.sd21 import META, RandomPrior, make_unet, make_vae
+from iterations.sd21 import META, RandomPrior, make_text_encoder, make_unet, make_vae
 from iterations.work import work_of
 from memory import config_of, weights_of
 from training.memory_plan import MemoryPlan, needed_bytes
@@ -186,11 +187,24 @@ def prior_of(of: TrueSize) -> LatentPrior:
     return family(vae, network, predicts, (channels, side, side), {}, Blank(of))  # type: ignore[arg-type]
 
 
+def mvdream() -> LatentPrior:
+    """MVDream at its true size on the meta device, in half precision."""
+    with META:
+        parts = make_vae(), make_unet(sample_size=32, **CAMERA_SETTINGS), make_text_encoder()
+    vae, unet, text_encoder = (torch.nn.Module.to(each, torch.float16) for each in parts)
+    schedule = Schedule.diffusion(torch.linspace(0.99, 0.005, 1000), 1)
+    tokenizer: Any = None
+    return MVDream(vae, unet, text_encoder, tokenizer, Parametrization("epsilon", schedule))
+
+
 def row(name: str, prior: LatentPrior, views: int = VIEWS) -> dict[str, float]:
     """The figures of a prior by name: 10^9 parameters, TFLOP, and GB."""
     work, config = work_of(prior), config_of("sctd", "CFG", views, prior.image_size)
     weights = weights_of(prior)
-    plans = (MemoryPlan(views, encode_singly=False), MemoryPlan(1, encode_singly=True))
+    plans = (
+        MemoryPlan(views, encode_singly=False),
+        MemoryPlan(prior.views_per_set, encode_singly=True),
+    )
     needed = [needed_bytes(config, prior, plan) for plan in plans]
     return {
         "network": sum(each.numel() for each in prior.network.parameters()) / 1e9,
@@ -210,6 +224,7 @@ def main() -> None:
     )
     print("|---|---|---|---|---|---|---|---|")
     makers: dict[str, Callable[[], LatentPrior]] = {"SD 2.1": lambda: RandomPrior(META, torch.float16)}
+    makers["MVDream"] = mvdream
     makers |= {name: lambda of=of: prior_of(of) for name, of in TRUE_SIZES.items()}  # type: ignore[misc]
     for name, make in makers.items():
         prior = make()

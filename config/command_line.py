@@ -108,4 +108,10 @@ def is_optional(field: FieldInfo) -> bool:
 
 def is_list(field: FieldInfo) -> bool:
     """Return whether a key has several values."""
-    return any(get_origin(part) is tuple for part in (field.annotation, *get_args(field.annotation)))
+    return bool(items_of(field))
+
+
+def items_of(field: FieldInfo) -> tuple[Any, ...]:
+    """Return the types of a key's values, ending in ... where there may be any number; none for keys with one value."""
+    parts = (field.annotation, *get_args(field.annotation))
+    return next((get_args(part) for part in parts if get_origin(part) is tuple), ())

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 
 from config import segments
-from config.camera_params import INIT_SHAPES, RANDOM_SHAPES
+from config.camera_params import INIT_SHAPES, RANDOM_SHAPES, START_SUFFIXES
 from config.errors import ConfigError, show
 from config.fast import exact
+from config.guidance_params import PICTURES, GuidanceParams
+from config.model_params import GAUSSIANS_SUFFIXES
 from config.schema import SECTIONS, TRAIN_TIMESTEPS, Config
 
 OF_KEPT: dict[str, tuple[str, ...]] = {
@@ -16,6 +18,12 @@ OF_KEPT: dict[str, tuple[str, ...]] = {
     "color": ("min_color",),
 }
 """Keys that change only what is kept, and that are off where nobody sets them."""
+
+OF_CONTROLNETS = (
+    *("controlnet_kinds", "controlnet_guide", "controlnet_scale", "controlnet_ratio"),
+    "controlnet_t_range",
+)
+"""Keys that describe how the ControlNets of `controlnet_model_key` act."""
 
 
 def check(config: Config) -> None:
@@ -32,6 +40,8 @@ def check(config: Config) -> None:
             )
         _check_prior(config)
         _check_start(config)
+        if config.guidance.controlnet_model_key is not None:
+            _check_controlnets(config)
         if config.guidance_type == "sctd":
             (_check_released_sctd if released else _check_sctd)(config)
         elif config.guidance_type == "gcs":
@@ -51,6 +61,12 @@ def _check_prior(config: Config) -> None:
         raise ValueError(
             f"GuidanceParams.{given} is {show(getattr(params, given))}, but {other} must be given too: which prior takes over, "
             "and at which iteration"
+        )
+    others = (params.hf_key, params.model_key, params.refine_model_key)
+    if params.multiview_model_key is not None and params.multiview_model_key in others:
+        raise ValueError(
+            f"GuidanceParams.multiview_model_key is {show(params.multiview_model_key)}, but must be another prior than those that "
+            "it takes turns with"
         )
     for key in ("LoRA_path", "textual_inversion_path"):
         path = getattr(params, key)
@@ -73,6 +89,46 @@ def _check_start(config: Config) -> None:
         label, path = "ModelParams.pretrained_model_path", config.model.pretrained_model_path
     if path not in INIT_SHAPES and not os.path.isfile(path):
         raise ValueError(f"{label} is {show(path)}, but there is no such file")
+
+
+def _check_controlnets(config: Config) -> None:
+    """Check that each ControlNet has a picture and a scale, and that there is something to make pictures of."""
+    params = config.guidance
+    keys, kinds, scales = params.controlnet_model_key or (), params.controlnet_kinds, params.controlnet_scale
+    shapes = ", ".join(kind for kind in PICTURES if kind != "pose")
+    if kinds is None or len(kinds) != len(keys):
+        raise ValueError(
+            f"GuidanceParams.controlnet_kinds is {show(kinds)}, but must name a picture for each of the {len(keys)} ControlNets of "
+            f"controlnet_model_key: {shapes}"
+        )
+    guide = params.controlnet_guide
+    if "pose" in kinds:
+        raise ValueError(
+            f"GuidanceParams.controlnet_kinds has 'pose', the picture of a skeleton, but controlnet_guide {show(guide)} is a shape "
+            f"without one: choose among {shapes}"
+        )
+    if scales is not None and (min(scales) < 0 or len(scales) not in (1, len(keys))):
+        raise ValueError(
+            f"GuidanceParams.controlnet_scale is {show(scales)}, but must be one number, or one for each of the {len(keys)} "
+            "ControlNets, each at least 0"
+        )
+    path = guide
+    if guide == "start":
+        path = config.model.pretrained_model_path or config.camera.init_shape
+        if path in INIT_SHAPES:
+            raise ValueError(
+                f"GuidanceParams.controlnet_guide is 'start', but init_shape {path} has no shape to keep: --controlnet_guide FILE "
+                "names a mesh or an asset, or --init_shape FILE starts from a mesh"
+            )
+    elif not guide.lower().endswith((*START_SUFFIXES, *GAUSSIANS_SUFFIXES)):
+        suffixes = ", ".join(dict.fromkeys((*START_SUFFIXES, *GAUSSIANS_SUFFIXES)))
+        raise ValueError(
+            f"GuidanceParams.controlnet_guide is {show(guide)}, but must be start, or a file of a mesh or of Gaussians ({suffixes})"
+        )
+    if not os.path.isfile(path):
+        raise ValueError(
+            f"GuidanceParams.controlnet_guide is {show(guide)}, but there is no file {show(path)}"
+        )
 
 
 def _check_sctd(config: Config) -> None:
@@ -189,6 +245,35 @@ def idle(config: Config) -> list[str]:
                 "refine_model_key",
                 (params.refine_from_iter or 0) > optimization.iterations,
                 f"refine_from_iter {params.refine_from_iter}, past the last iteration",
+            ),
+            (
+                "multiview_model_key",
+                params.multiview_model_key and params.multiview_share == 0,
+                "multiview_share 0",
+            ),
+            (
+                "multiview_share",
+                params.multiview_share != 0.5 and params.multiview_model_key is None,
+                "no multiview_model_key",
+            ),
+            *(
+                (
+                    key,
+                    getattr(params, key) != GuidanceParams.model_fields[key].default,
+                    "no controlnet_model_key",
+                )
+                for key in OF_CONTROLNETS
+                if params.controlnet_model_key is None
+            ),
+            (
+                "controlnet_model_key",
+                params.controlnet_model_key and params.controlnet_ratio == 0,
+                "controlnet_ratio 0",
+            ),
+            (
+                "controlnet_model_key",
+                params.controlnet_model_key and not params.controlnets,
+                f"controlnet_scale {show(params.controlnet_scale)}",
             ),
             ("small_encoder_key", params.small_encoder_key and params.encoder == "full", "encoder full"),
             ("encoder", params.encoder == "small" and not config.small_encoder_iterations, no_share),

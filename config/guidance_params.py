@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from config.keys import (
     Flag,
@@ -11,12 +11,16 @@ from config.keys import (
     OptionalText,
     OptionalWhole,
     Real,
+    Reals,
     Section,
     Text,
+    Texts,
     Whole,
     interval,
     key,
     one_of,
+    several,
+    word_of,
 )
 
 COMPILE_MEANT = {
@@ -35,6 +39,17 @@ PREDICTION_TYPE_MEANT = {
 TOYBOX, TOYBOX_FLOW = "toybox", "toybox-flow"
 """Priors that come with the project: a U-Net, and a flow that knows the same toys."""
 TOY_PRIORS = (TOYBOX, TOYBOX_FLOW)
+
+PICTURES = ("depth", "normal", "outline", "mask", "pose")
+"""Pictures of a guide that a ControlNet may be shown; `pose` is that of a skeleton."""
+
+
+class ControlNet(NamedTuple):
+    """A ControlNet of a run: its key, the kind of picture that it is shown, and its scale, above 0."""
+
+    key: str
+    kind: str
+    scale: float
 
 
 class GuidanceParams(Section):
@@ -55,6 +70,17 @@ class GuidanceParams(Section):
         None, "another prior, which takes over at refine_from_iter: a cheap one shapes, a good one finishes"
     )
     refine_from_iter: OptionalWhole = key(None, "first iteration that refine_model_key guides", ge=2)
+    multiview_model_key: OptionalText = key(
+        None,
+        "a prior that sees several views together, such as MVDream, which takes turns with model_key: geometry from the one, "
+        "look from the other",
+    )
+    multiview_share: Real = key(
+        0.5,
+        "share of the iterations that multiview_model_key guides; it falls evenly over the run, such as from all to none at 0.5",
+        ge=0,
+        le=1,
+    )
     fp16: Flag = key(True, "half precision for the prior, if the device supports it")
     compile: Annotated[str, one_of("auto", "dynamic", "static", "max", "false", meant=COMPILE_MEANT)] = key(
         "auto",
@@ -62,7 +88,7 @@ class GuidanceParams(Section):
         "for each; max: one for each, its kernels tried out; auto: the faster of dynamic and static on an "
         "accelerator, false on the CPU",
     )
-    vram_O: Flag = key(False, "take one view at a time: least memory, more time")
+    vram_O: Flag = key(False, "take one view at a time, or one set of views: least memory, more time")
     encoder: Annotated[str, one_of("full", "small")] = key(
         "full",
         "what encodes the images for the gradient. full: the prior's autoencoder, as in the papers; small: an "
@@ -102,8 +128,28 @@ class GuidanceParams(Section):
         "auto",
         "what the prior's U-Net predicts; auto: as the scheduler's file has it, or a single file's own marks",
     )
-    controlnet_model_key: OptionalText = key(None, "the ControlNet's model id", unused=True)
-    controlnet_ratio: Real = key(0.5, "share of iterations with ControlNet", unused=True, ge=0, le=1)
+    controlnet_model_key: Texts = key(
+        None,
+        "one or several ControlNets beside a prior of Stable Diffusion 1 or 2, each a folder in diffusers layout, a hub id or a "
+        ".safetensors file; null: none",
+    )
+    controlnet_kinds: Annotated[tuple[str, ...] | None, several(word_of(*PICTURES))] = key(
+        None, "picture of the guide that each ControlNet is shown, in the order of controlnet_model_key"
+    )
+    controlnet_guide: Text = key(
+        "start",
+        "shape whose pictures the ControlNets are shown. start: the mesh or asset that the run starts from; or the file of a mesh "
+        "or of Gaussians",
+    )
+    controlnet_scale: Reals = key(
+        None, "factor on what each ControlNet adds to the U-Net, or one for all; null: 1; 0 leaves it out"
+    )
+    controlnet_ratio: Real = key(
+        0.5, "share of iterations with ControlNet; each iteration draws whether it has it", ge=0, le=1
+    )
+    controlnet_t_range: Annotated[tuple[float, float], interval(0, 1)] = key(
+        (0.0, 1.0), "[lowest, highest] t at which the ControlNets act, as fractions of T"
+    )
     textual_inversion_path: OptionalText = key(None, "a textual inversion's file")
     LoRA_path: OptionalText = key(
         None, "a LoRA's file, as kohya, LyCORIS, diffusers or PEFT write it, or PEFT's folder"
@@ -214,3 +260,11 @@ class GuidanceParams(Section):
 
     # Pictures
     vis_interval: Whole = key(100, "iterations between the pictures in train_process/", ge=1)
+
+    @property
+    def controlnets(self) -> tuple[ControlNet, ...]:
+        """The ControlNets that act, those whose scale is not 0."""
+        keys, kinds = self.controlnet_model_key or (), self.controlnet_kinds or ()
+        scales = self.controlnet_scale or (1.0,)
+        each = scales * len(keys) if len(scales) == 1 else scales
+        return tuple(ControlNet(*found) for found in zip(keys, kinds, each) if found[-1] > 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
-from config.command_line import flags, is_list
+from config.command_line import flags, items_of
 from config.errors import show
 from config.keys import choices, extra
 from config.schema import SECTIONS, keys_of, section_of
@@ -61,10 +61,13 @@ def _wrap(text: str, indent: str) -> list[str]:
 
 def _takes(field: Any) -> str:
     """Placeholder after a flag, e.g. X for a number."""
+    items = items_of(field)
+    more = " ..." if ... in items else ""
     if words := choices(field):
-        return "{" + ",".join(words) + "}"
-    if is_list(field):
-        return " ".join("X" for _ in field.default) or "N ..."
+        return "{" + ",".join(words) + "}" + more
+    if items:
+        signs = {int: "N", float: "X", str: "TEXT"}
+        return " ".join(signs[item] for item in items if item is not ...) + more
     kinds = {
         bool: "[true|false]",
         bool | None: "[true|false]",

@@ -182,7 +182,14 @@ def _number_in(item: Any, what: str) -> float:
 
 
 def one_of(*choices: str, meant: Mapping[str, str] | None = None, or_none: bool = False) -> BeforeValidator:
-    """Accept a word of ``choices``; the error carries them so that the nearest can be named.
+    """Accept what ``word_of`` does."""
+    return BeforeValidator(word_of(*choices, meant=meant, or_none=or_none))
+
+
+def word_of(
+    *choices: str, meant: Mapping[str, str] | None = None, or_none: bool = False
+) -> Callable[[Any], str | None]:
+    """Make a function that accepts a word of ``choices``; the error carries them so that the nearest can be named.
 
     ``meant``: other words, as of flags, to the choices that they stand for; null is such a word too.
     With ``or_none``, null and blanks are none.
@@ -200,6 +207,18 @@ def one_of(*choices: str, meant: Mapping[str, str] | None = None, or_none: bool 
 
     # Kept on the function for the help text and the page of all keys: see the function `choices`.
     check.choices = choices  # type: ignore[attr-defined]
+    return check
+
+
+def several(one: Callable[[Any], Any]) -> BeforeValidator:
+    """Accept one value or a list of several, each of which ``one`` converts; null, blanks and an empty list are None."""
+
+    def check(value: Any) -> tuple[Any, ...] | None:
+        items = list(value) if isinstance(value, (list, tuple)) else [value]
+        blank = all(item is None or (isinstance(item, str) and not item.strip()) for item in items)
+        return None if blank else tuple(one(item) for item in items)
+
+    check.choices = getattr(one, "choices", ())  # type: ignore[attr-defined]
     return BeforeValidator(check)
 
 
@@ -247,3 +266,5 @@ OptionalReal = Annotated[float | None, BeforeValidator(_optional(_to_real))]
 OptionalFlag = Annotated[bool | None, BeforeValidator(_optional(_to_flag))]
 OptionalText = Annotated[str | None, BeforeValidator(_to_text_or_none)]
 OptionalAxes = Annotated[str | None, BeforeValidator(_axes)]
+Texts = Annotated[tuple[str, ...] | None, several(_to_text)]
+Reals = Annotated[tuple[float, ...] | None, several(_to_real)]

@@ -149,7 +149,12 @@ class OptimizationParams(Section):
     end_reset_iter: Whole = key(4500, "iteration before which BEG acts", ge=0)
 
     # Parts of older code
-    use_control_net_iter: Whole = key(10_000_000, "first iteration with ControlNet", unused=True, ge=0)
+    use_control_net_iter: Whole = key(
+        10_000_000,
+        "first iteration with ControlNet; controlnet_model_key switches it on here",
+        unused=True,
+        ge=0,
+    )
     resnet_lr: Real = key(1e-4, "learning rate of a network that is not here", unused=True, ge=0)
     resnet_lr_init: Real = key(2e-3, "learning rate of a network that is not here", unused=True, ge=0)
     resnet_lr_final: Real = key(5e-5, "learning rate of a network that is not here", unused=True, ge=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from config.command_line import is_list
+from config.command_line import items_of
 from config.errors import bounds, show
 from config.keys import choices, extra
 from config.schema import SECTIONS, keys_of, section_of
@@ -52,10 +52,12 @@ def _of_section(section: str) -> str:
 
 def _takes(field: Any) -> str:
     """Kind of a key's value, in words."""
+    items = items_of(field)
     if words := choices(field):
-        return ", ".join(f"`{word}`" for word in words)
-    if is_list(field):
-        return f"{len(field.default)} numbers" if field.default else "whole numbers"
+        return ("one or several of " if items else "") + ", ".join(f"`{word}`" for word in words)
+    if items:
+        several = {int: "whole numbers", float: "one or several numbers", str: "one or several texts"}
+        return several[items[0]] if ... in items else f"{len(items)} numbers"
     kind = next(word for kind, word in _KINDS.items() if field.annotation in (kind, kind | None))
     limits = bounds(field)
     return f"{kind}, {limits}" if limits else kind

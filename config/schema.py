@@ -14,6 +14,7 @@ from pydantic import Field
 from config.camera_params import GenerateCamParams
 from config.guidance_params import GuidanceParams
 from config.keys import Flag, OptionalText, Real, Section, Text, Whole, key, one_of, whole_numbers
+from config.mixing import guides
 from config.model_params import ModelParams, PipelineParams
 from config.optimization_params import OptimizationParams
 
@@ -23,8 +24,9 @@ TRAIN_TIMESTEPS = 1000
 OF_ONE_PRIOR = (
     *("hf_key", "base_model_key", "prediction_type", "LoRA_path", "LoRA_scale", "LoRA_partial"),
     *("textual_inversion_path", "clip_skip", "encoder", "small_encoder_key"),
+    "controlnet_model_key",
 )
-"""Keys of GuidanceParams that describe `model_key` alone, and not `refine_model_key`."""
+"""Keys of GuidanceParams that describe `model_key` alone, and not `refine_model_key` or `multiview_model_key`."""
 
 LIKE_MEANT = {"gcs_beg": "gcs-beg", "gcsbeg": "gcs-beg", "gcs": "gcs-beg"}
 """Spellings of the projects that `like` names, besides capitals."""
@@ -103,12 +105,44 @@ class Config(Section):
         LoRA, textual inversion and whatever else describes one model belong to the first.
         """
         params = self.guidance
-        first = params.refine_from_iter
-        if params.refine_model_key is None or first is None or step < first:
-            return self
+        if params.refine_model_key is not None and step > self.mixed_iterations:
+            return self._under(params.refine_model_key)
+        return self._multiview() if self._multiview_guides(step) else self
+
+    def guiding_from(self, step: int) -> list[Config]:
+        """Return the configurations of the priors that take turns from iteration `step` on: first of that which guides it,
+        then of the other, if it has a turn before `refine_model_key` takes over."""
+        turns = dict.fromkeys(self._multiview_guides(each) for each in range(step, self.mixed_iterations + 1))
+        mixed = [self._multiview() if turn else self for turn in turns]
+        return mixed or [self.guided_at(step)]
+
+    @property
+    def mixed_iterations(self) -> int:
+        """Number of iterations, from the first, before `refine_model_key` takes over, if that is given."""
+        params, last = self.guidance, self.optimization.iterations
+        return last if params.refine_from_iter is None else min(last, params.refine_from_iter - 1)
+
+    @property
+    def multiview_iterations(self) -> int:
+        """Number of iterations that `multiview_model_key` guides."""
+        return sum(self._multiview_guides(step) for step in range(1, self.mixed_iterations + 1))
+
+    def _multiview_guides(self, step: int) -> bool:
+        params = self.guidance
+        if params.multiview_model_key is None:
+            return False
+        return guides(params.multiview_share, min(step, self.mixed_iterations), self.mixed_iterations)
+
+    def _multiview(self) -> Config:
+        assert self.guidance.multiview_model_key is not None
+        return self._under(self.guidance.multiview_model_key, prior_image_size=None)
+
+    def _under(self, model_key: str, **keys: object) -> Config:
+        """Return the configuration of another prior, without what describes the first."""
+        params = self.guidance
         fields = type(params).model_fields
         own = {name: fields[name].default for name in OF_ONE_PRIOR}
-        changed = params.model_copy(update={**own, "model_key": params.refine_model_key})
+        changed = params.model_copy(update={**own, **keys, "model_key": model_key})
         return self.model_copy(update={"guidance": changed})
 
     @property

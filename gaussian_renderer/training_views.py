@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -27,6 +28,7 @@ class TrainingViews:
         supersampled: pixels of the render, a side, that make one of `images`.
         geometry: the guidance sees the disparity in place of the colours.
         mirrored: it sees left and right exchanged.
+        guide: by title, pictures [V, 3, h, w] of a guide, as the guidance sees them beside the images.
     """
 
     cameras: Cameras
@@ -35,6 +37,7 @@ class TrainingViews:
     supersampled: int
     geometry: bool
     mirrored: bool
+    guide: Mapping[str, Tensor] = field(default_factory=dict)
 
     @cached_property
     def images(self) -> Tensor:
@@ -63,12 +66,19 @@ class TrainingViews:
 
 
 def training_views(
-    gaussians: GaussianModel, cameras: Cameras, config: Config, step: int, views: range, draws: Draws
+    gaussians: GaussianModel,
+    cameras: Cameras,
+    config: Config,
+    step: int,
+    views: range,
+    draws: Draws,
+    views_per_set: int = 1,
 ) -> TrainingViews:
     """Render the `views` of iteration `step` (from 1), whose `cameras` are given, with the configuration's
     augmentations.
 
-    All augmentations but the background are the same for every view of an iteration.
+    All augmentations but the background are the same for every view of an iteration, and that is the same for every
+    view of a set.
     """
     params, model = config.optimization, config.model
     rng = draws.at("augment", step)
@@ -76,7 +86,10 @@ def training_views(
     # Of a geometry that is kept, the disparity has nothing to teach.
     geometry = not params.keeps_geometry and (as_latent < params.as_latent_ratio or step < params.geo_iter)
     mirrored = flipped < model.flip_aug_ratio
-    backgrounds = sample_background(model, draws.of_views("background", step, views), gaussians.means.device)
+    rngs = draws.of_sets("background", step, views, views_per_set)
+    backgrounds = sample_background(model, rngs, gaussians.means.device)
+    if views_per_set > 1:
+        backgrounds = backgrounds.repeat_interleave(views_per_set, dim=0)
     noisy = perturb(gaussians, model, rng, sh_degree=active_sh_degree(model.sh_degree, step))
     out = render(
         gaussians,

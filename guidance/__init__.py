@@ -89,8 +89,8 @@ def _unchecked(config: Config, prior: Prior) -> Guidance:
     return Guidance(denoiser, METHODS[config.guidance_type](config, denoiser), config.guidance)
 
 
-def embed_prompts(config: Config, prior: TextEncoder) -> PromptEmbeddings:
-    """Embed the run's prompt, negative prompt and inverse text."""
+def embed_prompts(config: Config, prior: TextEncoder, views_per_set: int = 1) -> PromptEmbeddings:
+    """Embed the run's prompt, negative prompt and inverse text, for a prior that sees so many views together."""
     params = config.guidance
     return PromptEmbeddings(
         prior,
@@ -101,4 +101,5 @@ def embed_prompts(config: Config, prior: TextEncoder) -> PromptEmbeddings:
         perp_neg=PerpNeg(params.negative_w, params.front_decay_factor, params.side_decay_factor)
         if params.perpneg
         else None,
+        views_per_set=views_per_set,
     )

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+PICTURES = "pictures"
+"""Part with what ControlNets are shown, the last one, where a condition has it: pictures [B, n, 3, H, W] in [0, 1], one for
+each of n ControlNets, or [B, views of a set, n, 3, H, W]."""
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -42,6 +46,18 @@ class Condition:
     def expand(self, count: int) -> Condition:
         """Return `count` times the one row that this has, without a copy."""
         return Condition({name: part.expand(count, *part.shape[1:]) for name, part in self.parts.items()})
+
+    def seen_by(self, cameras: Tensor) -> Condition:
+        """Return the same rows, with the cameras [B, views of a set, 16] of each (host) as their last part."""
+        return Condition({**self.parts, "camera": cameras.to(self._first.device, non_blocking=True)})
+
+    def shown(self, pictures: Tensor) -> Condition:
+        """Return the same rows, with these pictures of each for ControlNets."""
+        return Condition({**self.parts, PICTURES: pictures})
+
+    def without_pictures(self) -> Condition:
+        """Return the same rows without what ControlNets are shown."""
+        return Condition({name: part for name, part in self.parts.items() if name != PICTURES})
 
     def mixed(self, weights: Tensor) -> Condition:
         """Return V rows, each a sum of the B rows with `weights` [V, B] (host); a mask has what any of them has, and a

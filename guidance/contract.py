@@ -1,4 +1,9 @@
-"""The contract of guidance: a prior's answers, a method's result, and what the training loop gets."""
+"""The contract of guidance: a prior's answers, a method's result, and what the training loop gets.
+
+Most priors see each view alone. One that sees several together takes a set of them as one row of everything: latents
+[V / n, n, C, h, w], a time, a generator and a condition for each set. So a method has one time and one draw for a set
+without a line of its own, and never parts it.
+"""
 
 from __future__ import annotations
 
@@ -44,11 +49,15 @@ class Prior(Protocol):
     def schedule(self) -> Schedule:
         """Noise levels, and the times that the network is told."""
 
+    @property
+    def views_per_set(self) -> int:
+        """Number n of views that the network sees together, which is 1 for most; V is a multiple of it."""
+
     def encode(self, images: Tensor) -> Tensor:
-        """Latents z_0 [V, ...] float32 of images [V, 3, H, W] in [0, 1]; differentiable."""
+        """Latents z_0 [V / n, ...] float32 of images [V, 3, H, W] in [0, 1]; differentiable."""
 
     def decode(self, z: Tensor) -> Tensor:
-        """Images [V, 3, H', W'] in [0, 1] of clean latents z [V, ...]."""
+        """Images [V, 3, H', W'] in [0, 1] of clean latents z [V / n, ...]."""
 
     def predict(self, z: Tensor, t: Tensor, condition: Condition) -> Prediction:
         """Prediction, float32, at latents z [B, ...] and timesteps t [B] (host) under B conditions."""
@@ -70,7 +79,7 @@ class PixelGradient:
 
 @dataclass(frozen=True)
 class Gradient:
-    """The gradient that a method wants for V latents z_0 [V, ...]; all of it is detached.
+    """The gradient that a method wants for V latents z_0 [V, ...], of a view or a set each; all of it is detached.
 
     Attributes:
         parts: by name, shaped like z_0 and weighted: they add up to the gradient with respect to z_0.
@@ -94,7 +103,7 @@ class Method(Protocol):
     ) -> Gradient:
         """Return the gradient for detached latents z0 [V, ...] at iteration `step` (from 0).
 
-        `rngs` holds a host generator for each view. Gradients are not being recorded during the call.
+        `rngs` holds a host generator for each row. Gradients are not being recorded during the call.
         """
 
 

@@ -84,7 +84,7 @@ class Denoiser:
         if want_empty and not c.negative_is_unconditional:
             batch["empty"] = (views, c.unconditional)
         for index, negative in enumerate(negatives):
-            batch[f"perp {index}"] = (negative.views, negative.condition.expand(len(negative.views)))
+            batch[f"perp {index}"] = (negative.views, negative.condition)
         found = self._predict(z, t, batch)
 
         def guided(part: Callable[[Prediction], Tensor]) -> Tensor:

@@ -21,8 +21,8 @@ class Guidance:
     Args:
         denoiser: the prior that the method uses.
         method: sees latents, gives their gradient.
-        params: `lambda_guidance`; `normalize_grad` first scales every view's gradient to unit RMS in the
-            latents (views have timesteps of their own, and the noisiest would drown the others).
+        params: `lambda_guidance`; `normalize_grad` first scales the gradient of every view, or set of views, to unit
+            RMS in the latents (each has timesteps of its own, and the noisiest would drown the others).
     """
 
     def __init__(self, denoiser: Denoiser, method: Method, params: GuidanceParams) -> None:
@@ -40,7 +40,7 @@ class Guidance:
         """Guide images [V, 3, H, W] in [0, 1] at iteration `step` (from 0).
 
         Args:
-            rngs: a host generator for each view; all draws come from these.
+            rngs: a host generator for each view, or set of views; all draws come from these.
             colors: [V, 3, H, W], which a gradient in pixels acts on, if that is not on the images: the render of
                 the views whose disparity the images are, as in the released code.
         """
@@ -62,7 +62,7 @@ class Guidance:
         loss = surrogate_loss(z0, gradient)
         if wanted.pixels is not None:
             with torch.no_grad():
-                in_pixels = scale * self._pixel_gradient(wanted.pixels, colors)
+                in_pixels = _per_image(scale, len(colors)) * self._pixel_gradient(wanted.pixels, colors)
                 diagnostics["grad_norm_pixels"] = in_pixels.norm()
             loss = loss + surrogate_loss(colors, in_pixels)
         return GuidanceOutput(loss, times, diagnostics, gradient, wanted.predictions)
@@ -83,6 +83,13 @@ class Guidance:
                 difference, size=colors.shape[-2:], mode="bilinear", align_corners=False
             )
         return pixels.strength * difference
+
+
+def _per_image(scale: Tensor | float, images: int) -> Tensor | float:
+    """Return a factor for each row of latents [R, 1, ...] as one for each of the images [V, 1, 1, 1] that rows stand for."""
+    if not isinstance(scale, Tensor):
+        return scale
+    return scale.reshape(-1, 1, 1, 1).repeat_interleave(images // len(scale), dim=0)
 
 
 def surrogate_loss(z0: Tensor, gradient: Tensor) -> Tensor:

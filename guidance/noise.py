@@ -37,7 +37,7 @@ class Noise:
         )
 
     def __call__(self, z0: Tensor, rngs: Sequence[torch.Generator]) -> Tensor:
-        """Return noise that broadcasts against z0 [V, C, ...]; fresh noise comes from each view's own of V
+        """Return noise that broadcasts against z0 [V, ..., C, h, w]; fresh noise comes from each row's own of V
         generators."""
         if not self.fixed:
             return self._draw(z0, rngs)
@@ -48,5 +48,8 @@ class Noise:
     def _draw(self, z0: Tensor, rngs: Sequence[torch.Generator]) -> Tensor:
         noise = normal(z0.shape[1:], rngs)
         if self.offset:
-            noise = noise + self.offset * normal((z0.shape[1], *[1] * (z0.dim() - 2)), rngs)
+            # The last two dimensions are the image's; what is before them are the channels, of each view of a set.
+            channels = max(z0.dim() - 3, 1)
+            constant = (*z0.shape[1 : 1 + channels], *[1] * (z0.dim() - 1 - channels))
+            noise = noise + self.offset * normal(constant, rngs)
         return noise.to(z0, non_blocking=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from guidance.camera_condition import camera_matrices
 from guidance.condition import Condition
 
 VIEW_WORDS = (", front view", ", side view", ", back view", ", overhead view")
@@ -29,7 +30,7 @@ class PerpNegative:
     Attributes:
         views: the M views [M] (int64, host) that it counts for.
         weights: its weight in each, [M] (host, not 0).
-        condition: its one row.
+        condition: a row for each of these views.
     """
 
     views: Tensor
@@ -65,6 +66,23 @@ class Conditioning:
             self.unconditional.rows(views),
             self.has_negative,
             self.negative_is_unconditional,
+        )
+
+    def shown(self, pictures: Tensor) -> Conditioning:
+        """Return the same conditioning, with pictures [views, n, 3, H, W] of each view for n ControlNets in every condition."""
+        together = len(pictures) // len(self.positive)
+        rows = pictures if together == 1 else pictures.unflatten(0, (-1, together))
+        return replace(
+            self,
+            positive=self.positive.shown(rows),
+            negative=self.negative.shown(rows),
+            unconditional=self.unconditional.shown(rows),
+            perp_negatives=tuple(
+                replace(
+                    each, condition=each.condition.shown(rows[each.views.to(rows.device, non_blocking=True)])
+                )
+                for each in self.perp_negatives
+            ),
         )
 
 
@@ -129,9 +147,13 @@ def view_weights(azimuth: Tensor, polar: Tensor | None = None, angle_overhead: f
     return torch.where((polar < angle_overhead)[:, None], overhead, weights)
 
 
-def texts_of(text: str, negative: str, inverse: str) -> list[str]:
-    """List the texts of a run, all that it embeds: the prompt from each side, the negative and the inverse one."""
-    return [*(text + words for words in VIEW_WORDS), negative, inverse]
+def texts_of(text: str, negative: str, inverse: str, views_per_set: int = 1) -> list[str]:
+    """List the texts of a run, all that it embeds: the prompt from each side, the negative and the inverse one.
+
+    A prior of several views per set is told the cameras, and its prompt has no view words.
+    """
+    prompts = [text + words for words in VIEW_WORDS] if views_per_set == 1 else [text]
+    return [*prompts, negative, inverse]
 
 
 class PromptEmbeddings:
@@ -144,6 +166,8 @@ class PromptEmbeddings:
         inverse: the text of the unconditional prediction (`inverse_text`), usually empty.
         angle_overhead: degrees from +z below which a view is from overhead.
         perp_neg: Perp-Neg's settings; None: without it.
+        views_per_set: views that the prior sees together. Above 1 the prompt has no view words and Perp-Neg is off, for
+            each row of a condition is a set and has the set's cameras.
     """
 
     def __init__(
@@ -155,16 +179,23 @@ class PromptEmbeddings:
         inverse: str = "",
         angle_overhead: float = 30.0,
         perp_neg: PerpNeg | None = None,
+        views_per_set: int = 1,
     ) -> None:
-        self.texts = texts_of(text, negative, inverse)
-        embedded = encoder.embed(self.texts)
-        self._views = embedded.rows(torch.arange(len(VIEW_WORDS)))
-        self._negative, self._inverse = embedded[len(VIEW_WORDS)], embedded[len(VIEW_WORDS) + 1]
+        self.texts = texts_of(text, negative, inverse, views_per_set)
+        embedded, prompts = encoder.embed(self.texts), len(self.texts) - 2
+        self._views = embedded.rows(torch.arange(prompts))
+        self._negative, self._inverse = embedded[prompts], embedded[prompts + 1]
         self._has_negative, self._same = bool(negative.strip()), negative == inverse
         self._angle_overhead, self._perp_neg = angle_overhead, perp_neg
+        self._views_per_set = views_per_set
 
-    def at(self, azimuth: Tensor, polar: Tensor) -> Conditioning:
-        """The conditions of views at azimuth [V] and polar [V], in degrees, on the host."""
+    def at(self, azimuth: Tensor, polar: Tensor, *, mirrored: bool = False) -> Conditioning:
+        """The conditions of views at azimuth [V] and polar [V], in degrees, on the host; a row for each set of them.
+
+        mirrored: the images have left and right exchanged, which prompts do not name and cameras do.
+        """
+        if self._views_per_set > 1:
+            return self._of_sets(-azimuth if mirrored else azimuth, polar)
         count = len(azimuth)
         return Conditioning(
             positive=self._views.mixed(view_weights(azimuth, polar, self._angle_overhead)),
@@ -175,6 +206,13 @@ class PromptEmbeddings:
             perp_negatives=self._perp_negatives(azimuth, polar),
         )
 
+    def _of_sets(self, azimuth: Tensor, polar: Tensor) -> Conditioning:
+        cameras = camera_matrices(azimuth, polar).unflatten(0, (-1, self._views_per_set))
+        positive, negative, unconditional = (
+            row.expand(len(cameras)).seen_by(cameras) for row in (self._views, self._negative, self._inverse)
+        )
+        return Conditioning(positive, negative, unconditional, self._has_negative, self._same)
+
     def _perp_negatives(self, azimuth: Tensor, polar: Tensor) -> tuple[PerpNegative, ...]:
         if self._perp_neg is None:
             return ()
@@ -184,5 +222,6 @@ class PromptEmbeddings:
         for index, column in enumerate(weights.unbind(1)):
             views = torch.nonzero(column).squeeze(1)
             if len(views):
-                found.append(PerpNegative(views, column[views], self._views[index]))
+                condition = self._views[index].expand(len(views))
+                found.append(PerpNegative(views, column[views], condition))
         return tuple(found)

@@ -71,6 +71,13 @@ class Cameras:
         moved: dict[str, Any] = {**in_one_copy(tensors, device)}
         return replace(self, **moved)
 
+    def resized(self, width: int, height: int) -> Cameras:
+        """Return cameras that see the same in images of another size, stretched if the sides' ratio is another."""
+        scale = self.focals.new_tensor([width / self.width, height / self.height])
+        # Pixel centres are whole numbers, so an image begins at -1/2.
+        principals = (self.principals + 0.5) * scale - 0.5
+        return replace(self, focals=self.focals * scale, principals=principals, width=width, height=height)
+
     @property
     def positions(self) -> Tensor:
         """Camera centres in the world, [V, 3]."""
@@ -253,6 +260,8 @@ def sample(
     num_views: int,
     rng: torch.Generator,
     device: torch.device | str | None = None,
+    *,
+    views_per_set: int = 1,
 ) -> Cameras:
     """Draw `num_views` random training cameras of image_w·SSAA × image_h·SSAA pixels on `device`.
 
@@ -261,22 +270,35 @@ def sample(
     instead. `jitter_pose` shifts positions (uniform, ± jitter_center / 2), targets and up directions (normal).
     Azimuths are stored relative to `default_azimuth`, the front. The number of draws does not depend on their
     values.
-    """
-    params = camera_params
-    radius = _spread(view_range.radius, num_views, 1.0, rng)
-    fovy = _spread(view_range.fovy, num_views, 1.0, rng)
-    polar = _spread(view_range.theta, num_views, params.rand_cam_gamma, rng)
-    azimuth = _spread(view_range.phi, num_views, params.rand_cam_gamma, rng)
 
-    on_sphere, height, turn = torch.rand(3, num_views, generator=rng, dtype=torch.float64)
+    Several views per set are a ring: one view is drawn, and the others follow evenly around the asset, at its polar
+    angle, radius and field of view. The pose of a ring is not jittered. Raises ValueError if `num_views` are no whole
+    sets.
+    """
+    params, count = camera_params, num_views // views_per_set
+    if num_views % views_per_set:
+        raise ValueError(
+            f"num_views is {num_views}, but must be a multiple of {views_per_set}, the views of a set."
+        )
+    radius = _spread(view_range.radius, count, 1.0, rng)
+    fovy = _spread(view_range.fovy, count, 1.0, rng)
+    polar = _spread(view_range.theta, count, params.rand_cam_gamma, rng)
+    azimuth = _spread(view_range.phi, count, params.rand_cam_gamma, rng)
+
+    on_sphere, height, turn = torch.rand(3, count, generator=rng, dtype=torch.float64)
     everywhere = on_sphere < params.uniform_sphere_rate
     # Archimedes: on the unit sphere, a uniform height and a uniform turn are a uniform point.
     polar = torch.where(everywhere, torch.rad2deg(torch.acos(height)), polar)
     azimuth = torch.where(everywhere, 360.0 * turn - 180.0, azimuth)
 
+    if views_per_set > 1:
+        ring = torch.arange(views_per_set, dtype=torch.float64) * 360.0 / views_per_set
+        azimuth = (azimuth[:, None] + ring).flatten()
+        polar, radius, fovy = (each.repeat_interleave(views_per_set) for each in (polar, radius, fovy))
+
     center_noise = torch.rand(num_views, 3, generator=rng, dtype=torch.float64) - 0.5
     target_noise, up_noise = torch.randn(2, num_views, 3, generator=rng, dtype=torch.float64)
-    amount = 1.0 if params.jitter_pose else 0.0
+    amount = 1.0 if params.jitter_pose and views_per_set == 1 else 0.0
     cameras = orbit(
         azimuth,
         polar,

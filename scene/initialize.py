@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from config.camera_params import MESH_SUFFIXES, START_SUFFIXES
+from config.camera_params import MESH_SUFFIXES, START_SUFFIXES, GenerateCamParams
 from config.model_params import ModelParams
 from config.schema import Config
 from scene.asset import load_asset
 from scene.gaussian_model import GaussianModel
 from scene.ply import has_faces
-from scene.point_cloud import PointCloud, fit_to_view, thin, upright, without_broken
+from scene.point_cloud import PointCloud, fit_to_view, thin, without_broken
 from scene.points_ply import read_points
 from scene.shapes import near_grey, shape_points
 from utils.spherical_harmonics import num_coefficients
@@ -73,19 +73,27 @@ def _start(config: Config, rng: torch.Generator, device: torch.device) -> PointC
 
         cloud = sample_point_e(config, rng, device)
     elif shape.lower().endswith(START_SUFFIXES):
-        axes = params.init_axes or next(up for end, up in CONVENTIONS.items() if shape.lower().endswith(end))
-        cloud = _read(shape, count, rng)
-        cloud = PointCloud(upright(cloud.points, axes), cloud.colors)
+        cloud = read_upright(shape, params.init_axes, count, rng)
     else:
         return PointCloud(shape_points(shape, count, rng, shell_radius=3.0 * params.radius_range[1]), None)
-    view = params.default_radius * math.tan(params.default_fovy / 2.0)
-    return PointCloud(fit_to_view(cloud.points, view), cloud.colors)
+    return PointCloud(fit_to_view(cloud.points, view_of(params)), cloud.colors)
 
 
-def _read(path: str, count: int, rng: torch.Generator) -> PointCloud:
-    """Read at most `count` points of a file."""
-    if path.lower().endswith(MESH_SUFFIXES) or has_faces(path):
+def view_of(params: GenerateCamParams) -> float:
+    """Return half the height of what the default camera sees at the origin, in world units."""
+    return params.default_radius * math.tan(params.default_fovy / 2.0)
+
+
+def read_upright(path: str, axes: str | None, count: int, rng: torch.Generator) -> PointCloud:
+    """Read at most `count` points of a file, turned from `axes`, or else those of its format, into ours."""
+    axes = axes or next(up for end, up in CONVENTIONS.items() if path.lower().endswith(end))
+    if is_mesh(path):
         from scene.meshes.sample import sample_mesh
 
-        return sample_mesh(path, count, rng)
-    return thin(without_broken(read_points(path), path), count, rng)
+        return sample_mesh(path, count, rng).upright(axes)
+    return thin(without_broken(read_points(path), path), count, rng).upright(axes)
+
+
+def is_mesh(path: str) -> bool:
+    """Return whether the file of a start is a mesh, and not points. Raises as `has_faces` does."""
+    return path.lower().endswith(MESH_SUFFIXES) or has_faces(path)

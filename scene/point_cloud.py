@@ -21,17 +21,24 @@ AXES = {"x": (1.0, 0.0, 0.0), "y": (0.0, 1.0, 0.0), "z": (0.0, 0.0, 1.0)}
 
 @dataclass(frozen=True)
 class PointCloud:
-    """Points [N, 3] in world units and their colours [N, 3] in [0, 1], or None."""
+    """Points [N, 3] in world units, and their colours [N, 3] in [0, 1] and normals [N, 3] of unit length, or None."""
 
     points: Tensor
     colors: Tensor | None
+    normals: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.points)
 
     def rows(self, index: Tensor) -> PointCloud:
         """Return the points that `index`, [M] whole numbers or [N] truth values, names."""
-        return PointCloud(self.points[index], None if self.colors is None else self.colors[index])
+        colors, normals = (None if each is None else each[index] for each in (self.colors, self.normals))
+        return PointCloud(self.points[index], colors, normals)
+
+    def upright(self, axes: str) -> PointCloud:
+        """Return the cloud turned as `upright` does it."""
+        normals = None if self.normals is None else upright(self.normals, axes)
+        return PointCloud(upright(self.points, axes), self.colors, normals)
 
 
 def without_broken(cloud: PointCloud, name: str) -> PointCloud:
@@ -75,8 +82,26 @@ def _direction(name: str) -> Tensor:
     return sign * torch.tensor(AXES[name[-1]])
 
 
+@dataclass(frozen=True)
+class Fit:
+    """Move of points into view: their middle [3] (float64) goes to the origin, and distances are multiplied."""
+
+    middle: Tensor
+    factor: float
+
+    def __call__(self, points: Tensor) -> Tensor:
+        """Move points [N, 3]."""
+        return ((points.double() - self.middle) * self.factor).to(points.dtype)
+
+
 def fit_to_view(points: Tensor, view: float) -> Tensor:
-    """Return points [N, 3] that the default camera shows well: the same ones if it does, else centred and scaled.
+    """Return points [N, 3] that the default camera shows well: see `fit_of`."""
+    fit = fit_of(points, view)
+    return points if fit is None else fit(points)
+
+
+def fit_of(points: Tensor, view: float) -> Fit | None:
+    """Find how points [N, 3] come to be shown well by the default camera, centred and scaled; None if they are already.
 
     `view` is half the height of what the default camera sees at the origin. Clouds stay where they are if they
     reach at most FARTHEST of it from the origin and are at least NEAREST in size. Beyond FARTHEST, a cloud as
@@ -86,9 +111,10 @@ def fit_to_view(points: Tensor, view: float) -> Tensor:
     """
     exact = points.double()
     low, high = exact.aminmax(dim=0)
-    centred = exact - (low + high) / 2.0
+    middle = (low + high) / 2.0
+    centred = exact - middle
     nearly_all = math.ceil(0.99 * len(points))
     reach, size = (float(x.norm(dim=1).kthvalue(nearly_all).values) for x in (exact, centred))
     if reach <= FARTHEST * view and size >= NEAREST * view:
-        return points
-    return (centred * (FITTED * view / size if size > 0.0 else 0.0)).to(points.dtype)
+        return None
+    return Fit(middle, FITTED * view / size if size > 0.0 else 0.0)

@@ -21,6 +21,9 @@ RESNET = {
 UNET = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    # A multi-view network's cameras, where others have classes.
+    "class_embedding.linear_1": "camera_embed.0",
+    "class_embedding.linear_2": "camera_embed.2",
     "conv_in": "input_blocks.0.0",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, ControlNetModel, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 MAX_TOKENS = 77
@@ -108,4 +108,17 @@ def write_tiny_small_encoder(path: Path, **changes: Any) -> Path:
         "num_decoder_blocks": (1, 1),
     }
     AutoencoderTiny(**settings | changes).save_pretrained(path)
+    return path
+
+
+def write_tiny_controlnet(path: Path, model: Path, *, seed: int = 2, **changes: Any) -> Path:
+    """Write a random ControlNet for the U-Net of a tiny folder, whose layers that are zero before training are not."""
+    torch.manual_seed(seed)
+    unet = UNet2DConditionModel.from_pretrained(model / "unet")
+    settings = {"conditioning_embedding_out_channels": (4, 8), **changes}
+    net = ControlNetModel.from_unet(unet, load_weights_from_unet=False, **settings)
+    for name, parameter in net.named_parameters():
+        if name.startswith(("controlnet_", "controlnet_cond_embedding.conv_out")):
+            torch.nn.init.normal_(parameter, std=0.3)
+    net.save_pretrained(path)
     return path

@@ -40,10 +40,11 @@ def settle(state: Training) -> None:
         state.counts.evaluations += next(found)
         if each.cosine is not None:
             compare(each.step, next(found))
-    mended = state.prior.widen_overflowed()
+    # Which of several priors that take turns made a number is not known here.
+    mended = sum(prior.widen_overflowed() for prior in state.priors()) > 0
     if any(bad_gradients) and not mended:
         # All answers were in range: if half precision is to blame, it is on the way back through the encoder.
-        mended = state.prior.widen(state.prior.encodes_with)
+        mended = sum(prior.widen(prior.encodes_with) for prior in state.priors()) > 0
     for each, gradients, parameters in zip(noted, bad_gradients, bad_parameters):
         judge(each, gradients, parameters, state.counts, mended=mended)
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from scene.densify import grows
 from training.encoders import change_encoder, encoders_in_turn
 from training.faults import settle
-from training.priors import change_prior
+from training.priors import change_prior, priors_in_turn
 from training.state import Training
 from training.step import Iteration, training_step
 from utils.interruption import Interruption
@@ -36,6 +36,8 @@ def iterations(state: Training, interruption: Interruption) -> Iterator[Iteratio
     Raises FloatingPointError as `settle` does, RanksDiffer, and torch.OutOfMemoryError.
     """
     counts, ranks, last = state.counts, state.ranks, state.config.optimization.iterations
+    for sentence in priors_in_turn(state.config):
+        logger.info("%s.", sentence)
     if counts.step < state.config.small_encoder_iterations:
         logger.info("%s.", *encoders_in_turn(state.config))
     began, worked = time.perf_counter(), time.process_time()
@@ -86,7 +88,8 @@ def of_all(numbers: dict[str, float | Tensor], state: Training) -> dict[str, flo
     ranks, views = state.ranks, state.config.guidance.C_batch_size
     if ranks.count == 1:
         return numbers
-    weights = {"loss": 1.0, "guidance": len(ranks.share(views)) / views, "grad_norm": 1 / ranks.count}
+    mine = ranks.share(views, state.prior.views_per_set)
+    weights = {"loss": 1.0, "guidance": len(mine) / views, "grad_norm": 1 / ranks.count}
     shared = torch.stack(
         [
             weights[name.split("/")[0]] * torch.as_tensor(value, dtype=torch.float32, device=state.device)

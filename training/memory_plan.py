@@ -53,15 +53,28 @@ class MemoryPlan:
         return f"{views} at a time" + (", the autoencoder view by view" if self.encode_singly else "")
 
 
-def plans(views: int) -> Iterator[MemoryPlan]:
-    """Yield plans for an iteration's `views`, from the fastest to the most frugal: each takes less memory."""
+def plans(views: int, together: int = 1) -> Iterator[MemoryPlan]:
+    """Yield plans for an iteration's `views`, from the fastest to the most frugal: each takes less memory.
+
+    together: views that the prior sees together, and that are not parted.
+    """
     yield MemoryPlan(views, encode_singly=False)
     while True:
         # With one view too: its activations in the autoencoder are gone while the U-Net is asked.
         yield MemoryPlan(views, encode_singly=True)
-        if views == 1:
+        if views == together:
             return
-        views = (views + 1) // 2
+        views = half(views, together)
+
+
+def half(views: int, together: int) -> int:
+    """Return half as many views, in whole sets of those that stay together, and at least one."""
+    return whole_sets((views + together) // 2, together)
+
+
+def whole_sets(views: int, together: int) -> int:
+    """Return the number of views in as many whole sets as so many views hold, and at least one."""
+    return max(views // together, 1) * together
 
 
 def plan_memory(config: Config, prior: LatentPrior, views: int, free_bytes: int) -> MemoryPlan:
@@ -69,7 +82,7 @@ def plan_memory(config: Config, prior: LatentPrior, views: int, free_bytes: int)
 
     `free_bytes` are left when the networks have their share. `vram_O` takes the last plan.
     """
-    *_, last = tried = list(plans(views))
+    *_, last = tried = list(plans(views, prior.views_per_set))
     free = f"{free_bytes / 1e9:.1f} GB free"
     if config.guidance.vram_O:
         logger.info("vram_O: %s.", last)
@@ -109,13 +122,15 @@ def guidance_bytes(config: Config, prior: LatentPrior, plan: MemoryPlan) -> int:
     # Where both encoders have their turn, the autoencoder, which holds more, has the last one.
     twin.encodes_with = config.encodes_with(config.optimization.iterations)
     guide = guidance.build(config, twin)
-    views, camera = plan.views_at_once, config.camera
-    prompts = guidance.embed_prompts(config, _NoWords(twin))
+    views, camera, together = plan.views_at_once, config.camera, prior.views_per_set
+    prompts = guidance.embed_prompts(config, _NoWords(twin), together)
     # Halfway to the side: from there Perp-Neg needs the most.
     conditioning = prompts.at(torch.full((views,), 45.0), torch.full((views,), 90.0))
     images = torch.zeros(views, 3, camera.image_h, camera.image_w, device=META, requires_grad=True)
     with LiveMemory() as memory, fused_attention():
-        guided = guide(images, conditioning, 0, Draws(0).of_views("timesteps", 0, range(views)))
+        if prior.controlnets is not None:
+            conditioning = conditioning.shown(twin.blank_pictures(views))
+        guided = guide(images, conditioning, 0, Draws(0).of_sets("timesteps", 0, range(views), together))
         guided.loss.backward()
         with torch.no_grad():
             twin.decode(guided.gradient)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,11 +21,14 @@ from scene.initialize import initialize
 from scene.optimizer import GaussianOptimizer, Update
 from scene.snapshot import restore, snapshot
 from training.batch_sizes import batch_shares
-from training.memory_plan import MemoryPlan, needed_bytes, plan_memory
+from training.memory_plan import MemoryPlan, needed_bytes, plan_memory, whole_sets
+from training.steering import Steering, steering
 from utils.checkpoints import Checkpoint
 from utils.device import HOST, free_memory, resolve_device, tune
 from utils.ranks import ALONE, Ranks
 from utils.rng import Draws
+
+logger = logging.getLogger(__name__)
 
 DENSITY = ("cloned", "split", "pruned", "relocated", "opacity_resets")
 """Counts of what density control has done so far."""
@@ -101,32 +106,55 @@ class Noted:
         ]
 
 
+@dataclass(frozen=True)
+class Guiding:
+    """A prior, its own configuration, and what a run has made of both: the prompts, and the call that guides."""
+
+    config: Config
+    prior: LatentPrior
+    prompts: PromptEmbeddings
+    guide: Guidance | Checked
+
+
 @dataclass
 class Training:
     """A run, or one process's part of it.
 
     Attributes:
         guided: the configuration of the present prior, whose model_key names it.
+        steering: makes the pictures that ControlNets are shown; None in a run without.
+        waiting: the prior that takes turns with the present one, by its model_key; none in most runs.
         noted: what the device has found that the host has not looked at.
         whole: false in the middle of an iteration, when the Gaussians are those of no `counts.step`.
     """
 
     config: Config
-    guided: Config
     optimizer: GaussianOptimizer
     draws: Draws
     device: torch.device
     ranks: Ranks
     counts: Counts
+    steering: Steering | None = None
+    guided: Config = field(init=False)
     prior: LatentPrior = field(init=False)
     prompts: PromptEmbeddings = field(init=False)
     guide: Guidance | Checked = field(init=False)
+    waiting: dict[str, Guiding] = field(default_factory=dict)
     noted: list[Noted] = field(default_factory=list)
     whole: bool = True
 
     @property
     def gaussians(self) -> GaussianModel:
         return self.optimizer.model
+
+    def take(self, guiding: Guiding) -> None:
+        """Have this prior guide from here on."""
+        self.guided, self.prior = guiding.config, guiding.prior
+        self.prompts, self.guide = guiding.prompts, guiding.guide
+
+    def priors(self) -> list[LatentPrior]:
+        """List the priors that are loaded, the present one first."""
+        return [self.prior, *(each.prior for each in self.waiting.values())]
 
     def most_gaussians(self) -> int:
         """Number of Gaussians that density control may make now: where memory is short, its rest has to wait."""
@@ -145,15 +173,16 @@ def assemble(
 
     Raises PriorError and ValueError, one sentence each; the latter also for a checkpoint of another run, unless `force`.
     """
-    device, views = resolve_device(config.device, ranks.local), config.guidance.C_batch_size
-    if views < ranks.count:
-        raise ValueError(
-            f"GuidanceParams.C_batch_size is {views}, but {ranks.count} processes need as many views: --C_batch_size {ranks.count}."
-        )
+    device = resolve_device(config.device, ranks.local)
+    later = config.guided_at(config.optimization.iterations)
+    for prior_config in {each.guidance.model_key: each for each in (*config.guiding_from(1), later)}.values():
+        _check_number_of_views(prior_config, ranks)
     tune(device, deterministic=config.deterministic)
     torch.autograd.set_detect_anomaly(config.detect_anomaly)
     draws = Draws(config.seed)
     params, extent = config.optimization, config.camera.default_radius
+    # Before minutes of work on a start.
+    steered = steering(config, draws, device)
     if checkpoint is None:
         gaussians = initialize(config, draws.at("init"), device)
         # Devices may round differently.
@@ -164,54 +193,79 @@ def assemble(
         counts = _counts_of(checkpoint)
         if not force:
             _refuse_other_settings(checkpoint, config)
+            _refuse_another_guide(checkpoint, steered)
         optimizer = restore(checkpoint.tensors, params, extent, device)
-    guided, later = (config.guided_at(at) for at in (counts.step + 1, config.optimization.iterations))
-    if later.guidance.model_key != guided.guidance.model_key:
+    if later.guidance.model_key not in (
+        each.guidance.model_key for each in config.guiding_from(counts.step + 1)
+    ):
         guidance.prior.check_prior(later, device)
     state = Training(
         config=config,
-        guided=guided,
         optimizer=optimizer,
         draws=draws,
         device=device,
         ranks=ranks,
         counts=counts,
+        steering=steered,
     )
-    load_guide(state, checkpoint, force=force)
+    load_guides(state, counts.step + 1, checkpoint, force=force)
     return state
 
 
-def load_guide(state: Training, checkpoint: Checkpoint | None = None, *, force: bool = False) -> None:
-    """Load the prior of `state.guided` and all that follows from it.
+def load_guides(
+    state: Training, step: int, checkpoint: Checkpoint | None = None, *, force: bool = False
+) -> None:
+    """Load the prior of iteration `step`, that which takes turns with it, if any, and all that follows from them.
 
-    How many views go through the networks at once is decided anew, unless the checkpoint is of this very prior.
+    How many views go through the networks at once is decided anew, unless the checkpoint is of these very priors.
 
     Args:
         checkpoint: where the run goes on.
         force: go on although its weights were others.
     Raises: PriorError and ValueError, one sentence each.
     """
-    config, device, ranks, counts = state.guided, state.device, state.ranks, state.counts
-    mine = ranks.share(config.guidance.C_batch_size)
-    prior = guidance.prior.load_prior(config, device)
-    facts, model_key = {} if checkpoint is None else checkpoint.facts, config.guidance.model_key
-    goes_on = checkpoint is not None and facts.get("model_key", model_key) == model_key
-    if goes_on and facts.get("prior") != prior.fingerprint and not force:
-        raise ValueError(
-            f"The checkpoint of iteration {counts.step} was made with other weights of "
-            f"{model_key}; --force continues with these."
-        )
-    state.prompts = guidance.embed_prompts(config, prior)
-    prior.free_text_encoder()
+    device, ranks, counts = state.device, state.ranks, state.counts
+    configs = state.config.guiding_from(step)
+    made_with = _made_with(checkpoint, configs[0].guidance.model_key)
+    goes_on = all(config.guidance.model_key in made_with for config in configs)
+    loaded: list[tuple[Config, LatentPrior, PromptEmbeddings]] = []
+    for config in configs:
+        prior, model_key = guidance.prior.load_prior(config, device), config.guidance.model_key
+        if goes_on and made_with[model_key] != prior.fingerprint and not force:
+            raise ValueError(
+                f"The checkpoint of iteration {counts.step} was made with other weights of "
+                f"{model_key}; --force continues with these."
+            )
+        _report_sets(config, prior)
+        loaded.append((config, prior, guidance.embed_prompts(config, prior, prior.views_per_set)))
+        prior.free_text_encoder()
     if not goes_on:
-        # Only now, for the prior has taken its share of the memory.
+        # Only now, for the priors have taken their share of the memory.
         if counts.step == 0:
-            counts.most_gaussians = ranks.least(_most_gaussians(config, device), device)
-        free = ranks.least(free_memory(device), device)
-        _plan(config, prior, counts, len(mine), free)
+            counts.most_gaussians = ranks.least(_most_gaussians(state.config, device), device)
+        _plan([(config, prior) for config, prior, _ in loaded], ranks, counts)
+    first, *others = (_guiding(state, step, *each) for each in loaded)
+    state.take(first)
+    state.waiting = {each.config.guidance.model_key: each for each in others}
+
+
+def _made_with(checkpoint: Checkpoint | None, model_key: str) -> dict[str, Any]:
+    """Return the fingerprints of the priors that a checkpoint was made with, by their keys; `model_key` where it has none."""
+    if checkpoint is None:
+        return {}
+    waiting = checkpoint.facts.get("waiting")
+    others = waiting if isinstance(waiting, dict) else {}
+    return {str(checkpoint.facts.get("model_key", model_key)): checkpoint.facts.get("prior"), **others}
+
+
+def _guiding(
+    state: Training, step: int, config: Config, prior: LatentPrior, prompts: PromptEmbeddings
+) -> Guiding:
+    """Make a prior ready to guide, in the way that was decided."""
+    counts, mine = state.counts, state.ranks.share(config.guidance.C_batch_size, prior.views_per_set)
     prior.encode_singly = counts.encode_singly
-    prior.encodes_with = config.encodes_with(counts.step + 1)
-    at_once = counts.views_at_once or len(mine)
+    prior.encodes_with = config.encodes_with(step)
+    at_once = whole_sets(counts.views_at_once or len(mine), prior.views_per_set)
     guidance.prior.compile_networks(
         config,
         prior,
@@ -219,28 +273,84 @@ def load_guide(state: Training, checkpoint: Checkpoint | None = None, *, force: 
         shares=lambda: batch_shares(config, prior, mine, at_once),
         needed=lambda: needed_bytes(config, prior, MemoryPlan(at_once, counts.encode_singly)),
     )
-    state.prior, state.guide = prior, guidance.build(config, prior, prior.with_autoencoder())
+    return Guiding(config, prior, prompts, guidance.build(config, prior, prior.with_autoencoder()))
 
 
 def checkpoint_of(state: Training) -> Checkpoint:
     """Checkpoint of all that the rest of the run depends on."""
-    facts = {
+    facts: dict[str, Any] = {
         "config": state.config.model_dump(mode="json"),
         "prior": state.prior.fingerprint,
         "model_key": state.guided.guidance.model_key,
         "counts": vars(state.counts),
         "torch": torch.__version__,
     }
+    if state.steering is not None:
+        facts["guide"] = state.steering.fingerprint
+    if state.waiting:
+        facts["waiting"] = {key: each.prior.fingerprint for key, each in state.waiting.items()}
     return Checkpoint(state.counts.step, snapshot(state.optimizer), facts)
 
 
-def _plan(config: Config, prior: LatentPrior, counts: Counts, views: int, free_bytes: int) -> None:
-    """Decide how many of a process's `views` go through the networks together. On this machine's own processor all do unless
-    `vram_O` asks for less: its memory serves other processes too, and a run's result must not depend on them."""
+def _check_number_of_views(config: Config, ranks: Ranks) -> None:
+    """Check that an iteration's views are whole sets of those that the prior sees together, and enough for all processes, and
+    that a multi-view prior is one.
+
+    Raises: ValueError, one sentence.
+    """
+    params, together = config.guidance, guidance.prior.class_of(config).views_per_set
+    views = params.C_batch_size
+    if together == 1 and params.model_key == params.multiview_model_key:
+        raise ValueError(
+            f"GuidanceParams.multiview_model_key is '{params.model_key}', but that prior sees each view alone: name one of several "
+            "views, such as ashawkey/mvdream-sd2.1-diffusers."
+        )
+    if views % together:
+        raise ValueError(
+            f"GuidanceParams.C_batch_size is {views}, but the prior {config.guidance.model_key} sees {together} views together: "
+            f"--C_batch_size {-(-views // together) * together}."
+        )
+    if views < ranks.count * together:
+        what = "views" if together == 1 else f"sets of {together} views"
+        raise ValueError(
+            f"GuidanceParams.C_batch_size is {views}, but {ranks.count} processes need as many {what}: "
+            f"--C_batch_size {ranks.count * together}."
+        )
+
+
+def _report_sets(config: Config, prior: LatentPrior) -> None:
+    """Log what a prior of several views does without."""
+    if prior.views_per_set == 1:
+        return
+    off = [
+        name
+        for name, on in (("perpneg", config.guidance.perpneg), ("jitter_pose", config.camera.jitter_pose))
+        if on
+    ]
+    logger.warning(
+        "The prior %s sees %d views together, evenly around the asset, and is told where they are: the prompt has no view words%s.",
+        config.guidance.model_key,
+        prior.views_per_set,
+        f", and {' and '.join(off)} {'does' if len(off) == 1 else 'do'} nothing" if off else "",
+    )
+
+
+def _plan(priors: Sequence[tuple[Config, LatentPrior]], ranks: Ranks, counts: Counts) -> None:
+    """Decide how many of a process's views go through the networks together: as many as fit with each of the priors.
+
+    On this machine's own processor all do unless `vram_O` asks for less: its memory serves other processes too, and a run's
+    result must not depend on them.
+    """
+    config, prior = priors[0]
     if prior.device.type == HOST.type and not config.guidance.vram_O:
         return
-    plan = plan_memory(config, prior, views, free_bytes)
-    counts.views_at_once, counts.encode_singly = plan.views_at_once, plan.encode_singly
+    free = ranks.least(free_memory(prior.device), prior.device)
+    plans = [
+        plan_memory(config, prior, len(ranks.share(config.guidance.C_batch_size, prior.views_per_set)), free)
+        for config, prior in priors
+    ]
+    counts.views_at_once = min(plan.views_at_once for plan in plans)
+    counts.encode_singly = any(plan.encode_singly for plan in plans)
 
 
 def _most_gaussians(config: Config, device: torch.device) -> int:
@@ -274,4 +384,12 @@ def _refuse_other_settings(checkpoint: Checkpoint, config: Config) -> None:
         raise ValueError(
             f"The checkpoint of iteration {checkpoint.step} is of another run, for {', '.join(changed)}; "
             "--force continues all the same."
+        )
+
+
+def _refuse_another_guide(checkpoint: Checkpoint, steered: Steering | None) -> None:
+    if steered is not None and checkpoint.facts.get("guide") != steered.fingerprint:
+        raise ValueError(
+            f"The checkpoint of iteration {checkpoint.step} was made with another guide of the ControlNets; --force continues with "
+            "this one."
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -18,6 +18,7 @@ from scene.cameras import Cameras, sample, view_range_at
 from scene.densify import cap_scales, refine, refines
 from scene.optimizer import Update
 from scene.statistics import DensificationStats
+from training.memory_plan import half, whole_sets
 from training.state import Noted, Training
 from utils.device import release_memory
 from utils.ranks import Ranks
@@ -45,7 +46,8 @@ def training_step(state: Training, step: int) -> Iteration:
     """
     config, ranks = state.config, state.ranks
     params, camera, views = config.optimization, config.camera, config.guidance.C_batch_size
-    cameras = sample(camera, view_range_at(camera, params, step), views, state.draws.at("cameras", step))
+    together, rng = state.prior.views_per_set, state.draws.at("cameras", step)
+    cameras = sample(camera, view_range_at(camera, params, step), views, rng, views_per_set=together)
     guided = parts = backward_in_parts(state, cameras, step)
     updates = [update(state, parts, cameras, step)]
     while len(updates) < params.raster_steps:
@@ -59,7 +61,9 @@ def training_step(state: Training, step: int) -> Iteration:
     dimmed = torch.zeros_like(found.made)
     if config.guidance.BEG and equalizes(params, step):
         bright = [brightness(part.seen.out.rgb, part.seen.out.alpha, params.thresh) for part in parts]
-        dimmed = equalize_brightness(state.optimizer, ranks.all_views(torch.cat(bright), views), params)
+        dimmed = equalize_brightness(
+            state.optimizer, ranks.all_views(torch.cat(bright), views, together), params
+        )
     constrain(state)
     first, sizes = guided[0], [len(part.views) for part in guided]
     times = mean_of([part.guided.times for part in guided], sizes)
@@ -94,21 +98,23 @@ class Part:
 def backward_in_parts(state: Training, cameras: Cameras, step: int) -> list[Part]:
     """Add the gradients of this process's share of the views to the Gaussians', so many at a time as fit into memory.
 
-    If they do not fit, their number is halved, for the rest of the run too. Raises torch.OutOfMemoryError if one does not.
+    If they do not fit, their number is halved, for the rest of the run too. Raises torch.OutOfMemoryError if one view, or one
+    set of those that the prior sees together, does not.
     """
-    counts, mine = state.counts, state.ranks.share(len(cameras))
+    together = state.prior.views_per_set
+    counts, mine = state.counts, state.ranks.share(len(cameras), together)
     while True:
-        at_once = counts.views_at_once or len(mine)
+        at_once = whole_sets(counts.views_at_once or len(mine), together)
         try:
             return [
                 backward(state, cameras, mine[first : first + at_once], step)
                 for first in range(0, len(mine), at_once)
             ]
         except torch.OutOfMemoryError:
-            if at_once == 1:
+            if at_once == together:
                 raise
         # Out here nothing holds the tensors of the attempt any more.
-        counts.views_at_once = (at_once + 1) // 2
+        counts.views_at_once = half(at_once, together)
         logger.warning(
             "Out of memory at iteration %d: from here on %d views at a time, in place of %d.",
             step, counts.views_at_once, at_once,
@@ -121,12 +127,18 @@ def backward(state: Training, cameras: Cameras, views: range, step: int, before:
     """Add the gradients of these `views` of an iteration with `cameras`; the guidance's is that of the part `before`, if given."""
     config, gaussians, draws = state.config, state.gaussians, state.draws
     params, these = config.optimization, cameras[views.start : views.stop]
-    seen = training_views(gaussians, these.to(state.device), config, step, views, draws)
+    together = state.prior.views_per_set
+    seen = training_views(gaussians, these.to(state.device), config, step, views, draws, together)
     out = seen.out
     if before is None:
-        leaves, rngs = seen.detached(), draws.of_views("timesteps", step, views)
+        leaves, rngs = seen.detached(), draws.of_sets("timesteps", step, views, together)
         # Prompts depend on the cameras: taken from those on the host, so that nothing waits for the device.
-        conditioning = state.prompts.at(these.azimuth, these.polar)
+        conditioning = state.prompts.at(these.azimuth, these.polar, mirrored=seen.mirrored)
+        if state.steering is not None:
+            pictures = state.steering.pictures(state.prior, these, step, mirrored=seen.mirrored)
+            if pictures is not None:
+                conditioning = conditioning.shown(pictures)
+                seen = replace(seen, guide=state.steering.named(pictures))
         guided = state.guide(leaves.images, conditioning, step - 1, rngs, colors=leaves.colors)
         guided.loss.backward()
         gradient: Sequence[Tensor | None] = [pixels.grad for pixels in leaves.pixels()]

@@ -9,6 +9,7 @@ from config import differences
 from gaussian_renderer import COUNTS
 from scene.gaussian_model import GaussianModel
 from training.encoders import encoders_in_turn
+from training.priors import priors_in_turn
 from training.state import DENSITY, Counts, Training
 from training.step import Iteration
 from utils.device import machine, peak_memory
@@ -48,6 +49,7 @@ def summary(state: Training) -> list[str]:
     lines = [
         f"{config.guidance_type}, prior {config.guidance.model_key}, seed {config.seed}: {counts.step} iterations in "
         f"{counts.seconds:.0f} s ({counts.step / counts.seconds:.1f} it/s), {len(state.gaussians)} Gaussians",
+        *priors_in_turn(config),
         *encoders_in_turn(config),
         *density_control(counts),
         *invisible(state.gaussians),

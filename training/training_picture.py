@@ -48,9 +48,9 @@ def training_picture(
 ) -> TrainingPicture:
     """Make the picture of V views and of the guidance's answers, without waiting for their device.
 
-    predictions: by name, functions that return clean latents [V, C, h, w], which `decode` makes images
-    [V, 3, h', w'] of; gradient: [V, C, h, w] with respect to the latents. All rows are mirrored if the guidance
-    saw the views mirrored.
+    predictions: by name, functions that return clean latents [V, C, h, w], or [V / n, n, C, h, w] of sets of n views,
+    which `decode` makes images [V, 3, h', w'] of; gradient: shaped like them. All rows are mirrored if the guidance saw
+    the views mirrored.
     """
     height, width = seen.images.shape[-2:]
     shrink = min(1.0, LARGEST_TILE / max(height, width))
@@ -65,10 +65,11 @@ def training_picture(
         "Disparity" + (mark if seen.geometry else ""): as_seen(seen.disparity),
         "Alpha": as_seen(seen.out.alpha),
     }
+    rows |= {title: _resized(images, size) for title, images in seen.guide.items()}
     for name, latents in predictions.items():
         # In half precision a wild prediction may overflow on its way through the decoder; that must not end a run.
         rows[f"Predicted x0 {name}"] = _resized(torch.nan_to_num(decode(latents())), size)
-    magnitude = gradient.abs().mean(dim=1, keepdim=True)
+    magnitude = gradient.flatten(0, -4).abs().mean(dim=1, keepdim=True)
     largest = magnitude.amax(dim=(1, 2, 3), keepdim=True)
     heat = F.interpolate(magnitude / largest.clamp_min(torch.finfo(largest.dtype).tiny), size=size)
     rows["Gradient in the latents, mean of |g|: white is the maximum"] = colorize(heat)

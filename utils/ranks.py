@@ -31,9 +31,13 @@ class Ranks:
         """True for the one process that writes and reports for all."""
         return self.rank == 0
 
-    def share(self, views: int) -> range:
-        """Return this process's share of an iteration's `views`: as many as the others', give or take one."""
-        return range(self.rank * views // self.count, (self.rank + 1) * views // self.count)
+    def share(self, views: int, together: int = 1) -> range:
+        """Return this process's share of an iteration's `views`: as many as the others', give or take one.
+
+        together: views that are not parted, a divisor of their number; the shares then differ by so many at most.
+        """
+        first, last = (rank * (views // together) // self.count for rank in (self.rank, self.rank + 1))
+        return range(together * first, together * last)
 
     def sum_(self, tensors: Sequence[Tensor]) -> None:
         """Replace each of `tensors` by its sum over the processes, the same to the last bit in all."""
@@ -46,11 +50,11 @@ class Ranks:
         if self.count > 1:
             dist.all_reduce(tensor, dist.ReduceOp.MAX)
 
-    def all_views(self, tensor: Tensor, views: int) -> Tensor:
-        """Gather the rows of all an iteration's `views`, of which `tensor` holds those of this process's share."""
+    def all_views(self, tensor: Tensor, views: int, together: int = 1) -> Tensor:
+        """Gather the rows of all an iteration's `views`, of which `tensor` holds those of this process's `share`."""
         if self.count == 1:
             return tensor
-        lengths = [len(Ranks(rank, self.count).share(views)) for rank in range(self.count)]
+        lengths = [len(Ranks(rank, self.count).share(views, together)) for rank in range(self.count)]
         # Padded, for rows are gathered in equal numbers.
         padded = tensor.new_zeros(max(lengths), *tensor.shape[1:])
         padded[: len(tensor)] = tensor

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Use = Literal["init", "cameras", "augment", "background", "timesteps", "densify"]
+Use = Literal["init", "cameras", "augment", "background", "timesteps", "densify", "controlnet"]
 """Uses of random numbers; each has its own, so that no use shifts another's."""
 
 
@@ -33,6 +33,10 @@ class Draws:
     def of_views(self, use: Use, step: int, views: Iterable[int]) -> list[torch.Generator]:
         """Make a generator for each of an iteration's `views`."""
         return [self.at(use, step, view) for view in views]
+
+    def of_sets(self, use: Use, step: int, views: range, views_per_set: int) -> list[torch.Generator]:
+        """Make a generator for each set of an iteration's `views`, which are whole sets."""
+        return self.of_views(use, step, range(views.start // views_per_set, views.stop // views_per_set))
 
 
 def derive_seed(seed: int, name: str) -> int:

@@ -38,15 +38,15 @@ def operations(function: Callable[[], Any]) -> int:
 
 
 def work_of(prior: LatentPrior) -> Work:
-    """Operations of a prior's networks, counted on the meta device."""
-    twin = shadow(prior)
-    images = torch.zeros(1, 3, prior.image_size, prior.image_size, device=META, requires_grad=True)
+    """Operations of a prior's networks, counted on the meta device; of views that it sees together, the mean of a set."""
+    twin, views = shadow(prior), prior.views_per_set
+    images = torch.zeros(views, 3, prior.image_size, prior.image_size, device=META, requires_grad=True)
     latents: list[Tensor] = []
     encode = operations(lambda: latents.append(twin.encode(images)))
     [z] = latents
     with torch.no_grad():
         unet = operations(lambda: twin.predict(z, torch.zeros(1, dtype=torch.long), twin.blank_condition(1)))
-    return Work(unet, encode, operations(z.sum().backward))
+    return Work(*(each // views for each in (unet, encode, operations(z.sum().backward))))
 
 
 def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:

@@ -8,11 +8,14 @@ import torch
 
 from config.schema import Config
 from guidance.prior.adaptations import Adaptations
+from guidance.prior.controlnet import Controls, find_controls
 from guidance.prior.families import FAMILIES
 from guidance.prior.latent_prior import LatentPrior
-from guidance.prior.model_files import PriorError, find_model
+from guidance.prior.model_files import PriorError
+from guidance.prior.mvdream import MVDream
+from guidance.prior.mvdream_files import is_mvdream
 from guidance.prior.pipeline_files import find_pipeline, pipeline_named
-from guidance.prior.pipeline_prior import Wanted
+from guidance.prior.pipeline_prior import PipelinePrior, Wanted
 from guidance.prior.stable_diffusion import StableDiffusionPrior
 from guidance.prompts import texts_of
 from utils.device import is_accelerator
@@ -20,11 +23,21 @@ from utils.device import is_accelerator
 __all__ = [
     "Adaptations",
     "LatentPrior",
+    "MVDream",
     "PriorError",
     "StableDiffusionPrior",
+    "class_of",
     "compile_networks",
+    "controls_of",
     "load_prior",
 ]
+
+
+def class_of(config: Config) -> type[StableDiffusionPrior] | type[PipelinePrior]:
+    """Return the class of the diffusion model that `hf_key` or else `model_key` names, by its list of parts or its names."""
+    model_key = config.guidance.hf_key or config.guidance.model_key
+    pipeline = pipeline_named(model_key)
+    return MVDream if is_mvdream(model_key, pipeline) else FAMILIES.get(pipeline, StableDiffusionPrior)
 
 
 def load_prior(config: Config, device: torch.device) -> LatentPrior:
@@ -34,8 +47,8 @@ def load_prior(config: Config, device: torch.device) -> LatentPrior:
     """
     params = config.guidance
     model_key = params.hf_key or params.model_key
-    family = FAMILIES.get(pipeline_named(model_key))
-    if family is not None:
+    family = class_of(config)
+    if issubclass(family, PipelinePrior):
         return family.load(
             find_pipeline(model_key, family.core, half=params.fp16 and is_accelerator(device)),
             device,
@@ -45,7 +58,7 @@ def load_prior(config: Config, device: torch.device) -> LatentPrior:
         raise PriorError(
             f"prior_image_size is {params.prior_image_size}, but model_key '{model_key}' has a size of its own: leave it out."
         )
-    return StableDiffusionPrior.load(
+    return family.load(
         model_key,
         device,
         fp16=params.fp16,
@@ -61,7 +74,20 @@ def load_prior(config: Config, device: torch.device) -> LatentPrior:
         ),
         small_encoder=config.small_encoder_iterations > 0,
         small_encoder_key=params.small_encoder_key,
+        controls=controls_of(config),
     )
+
+
+def controls_of(config: Config) -> Controls | None:
+    """Find the ControlNets that `controlnet_model_key` names, which are fetched if need be; None for none.
+
+    Raises: PriorError.
+    """
+    params, acting = config.guidance, config.guidance.controlnets
+    if acting and issubclass(class_of(config), PipelinePrior):
+        wanted_by(config)
+    keys, scales = [each.key for each in acting], [each.scale for each in acting]
+    return find_controls(keys, scales, params.controlnet_t_range)
 
 
 def check_prior(config: Config, device: torch.device) -> None:
@@ -71,13 +97,13 @@ def check_prior(config: Config, device: torch.device) -> None:
     """
     params = config.guidance
     half = params.fp16 and is_accelerator(device)
-    family = FAMILIES.get(pipeline_named(params.model_key))
-    if family is not None:
+    family = class_of(config)
+    if issubclass(family, PipelinePrior):
         folder = find_pipeline(params.model_key, family.core, half=half)
         family.sizes(folder, params.prior_image_size)
         family.small_encoder_of(folder, wanted_by(config))
     else:
-        find_model(params.model_key, half=half)
+        family.find(params.model_key, params.base_model_key, half=half)
 
 
 def wanted_by(config: Config) -> Wanted:
@@ -91,6 +117,7 @@ def wanted_by(config: Config) -> Wanted:
         "clip_skip": (params.clip_skip or 1) > 1,
         "base_model_key": params.base_model_key,
         "LoRA_partial": params.LoRA_partial,
+        "controlnet_model_key": params.controlnet_model_key,
     }
     if wrong := [name for name, value in given.items() if value]:
         raise PriorError(

@@ -33,6 +33,7 @@ NAMES = {
     "unet": "The U-Net",
     "transformer": "The transformer",
     "small_encoder": "The small encoder",
+    "controlnets": "The ControlNets",
 }
 """Attribute of the prior that holds a network -> its name in messages."""
 
@@ -47,7 +48,8 @@ class LatentPrior:
         vae: diffusers' autoencoder (which type checkers cannot see into).
         network: diffusers' U-Net or transformer.
         predicts: what the network's answers mean, and at which noise levels.
-        latents: C, h and w of the latents that the network takes.
+        latents: C, h and w of the latents that the network takes, and before them the number of views of a set if it
+            takes several.
         files: the files they come from, by what they are.
         small_encoder: diffusers' AutoencoderTiny of the same latents, of which only the encoder is used.
 
@@ -63,13 +65,17 @@ class LatentPrior:
 
     core = "unet"
     """Attribute that holds the network."""
+    views_per_set = 1
+    """Number of views that the network sees together."""
+    controlnets: Any = None
+    """What is shown pictures and adds to the network, see `ControlNets`; only for Stable Diffusion 1 and 2."""
 
     def __init__(
         self,
         vae: Any,
         network: Any,
         predicts: Parametrization,
-        latents: tuple[int, int, int],
+        latents: tuple[int, ...],
         files: Mapping[str, Path] | None = None,
         small_encoder: Any = None,
     ) -> None:
@@ -107,6 +113,11 @@ class LatentPrior:
         """Make a condition without a meaning, as large as one of a prompt."""
         raise NotImplementedError
 
+    def blank_pictures(self, views: int) -> Tensor:
+        """Make pictures without a meaning, [views, n, 3, H, W], for n ControlNets."""
+        shape = views, len(self.controlnets), 3, self.image_size, self.image_size
+        return torch.zeros(shape, device=self.device)
+
     @property
     def network(self) -> Any:
         """The U-Net or transformer."""
@@ -114,7 +125,7 @@ class LatentPrior:
 
     def networks(self) -> dict[str, Any]:
         """Return the networks that a run computes with, by their attribute's name."""
-        found = {name: getattr(self, name, None) for name in ("vae", self.core, "small_encoder")}
+        found = {name: getattr(self, name, None) for name in NAMES}
         return {name: network for name, network in found.items() if network is not None}
 
     @cached_property

@@ -109,12 +109,20 @@ def find_single_file(model_key: str, base_model_key: str | None) -> SingleFile |
         raise PriorError(
             f"model_key '{model_key}' is a file, but a single file must be .safetensors; {WAYS_OUT}."
         )
+    return SingleFile(path, find_base(model_key, base_model_key))
+
+
+def find_base(model_key: str, base_model_key: str | None) -> Path:
+    """Find the folder of the model that the single file of `model_key` was made from.
+
+    Raises: PriorError if it is not named, nowhere or incomplete.
+    """
     if base_model_key is None:
         raise PriorError(
             f"model_key '{model_key}' is a single file, so base_model_key must say what it was made from: a folder in "
             "diffusers layout or a hub id, of which the tokenizer and the configuration are taken."
         )
-    return SingleFile(path, _find("base_model_key", base_model_key, None))
+    return _find("base_model_key", base_model_key, None)
 
 
 def find_model(model_key: str, *, half: bool) -> ModelFolder:

@@ -19,15 +19,11 @@ from guidance.prior.autoencoders import shrinks_by
 from guidance.prior.embeddings import Embeddings
 from guidance.prior.latent_prior import LatentPrior
 from guidance.prior.libraries import in_short, quiet_libraries, without_progress_bars
-from guidance.prior.model_files import PriorError
+from guidance.prior.model_files import SMALL_ENCODER, PriorError
+from guidance.prior.network_files import NetworkFiles
 from guidance.prior.parametrization import Parametrization, parametrization_of
 from guidance.prior.pipeline_files import PipelineFolder
-from guidance.prior.small_encoder import (
-    SmallEncoderFiles,
-    find_small_encoder,
-    read_small_encoder,
-    report_difference,
-)
+from guidance.prior.small_encoder import find_small_encoder, read_small_encoder, report_difference
 from utils.device import HOST, computes_bfloat16, is_accelerator, release_memory
 
 logger = logging.getLogger(__name__)
@@ -114,11 +110,11 @@ class PipelinePrior(LatentPrior):
             embeddings = cls.embeddings(folder, device, wanted)
             embeddings(wanted.texts)
             release_memory(device)
-            parts = {name: cls._part(folder, name, dtypes[name]) for name in dtypes}
+            parts = {name: read_part(folder, name, _class_of(folder, name), dtypes[name]) for name in dtypes}
             files = folder.files(*dtypes)
             if small is not None:
                 parts["small_encoder"] = read_small_encoder(small, parts["vae"], dtypes["vae"])
-                files |= small.files()
+                files |= small.files(SMALL_ENCODER)
             if wanted.lora is not None:
                 files |= _add_lora(cls, parts[cls.core], wanted.lora, wanted.lora_scale)
         # Not diffusers' own `to`, which warns of the precision of a small encoder.
@@ -130,7 +126,7 @@ class PipelinePrior(LatentPrior):
         return prior
 
     @classmethod
-    def small_encoder_of(cls, folder: PipelineFolder, wanted: Wanted) -> SmallEncoderFiles | None:
+    def small_encoder_of(cls, folder: PipelineFolder, wanted: Wanted) -> NetworkFiles | None:
         """Find the small encoder that a run wants. Raises: PriorError, one sentence, if there is none to be had."""
         if not wanted.small_encoder:
             return None
@@ -207,34 +203,6 @@ class PipelinePrior(LatentPrior):
         object.__setattr__(pipeline, cls.core, _Configured(folder.config(cls.core)))
         yield pipeline
 
-    @classmethod
-    def _part(cls, folder: PipelineFolder, name: str, dtype: torch.dtype) -> Any:
-        """Read a part to the host, complete and finite."""
-        try:
-            with quiet_libraries():
-                network, info = _class_of(folder, name).from_pretrained(
-                    folder.home(name),
-                    subfolder=name,
-                    dtype=dtype,
-                    local_files_only=True,
-                    output_loading_info=True,
-                    **folder.variant(name),
-                )
-        except Exception as error:  # whatever a configuration makes the libraries run into
-            raise PriorError(
-                f"model_key '{folder.key}' has a {name} in {folder.path} that cannot be loaded ({in_short(error)})."
-            ) from error
-        if missing := sorted(info["missing_keys"]):
-            raise PriorError(
-                f"model_key '{folder.key}' has a {name} without {len(missing)} of its weights ({missing[0]}, ...)."
-            )
-        bad = [weight for weight, values in network.named_parameters() if not bool(values.isfinite().all())]
-        if bad:
-            raise PriorError(
-                f"model_key '{folder.key}' has a {name} with weights that are not finite, {bad[0]} the first: fetch it again."
-            )
-        return network
-
     def embed(self, prompts: Sequence[str]) -> Condition:
         """Return the conditions of P texts, by the text encoders if they are not kept."""
         return self._embeddings(prompts)
@@ -250,6 +218,39 @@ class PipelinePrior(LatentPrior):
                 name: part[:1].to(HOST if name == "length" else self.device).expand(rows, *part.shape[1:])
                 for name, part in largest.parts.items()
             }
+        )
+
+
+def read_part(folder: PipelineFolder, name: str, kind: Any, dtype: torch.dtype) -> Any:
+    """Read a part of the class `kind` to the host, complete and finite. Raises: PriorError, one sentence."""
+    try:
+        with quiet_libraries():
+            network, info = kind.from_pretrained(
+                folder.home(name),
+                subfolder=name,
+                dtype=dtype,
+                local_files_only=True,
+                output_loading_info=True,
+                **folder.variant(name),
+            )
+    except Exception as error:  # whatever a configuration makes the libraries run into
+        raise PriorError(
+            f"model_key '{folder.key}' has a {name} in {folder.path} that cannot be loaded ({in_short(error)})."
+        ) from error
+    if missing := sorted(info["missing_keys"]):
+        raise PriorError(
+            f"model_key '{folder.key}' has a {name} without {len(missing)} of its weights ({missing[0]}, ...)."
+        )
+    check_finite(name, network, folder.key)
+    return network
+
+
+def check_finite(name: str, network: Any, model_key: str) -> None:
+    """Check that all weights of a network are finite. Raises: PriorError, one sentence."""
+    bad = [weight for weight, values in network.named_parameters() if not bool(values.isfinite().all())]
+    if bad:
+        raise PriorError(
+            f"model_key '{model_key}' has a {name} with weights that are not finite, {bad[0]} the first: fetch it again."
         )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,14 @@ import torch
 from torch import nn
 
 from guidance.prior.autoencoders import posterior_mean, scaled, shrinks_by
-from guidance.prior.libraries import in_short, quiet_libraries
+from guidance.prior.libraries import quiet_libraries
 from guidance.prior.model_files import SMALL_ENCODER, PriorError
+from guidance.prior.network_files import NetworkFiles, find_network
 from guidance.prior.weight_files import contents_of, reading
 from utils.device import HOST
 
 TAESD = "madebyollin/taesd"
 """The one of Stable Diffusion 1 and 2: their autoencoders have the same latents."""
-CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 WAYS_OUT = (
     "--small_encoder_key takes a folder, a hub id or a .safetensors file, and --encoder full needs none"
 )
@@ -34,21 +33,7 @@ MOST_DIFFERENT = 1.0
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class SmallEncoderFiles:
-    """Files of a small encoder: a folder in diffusers layout, or a .safetensors file. key: its name in messages."""
-
-    key: str
-    path: Path
-
-    def files(self) -> dict[str, Path]:
-        """Return the files that a run depends on, by what they are."""
-        if self.path.is_file():
-            return {SMALL_ENCODER: self.path}
-        return {f"{SMALL_ENCODER}/{name}": self.path / name for name in (CONFIG, WEIGHTS)}
-
-
-def find_small_encoder(key: str | None, model: Path, published: str | None = TAESD) -> SmallEncoderFiles:
+def find_small_encoder(key: str | None, model: Path, published: str | None = TAESD) -> NetworkFiles:
     """Find the small encoder that `small_encoder_key` names; None: the one in the folder of the model, or else the
     `published` one of its family, None where there is none.
 
@@ -57,54 +42,15 @@ def find_small_encoder(key: str | None, model: Path, published: str | None = TAE
     if key is None:
         own = model / SMALL_ENCODER
         if own.is_dir():
-            return _complete(str(own), own)
-        if published is None:
+            key = str(own)
+        elif published is not None:
+            key = published
+        else:
             raise PriorError(f"encoder is small, but no small encoder of this family is known; {WAYS_OUT}.")
-        return SmallEncoderFiles(published, _of_hub(published))
-    local = Path(key).expanduser()
-    if local.is_dir():
-        return _complete(key, local)
-    if local.is_file() and local.suffix == ".safetensors":
-        return SmallEncoderFiles(key, local)
-    if local.is_file() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", key):
-        raise PriorError(
-            f"small_encoder_key '{key}' is no folder here, no .safetensors file and no hub id; {WAYS_OUT}."
-        )
-    return SmallEncoderFiles(key, _of_hub(key))
+    return find_network("small_encoder_key", key, WAYS_OUT)
 
 
-def _complete(key: str, folder: Path) -> SmallEncoderFiles:
-    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
-    if missing:
-        raise PriorError(f"small_encoder_key '{key}' lacks {', '.join(missing)} in {folder}; {WAYS_OUT}.")
-    return SmallEncoderFiles(key, folder)
-
-
-def _of_hub(repo: str) -> Path:
-    """Folder of a repository in the hub's cache, downloaded if need be."""
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
-
-    wanted = [CONFIG, WEIGHTS]
-    looked = f"small_encoder_key '{repo}' is neither a folder here nor in the cache folder {constants.HF_HUB_CACHE}"
-    try:
-        cached = Path(snapshot_download(repo, local_files_only=True, allow_patterns=wanted))
-        if all((cached / name).is_file() for name in wanted):
-            return cached
-    except LocalEntryNotFoundError:
-        pass
-    if constants.HF_HUB_OFFLINE:
-        raise PriorError(f"{looked} and HF_HUB_OFFLINE forbids to download it; {WAYS_OUT}.")
-    try:
-        logger.warning("downloading %s to %s", repo, constants.HF_HUB_CACHE)
-        return _complete(repo, Path(snapshot_download(repo, allow_patterns=wanted))).path
-    except (HTTPError, OSError) as error:
-        raise PriorError(
-            f"{looked} and could not be fetched from the hub ({type(error).__name__}: {in_short(error)}); {WAYS_OUT}."
-        ) from None
-
-
-def read_small_encoder(files: SmallEncoderFiles, vae: Any, dtype: torch.dtype) -> Any:
+def read_small_encoder(files: NetworkFiles, vae: Any, dtype: torch.dtype) -> Any:
     """Read it to the host, an AutoencoderTiny whose encoder is complete and fits to the latents of `vae`.
 
     Raises: PriorError, in one sentence.
@@ -158,7 +104,7 @@ def _of_file(path: Path) -> Any:
 
 
 @torch.no_grad()
-def report_difference(files: SmallEncoderFiles, vae: Any, small: Any) -> None:
+def report_difference(files: NetworkFiles, vae: Any, small: Any) -> None:
     """Log how far the two's latents of a test picture are apart: families that do not fit have latents of the same shape."""
     parameter = next(vae.parameters())
     ramp = torch.linspace(-1, 1, 128, device=HOST)

@@ -6,20 +6,25 @@ import logging
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from guidance.condition import Condition
+from guidance.condition import PICTURES, Condition
+from guidance.contract import Prediction
 from guidance.prior.adaptations import Adaptations, adapt
+from guidance.prior.autoencoders import shrinks_by
+from guidance.prior.compiled_unet import compiled_unet
+from guidance.prior.controlnet import ControlNets, Controls
 from guidance.prior.latent_prior import LatentPrior
 from guidance.prior.libraries import quiet_libraries, without_progress_bars
-from guidance.prior.model_files import PriorError, SingleFile, find_model, find_single_file
+from guidance.prior.model_files import SMALL_ENCODER, PriorError, find_model, find_single_file
 from guidance.prior.networks import read_networks, read_tokenizer
 from guidance.prior.parametrization import Parametrization, parametrization_of
-from guidance.prior.single_file import header_of
+from guidance.prior.single_file import Header, header_of
 from guidance.prior.small_encoder import find_small_encoder, read_small_encoder, report_difference
 from guidance.prompts import VIEW_WORDS
 from utils.device import is_accelerator
@@ -32,6 +37,23 @@ logger = logging.getLogger(__name__)
 PLAIN = Adaptations()
 
 
+@dataclass(frozen=True)
+class Found:
+    """A model's files.
+
+    Attributes:
+        settings: the folder with its scheduler and tokenizer.
+        files: all files that a run depends on, by what they are.
+        header: of a single file, None for a folder.
+        read: reads its networks "vae", "unet" and "text_encoder" to the host, in a precision.
+    """
+
+    settings: Path
+    files: Mapping[str, Path]
+    header: Header | None
+    read: Callable[[torch.dtype], dict[str, Any]]
+
+
 class StableDiffusionPrior(LatentPrior):
     """A U-Net under one CLIP in diffusers layout: Stable Diffusion 1 and 2, toybox, and their fine-tunes.
 
@@ -40,7 +62,7 @@ class StableDiffusionPrior(LatentPrior):
         predicts: what the U-Net's answers mean, and at which noise levels.
         files: the files they come from, by what they are.
         adaptations: LoRA, textual inversion, layers left out.
-        small_encoder: see `LatentPrior`.
+        small_encoder, controlnets: see `LatentPrior`.
 
     Attributes:
         text_encoder: None once it is freed.
@@ -58,7 +80,9 @@ class StableDiffusionPrior(LatentPrior):
         files: Mapping[str, Path] | None = None,
         adaptations: Adaptations = PLAIN,
         small_encoder: Any = None,
+        controlnets: ControlNets | None = None,
     ) -> None:
+        self.controlnets = controlnets
         self.tokenizer = tokenizer
         self.text_encoder: CLIPTextModel | None = text_encoder
         layers = int(text_encoder.config.num_hidden_layers)
@@ -94,6 +118,7 @@ class StableDiffusionPrior(LatentPrior):
         adaptations: Adaptations = PLAIN,
         small_encoder: bool = False,
         small_encoder_key: str | None = None,
+        controls: Controls | None = None,
     ) -> StableDiffusionPrior:
         """Load 'toybox', a local diffusers folder, a hub id or a single .safetensors file.
 
@@ -103,32 +128,57 @@ class StableDiffusionPrior(LatentPrior):
             prediction_type: "epsilon" or "v_prediction", against what its files name.
             adaptations: LoRA, textual inversion, layers left out.
             small_encoder: load a small encoder too, that of `small_encoder_key` or of the model's family.
+            controls: ControlNets to load too.
         Raises: PriorError, in one sentence, if it is nowhere to be had, incomplete, or of a family that cannot guide.
         """
         adaptations.check()
         half = fp16 and is_accelerator(device)
         dtype = torch.float16 if half else torch.float32
-        single = find_single_file(model_key, base_model_key)
-        files = single or find_model(model_key, half=half)
-        settings = files.base if isinstance(files, SingleFile) else files.path
-        header = None if single is None else header_of(model_key, single)
-        small = find_small_encoder(small_encoder_key, settings) if small_encoder else None
+        found = cls.find(model_key, base_model_key, half=half)
+        small = find_small_encoder(small_encoder_key, found.settings) if small_encoder else None
         with without_progress_bars():
-            predicts = parametrization_of(model_key, settings, header, prediction_type)
-            networks = read_networks(files, model_key, dtype)
-            tokenizer = read_tokenizer(settings, model_key)
+            predicts = parametrization_of(model_key, found.settings, found.header, prediction_type)
+            networks = found.read(dtype)
+            tokenizer = read_tokenizer(found.settings, model_key)
             if small is not None:
                 networks["small_encoder"] = read_small_encoder(small, networks["vae"], dtype)
+            if controls is not None:
+                networks["controlnets"] = controls.read(
+                    networks["unet"], shrinks_by(networks["vae"].config), dtype
+                )
         prior = cls(
             **{name: network.to(device) for name, network in networks.items()},
             tokenizer=tokenizer,
             predicts=predicts,
-            files=files.files() | (small.files() if small is not None else {}),
+            files={
+                **found.files,
+                **(small.files(SMALL_ENCODER) if small is not None else {}),
+                **(controls.all_files() if controls is not None else {}),
+            },
             adaptations=adaptations,
         )
         if small is not None:
             report_difference(small, prior.vae, prior.small_encoder)
         return prior
+
+    @classmethod
+    def find(cls, model_key: str, base_model_key: str | None, *, half: bool) -> Found:
+        """Find a model's files, which are fetched if need be.
+
+        half: prefer weights stored in half precision, where both are there.
+
+        Raises: PriorError, in one sentence, as `load` does.
+        """
+        single = find_single_file(model_key, base_model_key)
+        if single is None:
+            folder = find_model(model_key, half=half)
+            return Found(
+                folder.path, folder.files(), None, lambda dtype: read_networks(folder, model_key, dtype)
+            )
+        header = header_of(model_key, single)
+        return Found(
+            single.base, single.files(), header, lambda dtype: read_networks(single, model_key, dtype)
+        )
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Condition:
@@ -204,8 +254,72 @@ class StableDiffusionPrior(LatentPrior):
         self.text_encoder = None
 
     def answer(self, z: Tensor, told: Tensor, *parts: Tensor) -> Tensor:
-        """Return what the U-Net answers [B, C, h, w]; the one part is the texts [B, L, D]."""
-        return self.unet(z, told, *parts).sample
+        """Return what the U-Net answers [B, C, h, w]; the parts are texts [B, L, D] and, for ControlNets, pictures."""
+        text, *pictures = parts
+        return self.unet(z, told, text, **self.added(z, told, text, *pictures)).sample
+
+    def added(self, z: Tensor, told: Tensor, text: Tensor, pictures: Tensor | None = None) -> dict[str, Any]:
+        """Return what the ControlNets add, as arguments of the U-Net; nothing without pictures [B, n, 3, H, W]."""
+        return {} if pictures is None else self.controlnets(z, told, text, pictures)
+
+    def predict(self, z: Tensor, t: Tensor, condition: Condition) -> Prediction:
+        """Predict as `LatentPrior` does. Rows that have pictures go through the ControlNets where their times are such that
+        these act."""
+        if PICTURES not in condition.parts:
+            return super().predict(z, t, condition)
+        acts = self.controlnets.act_at(t, self.schedule.num_timesteps)
+        if bool(acts.all()):
+            return super().predict(z, t, condition)
+        predict, plain = super().predict, condition.without_pictures()
+        if not bool(acts.any()):
+            return predict(z, t, plain)
+        groups = [
+            (torch.nonzero(mine).squeeze(1), told) for mine, told in ((acts, condition), (~acts, plain))
+        ]
+        found = [
+            predict(z[rows.to(z.device, non_blocking=True)], t[rows], told.rows(rows))
+            for rows, told in groups
+        ]
+        back = torch.cat([rows for rows, _ in groups]).argsort().to(z.device, non_blocking=True)
+
+        def joined(part: Callable[[Prediction], Tensor]) -> Tensor:
+            return torch.cat([part(each) for each in found])[back]
+
+        return Prediction(joined(lambda each: each.eps), lambda: joined(lambda each: each.clean))
+
+    def compile(
+        self,
+        how: str,
+        views: int,
+        shares: Mapping[int, float],
+        needed: int = 0,
+        encoders: Sequence[str] = ("vae",),
+    ) -> None:
+        """Compile as `LatentPrior` does, and the U-Net a second time, with its ControlNets."""
+        super().compile(how, views, shares, needed, encoders)
+        if self.controlnets is None:
+            return
+        name, alone, parts = "The U-Net with its ControlNets", self._denoise, len(self._blank(1))
+        shown = compiled_unet(self._plain_denoise, self._blank_shown, how, shares, self.device, needed, name)
+
+        def either(*inputs: Tensor) -> Tensor:
+            return alone(*inputs) if len(inputs) == parts else shown(*inputs)
+
+        self._denoise = either
+
+    def widen(self, name: str) -> bool:
+        """Widen as `LatentPrior` does; ControlNets go with the U-Net, whose precision they have."""
+        widened = super().widen(name)
+        if widened and name == self.core and self.controlnets is not None:
+            self.controlnets.to(next(self.unet.parameters()).dtype)
+        return widened
+
+    def _blank_shown(self, rows: int) -> tuple[Tensor, ...]:
+        """Make what `_blank` does, with pictures."""
+        inputs, pictures = self._blank(rows), self.blank_pictures(rows * self.views_per_set)
+        if self.views_per_set > 1:
+            pictures = pictures.unflatten(0, (rows, -1))
+        return *inputs, pictures.to(inputs[0].dtype)
 
     def blank_condition(self, rows: int) -> Condition:
         """Make texts without a meaning."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -36,15 +36,19 @@ class Part:
     faces: np.ndarray
     paint: Paint
 
+    def across(self, faces: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Normals [F, 3] of all or some faces, as long as these have double areas; NaN where a vertex is."""
+        a, b, c = (self.vertices[self.faces[faces, corner]] for corner in range(3))
+        return np.cross(b - a, c - a)
+
     def areas(self) -> np.ndarray:
         """Double areas [F] of the faces; NaN where a vertex is."""
-        a, b, c = (self.vertices[self.faces[:, corner]] for corner in range(3))
-        return np.linalg.norm(np.cross(b - a, c - a), axis=1)
+        return np.linalg.norm(self.across(), axis=1)
 
 
 def sample_mesh(path: str, count: int, rng: torch.Generator) -> PointCloud:
     """Sample `count` points on the surfaces of a file, uniform by area, with its vertex, face, texture or
-    material colours.
+    material colours and the normals of its faces.
 
     A scene's meshes are where its nodes put them. Faces at vertices that are not finite are left out, with a
     warning; a file without any area gives its vertices, at most `count`, with another. Raises
@@ -68,7 +72,8 @@ def sample_mesh(path: str, count: int, rng: torch.Generator) -> PointCloud:
     r1, r2 = np.where(beyond, 1 - r1, r1), np.where(beyond, 1 - r2, r2)
     weights = np.stack([1 - r1 - r2, r1, r2], axis=1)
 
-    points, colors, start = np.empty((count, 3)), np.full((count, 3), np.nan), 0
+    points, normals = np.empty((2, count, 3))
+    colors, start = np.full((count, 3), np.nan), 0
     for part in parts:
         # Draws are in order, so those of a part are a slice.
         here = slice(*np.searchsorted(drawn, [start, start + len(part.faces)]))
@@ -76,11 +81,13 @@ def sample_mesh(path: str, count: int, rng: torch.Generator) -> PointCloud:
         if len(rows) == 0:
             continue  # no face, or none with an area
         points[here] = np.einsum("nk,nkd->nd", weights[here], part.vertices[part.faces[rows]])
+        across = part.across(rows)
+        normals[here] = across / np.linalg.norm(across, axis=1, keepdims=True)
         interpolate = _interpolation(part.faces[rows], weights[here])
         found = part.paint.colors(interpolate, rows, len(rows), decode)
         if found is not None:
             colors[here] = found
-    return _cloud(points, colors)
+    return replace(_cloud(points, colors), normals=torch.from_numpy(normals.astype(np.float32)))
 
 
 def _interpolation(corners: np.ndarray, weights: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

@@ -223,7 +223,7 @@ def test_a_file_may_hold_what_differs_from_another(tmp_path: Path) -> None:
 
 
 def test_ten_presets_the_quickstarts_and_the_edit() -> None:
-    assert len(PRESETS) == 17
+    assert len(PRESETS) == 18
     assert {"bagel", "quickstart", "quickstart-flow", "edit"} <= {file.stem for file in PRESETS}
 
 

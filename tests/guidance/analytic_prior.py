@@ -38,6 +38,8 @@ class AnalyticPrior:
     kind: what its network predicts, which is turned into a prediction as the priors' networks' answers are.
     """
 
+    views_per_set = 1
+
     def __init__(
         self,
         *,
@@ -114,8 +116,8 @@ class AnalyticPrior:
         views = torch.arange(count)
         thirds, odd = views[views % 3 == 0], views[views % 2 == 1]
         perp_negatives = (
-            PerpNegative(thirds, -0.5 - thirds / count, first),
-            PerpNegative(odd, -1.5 + odd / count, second),
+            PerpNegative(thirds, -0.5 - thirds / count, first.expand(len(thirds))),
+            PerpNegative(odd, -1.5 + odd / count, second.expand(len(odd))),
         )
         return Conditioning(
             positive=_condition(positive).expand(count),

@@ -11,6 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from guidance.camera_condition import camera_matrices
 from guidance.condition import Condition
 from guidance.prompts import VIEW_WORDS, PerpNeg, PromptEmbeddings, view_weights
 
@@ -132,8 +133,8 @@ def test_perp_negatives_are_those_that_count() -> None:
     assert side.views.tolist() == [0, 2]
     torch.testing.assert_close(front.weights, torch.tensor([-2.0, -2.0]))
     torch.testing.assert_close(side.weights, torch.tensor([-2.0, -1.0]))
-    assert torch.equal(front.condition.parts["text"], table[:1])
-    assert torch.equal(side.condition.parts["text"], table[1:2])
+    assert torch.equal(front.condition.parts["text"], table[[0, 0]])
+    assert torch.equal(side.condition.parts["text"], table[[1, 1]])
 
 
 @pytest.mark.parametrize(
@@ -170,3 +171,36 @@ def test_which_prompts_are_the_same(negative: str, inverse: str, has_negative: b
     prompts = PromptEmbeddings(Encoder(), "a red mug", negative=negative, inverse=inverse)
     conditioning = prompts.at(torch.zeros(1), torch.full((1,), 90.0))
     assert (conditioning.has_negative, conditioning.negative_is_unconditional) == (has_negative, same)
+
+
+def test_a_set_of_views_has_one_prompt_and_its_cameras() -> None:
+    encoder = Encoder()
+    prompts = PromptEmbeddings(encoder, "a red mug", negative="ugly", perp_neg=PerpNeg(), views_per_set=4)
+    assert encoder.seen == [["a red mug", "ugly", ""]]
+    azimuth, polar = torch.tensor([10.0, 100.0, 190.0, 280.0] * 2), torch.tensor([75.0] * 4 + [60.0] * 4)
+    conditioning = prompts.at(azimuth, polar)
+    assert conditioning.perp_negatives == ()
+    for row, condition in enumerate(
+        (conditioning.positive, conditioning.negative, conditioning.unconditional)
+    ):
+        assert torch.equal(condition.parts["text"], Encoder().embed([""] * 3).parts["text"][[row, row]])
+        assert torch.equal(condition.parts["camera"].flatten(0, 1), camera_matrices(azimuth, polar))
+    mirrored = prompts.at(azimuth, polar, mirrored=True).positive.parts["camera"].flatten(0, 1)
+    assert torch.equal(mirrored, camera_matrices(-azimuth, polar))
+
+
+def test_cameras_are_told_as_to_mvdream() -> None:
+    """Its authors take OpenGL's world, y up, turn it to z up, and have the front at an azimuth of 90 degrees."""
+    azimuth, polar = torch.tensor([0.0, 30.0, 200.0]), torch.tensor([90.0, 60.0, 100.0])
+    found = camera_matrices(azimuth, polar).unflatten(1, (4, 4))
+    turned = torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
+    for matrix, phi, theta in zip(found, azimuth, polar):
+        turn, rise = torch.deg2rad(phi + 90), torch.deg2rad(90 - theta)
+        position = torch.stack([rise.cos() * turn.sin(), rise.sin(), rise.cos() * turn.cos()])
+        right = torch.nn.functional.normalize(torch.linalg.cross(-position, torch.tensor([0.0, 1, 0])), dim=0)
+        expected = torch.stack([right, torch.linalg.cross(right, -position), position, position], 1)
+        torch.testing.assert_close(matrix[:3], turned @ expected)
+        assert matrix[3].tolist() == [0, 0, 0, 1]
+    # From above there is no azimuth to see, and the matrix is a rotation all the same.
+    [above] = camera_matrices(torch.zeros(1), torch.zeros(1)).unflatten(1, (4, 4))
+    torch.testing.assert_close(above[:3, :3] @ above[:3, :3].T, torch.eye(3))

@@ -82,9 +82,9 @@ class View:
         e_y = (self.eps(z, t, self.prompts.positive[self.index]) - n).flatten()
         total = e_y.clone()
         for negative in self.prompts.perp_negatives:
-            for view, weight in zip(negative.views.tolist(), negative.weights.tolist()):
+            for row, (view, weight) in enumerate(zip(negative.views.tolist(), negative.weights.tolist())):
                 if view == self.index:
-                    e = (self.eps(z, t, negative.condition) - n).flatten()
+                    e = (self.eps(z, t, negative.condition[row]) - n).flatten()
                     total += weight * (e - torch.dot(e, e_y) / torch.dot(e_y, e_y) * e_y)
         return n + omega * total.reshape(n.shape)
 

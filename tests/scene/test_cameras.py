@@ -292,3 +292,21 @@ def test_supersampling_enlarges_the_images_and_keeps_the_rays() -> None:
     point = torch.tensor([[0.1, 0.2, -0.1]])
     # The centre of a coarse pixel p is the middle of the fine ones 2p and 2p + 1.
     torch.testing.assert_close(project(fine, point)[0], 2 * project(plain, point)[0] + 0.5, atol=1e-4, rtol=0)
+
+
+def test_a_set_of_views_is_a_ring_around_the_asset() -> None:
+    """Same polar angle, radius and field of view, a quarter turn on, and no jitter; rings are drawn as views are."""
+    params = GenerateCamParams(uniform_sphere_rate=0.3, default_azimuth=30.0)
+    view_range = ViewRange.initial(params)
+    rings = sample(params, view_range, 12, torch.Generator().manual_seed(0), views_per_set=4)
+    drawn = sample(params, view_range, 3, torch.Generator().manual_seed(0))
+    for name in ("polar", "radius", "fovy", "focals"):
+        values = getattr(rings, name).unflatten(0, (3, 4))
+        assert torch.equal(values, getattr(drawn, name)[:, None].expand_as(values)), name
+    turn = wrap_degrees(rings.azimuth.unflatten(0, (3, 4)) - drawn.azimuth[:, None])
+    torch.testing.assert_close(turn, torch.tensor([0.0, 90.0, -180.0, -90.0]).expand(3, 4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(rings.positions.norm(dim=1), rings.radius)
+    pixels, _ = project(rings, torch.zeros(1, 3))
+    torch.testing.assert_close(pixels[:, 0], rings.principals, atol=1e-3, rtol=0)
+    with pytest.raises(ValueError, match="num_views is 6, but must be a multiple of 4"):
+        sample(params, view_range, 6, torch.Generator(), views_per_set=4)

@@ -46,6 +46,7 @@ def test_plans_end_with_one_view_at_a_time() -> None:
     assert list(plans(1)) == [MemoryPlan(1, False), MemoryPlan(1, True)]
     assert [plan.views_at_once for plan in plans(5)] == [5, 5, 3, 2, 1]
     assert [plan.encode_singly for plan in plans(5)] == [False, True, True, True, True]
+    assert [plan.views_at_once for plan in plans(20, together=4)] == [20, 20, 12, 8, 4]
 
 
 @pytest.fixture(params=["assumed", pytest.param("true", marks=pytest.mark.thorough)])
@@ -145,11 +146,13 @@ def test_bytes_per_pixel(size: int, ssaa: int) -> None:
     state = SimpleNamespace(
         config=config,
         gaussians=initialize(config, draws.at("init"), HOST),
-        prompts=SimpleNamespace(at=lambda azimuth, polar: None),
+        prompts=SimpleNamespace(at=lambda azimuth, polar, mirrored: None),
         guide=lambda images, *rest, **colors: GuidanceOutput(
             images.square().sum(), {}, {}, images.detach(), {}
         ),
         draws=draws,
+        prior=SimpleNamespace(views_per_set=1),
+        steering=None,
         device=HOST,
     )
     cameras = sample(config.camera, ViewRange.initial(config.camera), 2, draws.at("cameras", 1))

@@ -17,6 +17,7 @@ import torch
 from config import Config
 from scene.gaussian_model import GaussianModel
 from tests.changed import changed
+from tests.guidance.prior.tiny_mvdream import write_base, write_mvdream
 from tests.ranks import main
 from training.state import assemble
 from utils.ranks import ALONE, Ranks
@@ -92,6 +93,13 @@ def test_two_processes_give_what_one_gives_that_takes_the_views_in_the_same_halv
 
 
 @pytest.mark.thorough
+def test_they_do_with_sets_of_views_which_they_do_not_part(tmp_path: Path) -> None:
+    prior = write_mvdream(write_base(tmp_path / "base"), tmp_path / "mvdream")
+    flags = f"{SMALL} {DENSIFIED} {AUGMENTED} {SOONER} --iterations 20 --guidance_type sds --C_batch_size 8"
+    check_two_are_one(tmp_path, [*flags.split(), "--model_key", str(prior)])
+
+
+@pytest.mark.thorough
 def test_they_do_with_toybox_too(tmp_path: Path) -> None:
     check_two_are_one(tmp_path, f"{SMALL} {DENSIFIED} {AUGMENTED} --iterations 50".split())
 
@@ -144,11 +152,12 @@ def test_a_signal_to_torchrun_keeps_the_run_and_two_processes_go_on(flags: list[
 
 
 def test_shares_are_all_views_evenly() -> None:
-    for views, count in product((1, 4, 8, 9), (1, 2, 3, 8)):
-        shares = [Ranks(rank, count).share(views) for rank in range(count)]
-        assert [view for share in shares for view in share] == list(range(views))
+    for sets, count, together in product((1, 4, 8, 9), (1, 2, 3, 8), (1, 4)):
+        shares = [Ranks(rank, count).share(sets * together, together) for rank in range(count)]
+        assert [view for share in shares for view in share] == list(range(sets * together))
         lengths = [len(share) for share in shares]
-        assert max(lengths) - min(lengths) <= 1
+        assert max(lengths) - min(lengths) <= together
+        assert not any(length % together for length in lengths)
 
 
 def test_alone_nothing_changes() -> None:

@@ -79,15 +79,15 @@ class Renders:
         return cls(*(np.load(folder / f"{field.name}.npy") for field in fields(cls)))
 
 
-def _views(config: Config, count: int, rng: torch.Generator) -> Cameras:
+def _views(config: Config, count: int, rng: torch.Generator, views_per_set: int) -> Cameras:
     """Cameras of the training loop; one in eight from overhead."""
     view_range = ViewRange.initial(config.camera)
-    above = count // 8
+    above = count // (8 * views_per_set) * views_per_set
     ranges = (
         (view_range, count - above),
         (ViewRange(view_range.radius, (8.0, 45.0), view_range.phi, view_range.fovy), above),
     )
-    parts = [sample(config.camera, bounds, n, rng) for bounds, n in ranges if n]
+    parts = [sample(config.camera, bounds, n, rng, views_per_set=views_per_set) for bounds, n in ranges if n]
     joined: dict[str, Any] = {
         name: torch.cat([vars(part)[name] for part in parts])
         for name, value in vars(parts[0]).items()
@@ -113,8 +113,12 @@ def collect(
     rounds: int = 1,
     show_disparity: bool = False,
     label: str = "",
+    views_per_set: int = 1,
 ) -> Renders:
-    """Render `views_each` random views of every maker's object, `rounds` times. A maker is paired with its name's index."""
+    """Render `views_each` random views of every maker's object, `rounds` times, in whole sets, which are rings.
+
+    A maker is paired with its name's index.
+    """
     size, black = (config.camera.image_h, config.camera.image_w), torch.zeros(3)
     total = rounds * len(makers) * views_each
     rgba, name = np.empty((total, 4, *size), np.uint8), np.empty(total, np.int16)
@@ -122,7 +126,7 @@ def collect(
     jobs: Iterator[tuple[Maker, int]] = iter(makers * rounds)
     for start in tqdm(range(0, total, views_each), desc=label, unit_scale=views_each, unit="view"):
         maker, index = next(jobs)
-        cameras = _views(config, views_each, rng)
+        cameras = _views(config, views_each, rng, views_per_set)
         with torch.no_grad():
             out = render(maker(rng), cameras, black)
             here = slice(start, start + views_each)

@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, Qwen3Model
 
 import config as configuration
 from config import Config
+from guidance.prior.multiview_unet import VIEWS
 from toybox import splats, weights_path
 from toybox.captions import ALONE, STACKED, TRAINING
 from toybox.judge import save_judge
@@ -33,6 +34,7 @@ from toybox.lab.models import (
 from toybox.lab.renders import Renders, collect, toys
 from toybox.lab.train_flow import train_flow
 from toybox.lab.train_judge import JudgeSets, impostors, train_judge, two_fronted_toys, worn_toys
+from toybox.lab.train_multiview import save_learned, train_multiview_unet
 from toybox.lab.train_point_e import train_point_e
 from toybox.lab.train_small_encoder import train_small_encoder
 from toybox.lab.train_text import tokens, train_text
@@ -42,6 +44,8 @@ from toybox.lab.training_views import TrainingViews
 
 TOY_ROUNDS, TOY_VIEWS, STACKED_VIEWS, DISPARITY_VIEWS = 4, 48, 32, 3
 """Rounds and views of every toy in training."""
+RING_VIEWS = 64
+"""Views of every toy in rings of four."""
 VAE_SHARES = (0.5, 0.15, 0.1, 0.25)
 """Shares of a batch: toys alone, on tables, disparity images, clutter."""
 
@@ -158,6 +162,21 @@ def train_flow_prior(config: Config, work: Path, out: Path, seed: int) -> None:
     write_pipeline_index(folder, FLOW_PIPELINE)
 
 
+def train_multiview(config: Config, work: Path, out: Path, seed: int) -> None:
+    """Train the multi-view U-Net, which begins as the one in `out`."""
+    vae = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32)
+    tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
+    encoder = CLIPTextModel.from_pretrained(out / "text_encoder", dtype=torch.float32)
+    single = UNet2DConditionModel.from_pretrained(out / "unet", torch_dtype=torch.float32)
+
+    def rings(rng: torch.Generator) -> Renders:
+        return collect(config, toys(TRAINING), RING_VIEWS, rng, label="rings", views_per_set=VIEWS)
+
+    renders = [rendered(work, "rings", rings, seed + 13)]
+    unet = train_multiview_unet(vae, encoder, tokenizer, single, renders, config, work, seed)
+    save_learned(unet, out / "multiview" / "learned.safetensors")
+
+
 def train_encoder(config: Config, work: Path, out: Path, seed: int) -> None:
     """Train the small encoder, whose teacher is the autoencoder in `out`."""
     alone = [name for name in TRAINING if name.on is None]
@@ -208,6 +227,7 @@ PARTS: dict[str, Callable[[Config, Path, Path, int], None]] = {
     "vae": train_autoencoder,
     "unet": train_denoiser,
     "flow": train_flow_prior,
+    "multiview": train_multiview,
     "small-encoder": train_encoder,
     "judge": train_judges,
     "point-e": lambda config, work, out, seed: train_point_e(work, out / "point_e", seed),

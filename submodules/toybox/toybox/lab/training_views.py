@@ -27,9 +27,15 @@ EMPTY_SHARE = 0.15
 
 @torch.no_grad()
 def cached_latents(
-    vae: AutoencoderKL, sets: list[Renders], model_params: ModelParams, cache: Path, seed: int
+    vae: AutoencoderKL,
+    sets: list[Renders],
+    model_params: ModelParams,
+    cache: Path,
+    seed: int,
+    views_per_set: int = 1,
 ) -> Tensor:
-    """Scaled latents [M, 4, H/8, W/8] of all views, each over one random background; from `cache` if they are there."""
+    """Scaled latents [M, 4, H/8, W/8] of all views, each set of them over one random background; from `cache` if they are
+    there."""
     if cache.exists():
         return torch.load(cache, weights_only=True)
     rng = torch.Generator().manual_seed(seed)
@@ -37,7 +43,8 @@ def cached_latents(
     for renders in sets:
         for start in tqdm(range(0, len(renders), 16), desc="latents", unit_scale=16, unit="view"):
             index = np.arange(start, min(start + 16, len(renders)))
-            images = renders.images(index, backgrounds(model_params, len(index), rng))
+            behind = backgrounds(model_params, len(index) // views_per_set, rng)
+            images = renders.images(index, behind.repeat_interleave(views_per_set, dim=0))
             latents.append(vae.encode(images * 2 - 1).latent_dist.mean * vae.config.scaling_factor)
     with atomic_path(cache) as temporary:
         torch.save(torch.cat(latents), temporary)

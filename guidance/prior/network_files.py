@@ -1,0 +1,77 @@
+"""Files of one network of diffusers, beside a model: a folder on this disk, a hub id, or a .safetensors file."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from guidance.prior.libraries import in_short
+from guidance.prior.model_files import PriorError
+
+CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class NetworkFiles:
+    """Files of a network: a folder in diffusers layout, or a .safetensors file. key: its name in messages."""
+
+    key: str
+    path: Path
+
+    def files(self, what: str) -> dict[str, Path]:
+        """Return the files that a run depends on, by what they are; what: the network's name among these."""
+        if self.path.is_file():
+            return {what: self.path}
+        return {f"{what}/{name}": self.path / name for name in (CONFIG, WEIGHTS)}
+
+
+def find_network(name: str, key: str, ways_out: str) -> NetworkFiles:
+    """Find the network that a configuration's key `name` has the value `key` for; what is on the hub is fetched if need be.
+
+    ways_out: end of the sentence that tells of a failure.
+
+    Raises: PriorError, in one sentence, if it is nowhere or incomplete.
+    """
+    local = Path(key).expanduser()
+    if local.is_dir():
+        return _complete(name, key, local, ways_out)
+    if local.is_file() and local.suffix == ".safetensors":
+        return NetworkFiles(key, local)
+    if local.is_file() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", key):
+        raise PriorError(f"{name} '{key}' is no folder here, no .safetensors file and no hub id; {ways_out}.")
+    return NetworkFiles(key, _of_hub(name, key, ways_out))
+
+
+def _complete(name: str, key: str, folder: Path, ways_out: str) -> NetworkFiles:
+    missing = [file for file in (CONFIG, WEIGHTS) if not (folder / file).is_file()]
+    if missing:
+        raise PriorError(f"{name} '{key}' lacks {', '.join(missing)} in {folder}; {ways_out}.")
+    return NetworkFiles(key, folder)
+
+
+def _of_hub(name: str, repo: str, ways_out: str) -> Path:
+    """Folder of a repository in the hub's cache, downloaded if need be."""
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
+
+    wanted = [CONFIG, WEIGHTS]
+    looked = f"{name} '{repo}' is neither a folder here nor in the cache folder {constants.HF_HUB_CACHE}"
+    try:
+        cached = Path(snapshot_download(repo, local_files_only=True, allow_patterns=wanted))
+        if all((cached / file).is_file() for file in wanted):
+            return cached
+    except LocalEntryNotFoundError:
+        pass
+    if constants.HF_HUB_OFFLINE:
+        raise PriorError(f"{looked} and HF_HUB_OFFLINE forbids to download it; {ways_out}.")
+    try:
+        logger.warning("downloading %s to %s", repo, constants.HF_HUB_CACHE)
+        return _complete(name, repo, Path(snapshot_download(repo, allow_patterns=wanted)), ways_out).path
+    except (HTTPError, OSError) as error:
+        raise PriorError(
+            f"{looked} and could not be fetched from the hub ({type(error).__name__}: {in_short(error)}); {ways_out}."
+        ) from None

@@ -1,0 +1,108 @@
+"""Train the multi-view denoiser: the shipped U-Net, whose attention learns to see four views at once and to tell cameras."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from config import Config
+from guidance.camera_condition import camera_matrices
+from guidance.prior.multiview_unet import VIEWS, grown, predicted
+from toybox.captions import NAMES, random_caption
+from toybox.lab.fit import Schedule, fit
+from toybox.lab.models import build_scheduler
+from toybox.lab.renders import Renders
+from toybox.lab.train_text import tokens
+from toybox.lab.train_unet import SNR_LIMIT
+from toybox.lab.training_views import EMPTY_SHARE, PHRASINGS, cached_latents
+
+STEPS, SETS = 4000, 12
+"""Steps, and sets of views in a batch: as many views as the single-view U-Net was trained on."""
+LEARNED = ("attentions", "class_embedding")
+"""Parts of the U-Net that are trained: attention, and the perceptron of cameras. The others stay those of single views."""
+
+
+def learned(unet: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that are trained, by name."""
+    return {
+        name: parameter
+        for name, parameter in unet.named_parameters()
+        if any(part in LEARNED for part in name.split("."))
+    }
+
+
+@torch.no_grad()
+def plain_captions(
+    text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, used: np.ndarray, seed: int
+) -> Tensor:
+    """Embeddings [len(NAMES), PHRASINGS, L, D] of captions of the names `used`, without view words; other rows are 0."""
+    words = random.Random(seed)
+    rows = torch.zeros(len(NAMES), PHRASINGS, tokenizer.model_max_length, text_encoder.config.hidden_size)
+    for index in used.tolist():
+        captions = [random_caption(NAMES[index], words) for _ in range(PHRASINGS)]
+        rows[index] = text_encoder(tokens(tokenizer, captions)).last_hidden_state
+    return rows
+
+
+def train_multiview_unet(
+    vae: AutoencoderKL,
+    text_encoder: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    single: UNet2DConditionModel,
+    rings: list[Renders],
+    config: Config,
+    folder: Path,
+    seed: int,
+    steps: int = STEPS,
+) -> UNet2DConditionModel:
+    """Train a U-Net of several views, from `single` on.
+
+    Epsilon prediction with min-SNR weights and stratified timesteps, one for each set. `rings` hold views in whole sets.
+    """
+    torch.manual_seed(seed)
+    unet: UNet2DConditionModel = grown(single).to(memory_format=torch.channels_last)
+    unet.requires_grad_(False)
+    for parameter in learned(unet).values():
+        parameter.requires_grad_(True)
+    latents = cached_latents(vae, rings, config.model, folder / "ring-latents.pt", seed, VIEWS)
+    latents = latents.unflatten(0, (-1, VIEWS))
+    name, azimuth, polar = (
+        torch.from_numpy(np.concatenate([getattr(renders, part) for renders in rings]))
+        for part in ("name", "azimuth", "polar")
+    )
+    kind, cameras = name[::VIEWS], camera_matrices(azimuth, polar).unflatten(0, (-1, VIEWS))
+    told = plain_captions(text_encoder, tokenizer, kind.unique().numpy(), seed)
+    with torch.no_grad():
+        untold = text_encoder(tokens(tokenizer, [""])).last_hidden_state
+    scheduler = build_scheduler()
+    abar = scheduler.alphas_cumprod
+    snr = abar / (1 - abar)
+
+    def loss(step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
+        index = torch.randint(len(latents), (SETS,), generator=rng)
+        strata = (torch.arange(SETS) + torch.rand(SETS, generator=rng)) / SETS
+        t = (strata * len(abar)).long()
+        z0, noise = latents[index], torch.randn(SETS, *latents.shape[1:], generator=rng)
+        phrasing = torch.randint(PHRASINGS, (SETS,), generator=rng)
+        empty = torch.rand(SETS, 1, 1, generator=rng) < EMPTY_SHARE
+        text = torch.where(empty, untold, told[kind[index].long(), phrasing])
+        eps = predicted(unet, scheduler.add_noise(z0, noise, t), t, text, cameras[index])
+        weight = snr[t].clamp(max=SNR_LIMIT) / snr[t]
+        error = (eps - noise).square().flatten(1).mean(dim=1)
+        return (weight * error).mean(), {"late": error[t > 500].mean().detach()}
+
+    fit("multiview", unet, loss, Schedule(steps, lr=4e-4), folder, seed)
+    return unet
+
+
+def save_learned(unet: nn.Module, path: Path) -> None:
+    """Write the trained parameters in half precision: the others are the single-view U-Net's."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: values.detach().half().contiguous() for name, values in learned(unet).items()}, path)
