@@ -36,5 +36,5 @@ def unscaled(z: Tensor, config: Any) -> Tensor:
 
 
 def _shift_of(config: Any) -> float:
-    """What an autoencoder's latents have too much; 0 where its configuration names none."""
+    """Offset of an autoencoder's latents; 0 where its configuration names none."""
     return getattr(config, "shift_factor", None) or 0.0

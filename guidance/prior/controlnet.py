@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from guidance.prior.libraries import in_short, quiet_libraries
+from guidance.prior.libraries import in_short
 from guidance.prior.model_files import PriorError
-from guidance.prior.network_files import NetworkFiles, find_network
+from guidance.prior.network_files import NetworkFiles, check_finite, find_network, read_network
 from guidance.prior.weight_files import contents_of, reading
 
 WAYS_OUT = "each of controlnet_model_key is a folder in diffusers layout, a hub id or a .safetensors file"
@@ -116,9 +116,14 @@ class ControlNets(nn.Module):
 
 
 def _read(files: NetworkFiles, unet: Any, shrinks_by: int, dtype: torch.dtype) -> Any:
+    from diffusers import ControlNetModel
+
     named = f"controlnet_model_key '{files.key}'"
     with reading("controlnet_model_key", files.path):
-        net = _of_file(files.path, unet) if files.path.is_file() else _of_folder(files.path)
+        if files.path.is_file():
+            net = _of_file(files.path, unet)
+        else:
+            net = read_network(ControlNetModel, files.path)
     config = net.config
     for name in MUST_FIT:
         own, wanted = (_plain(each.config[name]) for each in (net, unet))
@@ -138,26 +143,9 @@ def _read(files: NetworkFiles, unet: Any, shrinks_by: int, dtype: torch.dtype) -
             f"{named} makes its picture {shrinks} times smaller, and the prior's latents are {shrinks_by} times smaller than images: "
             "it is of another family."
         )
-    for weight, values in net.named_parameters():
-        if not bool(values.isfinite().all()):
-            raise PriorError(
-                f"{named} has weights that are not finite, {weight} the first: fetch the file again."
-            )
+    check_finite(named, net)
     # diffusers' own `to` warns of the precision.
     return nn.Module.to(net, dtype)
-
-
-def _of_folder(folder: Path) -> Any:
-    """Raises ValueError, part of a sentence, if it lacks weights, and whatever a foreign file makes diffusers raise."""
-    from diffusers import ControlNetModel
-
-    with quiet_libraries():
-        net, info = ControlNetModel.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
-    if missing := sorted(info["missing_keys"]):
-        raise ValueError(f"it lacks {len(missing)} of its weights, such as {missing[0]}")
-    return net
 
 
 def _of_file(path: Path, unet: Any) -> Any:

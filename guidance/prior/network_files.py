@@ -1,4 +1,4 @@
-"""Files of one network of diffusers, beside a model: a folder on this disk, a hub id, or a .safetensors file."""
+"""One network of diffusers beside a model: found as a folder on this disk, a hub id or a .safetensors file, and read."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from guidance.prior.libraries import in_short
+from guidance.prior.libraries import in_short, quiet_libraries
 from guidance.prior.model_files import PriorError
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
@@ -75,3 +76,27 @@ def _of_hub(name: str, repo: str, ways_out: str) -> Path:
         raise PriorError(
             f"{looked} and could not be fetched from the hub ({type(error).__name__}: {in_short(error)}); {ways_out}."
         ) from None
+
+
+def read_network(kind: Any, folder: Path, needed: str = "") -> Any:
+    """Read a network of diffusers' class `kind` from a folder; it must have all weights whose names begin with `needed`.
+
+    Raises: ValueError, part of a sentence, if it lacks any, and whatever a foreign file makes diffusers raise.
+    """
+    with quiet_libraries():
+        network, info = kind.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    if missing := sorted(name for name in info["missing_keys"] if name.startswith(needed)):
+        whose = f"the {needed.rstrip('.')}'s" if needed else "its"
+        raise ValueError(f"it lacks {len(missing)} of {whose} weights, such as {missing[0]}")
+    return network
+
+
+def check_finite(named: str, network: Any) -> None:
+    """Check that all weights of a network are finite. Raises: PriorError, which begins with `named`."""
+    for weight, values in network.named_parameters():
+        if not bool(values.isfinite().all()):
+            raise PriorError(
+                f"{named} has weights that are not finite, {weight} the first: fetch the file again."
+            )

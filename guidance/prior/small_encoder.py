@@ -16,9 +16,8 @@ import torch
 from torch import nn
 
 from guidance.prior.autoencoders import posterior_mean, scaled, shrinks_by
-from guidance.prior.libraries import quiet_libraries
 from guidance.prior.model_files import SMALL_ENCODER, PriorError
-from guidance.prior.network_files import NetworkFiles, find_network
+from guidance.prior.network_files import NetworkFiles, check_finite, find_network, read_network
 from guidance.prior.weight_files import contents_of, reading
 from utils.device import HOST
 
@@ -55,8 +54,13 @@ def read_small_encoder(files: NetworkFiles, vae: Any, dtype: torch.dtype) -> Any
 
     Raises: PriorError, in one sentence.
     """
+    from diffusers import AutoencoderTiny
+
     with reading("small_encoder_key", files.path):
-        small = _of_file(files.path) if files.path.is_file() else _of_folder(files.path)
+        if files.path.is_file():
+            small = _of_file(files.path)
+        else:
+            small = read_network(AutoencoderTiny, files.path, needed="encoder.")
     named = f"small_encoder_key '{files.key}'"
     ours, theirs = ((int(each.config.latent_channels), shrinks_by(each.config)) for each in (small, vae))
     if ours != theirs:
@@ -64,26 +68,9 @@ def read_small_encoder(files: NetworkFiles, vae: Any, dtype: torch.dtype) -> Any
             f"{named} makes latents of {ours[0]} channels at 1/{ours[1]} of an image's size, and the autoencoder of "
             f"{theirs[0]} at 1/{theirs[1]}: it is of another family; {WAYS_OUT}."
         )
-    for weight, values in small.encoder.named_parameters():
-        if not bool(values.isfinite().all()):
-            raise PriorError(
-                f"{named} has weights that are not finite, {weight} the first: fetch the file again."
-            )
+    check_finite(named, small.encoder)
     # diffusers' own `to` warns of the precision.
     return nn.Module.to(small, dtype)
-
-
-def _of_folder(folder: Path) -> Any:
-    """Raises ValueError, part of a sentence, if the encoder lacks weights, and whatever a foreign file makes diffusers raise."""
-    from diffusers import AutoencoderTiny
-
-    with quiet_libraries():
-        small, info = AutoencoderTiny.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
-    if missing := sorted(key for key in info["missing_keys"] if key.startswith("encoder.")):
-        raise ValueError(f"it lacks {len(missing)} of the encoder's weights, such as {missing[0]}")
-    return small
 
 
 def _of_file(path: Path) -> Any:

@@ -43,7 +43,7 @@ def ball(tmp_path_factory: pytest.TempPathFactory) -> GuideShape:
 
 
 def true_ball(cameras: Cameras) -> tuple[Tensor, Tensor, Tensor]:
-    """Where rays through the pixels hit the ball [V, 1, H, W], at which depth, and its normals [V, 3, H, W] there in the view's axes."""
+    """Find where rays through the pixels hit the ball [V, 1, H, W], at which depth, and its normals [V, 3, H, W] there in the view's axes."""
     rows, columns = (torch.arange(size, dtype=torch.float64) for size in (cameras.height, cameras.width))
     (fx, fy), (cx, cy) = cameras.focals.double().unbind(1), cameras.principals.double().unbind(1)
     x = (columns - cx[:, None])[:, None, :] / fx[:, None, None]
