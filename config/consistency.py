@@ -6,6 +6,7 @@ import os
 
 from config import segments
 from config.camera_params import INIT_SHAPES, RANDOM_SHAPES, START_SUFFIXES
+from config.edit_mask import MASK_FILES, MEANING, region
 from config.errors import ConfigError, show
 from config.fast import exact
 from config.guidance_params import PICTURES, GuidanceParams
@@ -89,6 +90,14 @@ def _check_start(config: Config) -> None:
         label, path = "ModelParams.pretrained_model_path", config.model.pretrained_model_path
     if path not in INIT_SHAPES and not os.path.isfile(path):
         raise ValueError(f"{label} is {show(path)}, but there is no such file")
+    mask = config.optimization.edit_mask
+    if mask is not None and region(mask) is None:
+        of_file = mask.lower().endswith(MASK_FILES)
+        if not (os.path.isfile(mask) if of_file else os.path.isdir(mask)):
+            raise ValueError(
+                f"OptimizationParams.edit_mask is {show(mask)}, but there is no such {'file' if of_file else 'folder'}; "
+                f"it takes {MEANING}"
+            )
 
 
 def _check_controlnets(config: Config) -> None:

@@ -21,6 +21,7 @@ from scene.initialize import initialize
 from scene.optimizer import GaussianOptimizer, Update
 from scene.snapshot import restore, snapshot
 from training.batch_sizes import batch_shares
+from training.edit_mask import fixed_by_mask
 from training.memory_plan import MemoryPlan, needed_bytes, plan_memory, whole_sets
 from training.steering import Steering, steering
 from utils.checkpoints import Checkpoint
@@ -188,6 +189,7 @@ def assemble(
         # Devices may round differently.
         ranks.take_from_first([parameter.detach() for parameter in gaussians.raw().values()])
         optimizer = GaussianOptimizer(gaussians, params, extent)
+        optimizer.fix(_fixed(config, gaussians, ranks))
         counts = Counts()
     else:
         counts = _counts_of(checkpoint)
@@ -195,6 +197,9 @@ def assemble(
             _refuse_other_settings(checkpoint, config)
             _refuse_another_guide(checkpoint, steered)
         optimizer = restore(checkpoint.tensors, params, extent, device)
+        if _edit_mask_of(checkpoint) != params.edit_mask:
+            # Only --force comes here. What the mask names, it names among the Gaussians that there are now.
+            optimizer.fix(_fixed(config, optimizer.model, ranks))
     if later.guidance.model_key not in (
         each.guidance.model_key for each in config.guiding_from(counts.step + 1)
     ):
@@ -385,6 +390,21 @@ def _refuse_other_settings(checkpoint: Checkpoint, config: Config) -> None:
             f"The checkpoint of iteration {checkpoint.step} is of another run, for {', '.join(changed)}; "
             "--force continues all the same."
         )
+
+
+def _fixed(config: Config, gaussians: GaussianModel, ranks: Ranks) -> Tensor | None:
+    """Return what `fixed_by_mask` finds in the first process."""
+    fixed = fixed_by_mask(config, gaussians)
+    if fixed is not None:
+        ranks.take_from_first([fixed])
+    return fixed
+
+
+def _edit_mask_of(checkpoint: Checkpoint) -> str | None:
+    """Return the `edit_mask` that a checkpoint's run had."""
+    before = checkpoint.facts.get("config")
+    params = before.get("optimization") if isinstance(before, dict) else None
+    return params.get("edit_mask") if isinstance(params, dict) else None
 
 
 def _refuse_another_guide(checkpoint: Checkpoint, steered: Steering | None) -> None:

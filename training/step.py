@@ -175,9 +175,9 @@ def constrain(state: Training) -> None:
     """Bring what a step has moved out of the configuration's bounds back into them."""
     params = state.config.optimization
     if params.max_scale is not None and not params.keeps_geometry:
-        cap_scales(state.gaussians, params.max_scale)
+        cap_scales(state.optimizer, params.max_scale)
     if params.min_color is not None and not params.keeps_color:
-        lift_colors(state.gaussians, params.min_color)
+        lift_colors(state.optimizer, params.min_color)
 
 
 def what_was_seen(parts: Sequence[Part], cameras: Cameras, ranks: Ranks) -> DensificationStats:

@@ -85,7 +85,7 @@ BEYOND = {
     ),
     "ModelParams": "input_axes bg_gray flip_aug_ratio source_path model_path images resolution",
     "PipelineParams": "",
-    "OptimizationParams": "raster_steps lambda_tv_l1 keep min_color adam_betas max_scale max_screen_radius max_num_gaussians relocate_interval lambda_alpha lambda_alpha_binary",
+    "OptimizationParams": "raster_steps lambda_tv_l1 keep edit_mask min_color adam_betas max_scale max_screen_radius max_num_gaussians relocate_interval lambda_alpha lambda_alpha_binary",
     "GenerateCamParams": "pointe_model init_axes",
 }
 
@@ -115,6 +115,7 @@ def test_keys_of_ours_are_off_by_default() -> None:
     assert config.like is None
     assert not config.model.bg_gray
     assert config.optimization.keep == "nothing"
+    assert config.optimization.edit_mask is None
     assert config.optimization.max_scale is config.optimization.min_color is None
     assert config.optimization.max_screen_radius is None
     assert config.optimization.relocate_interval == 0
