@@ -156,7 +156,9 @@ def backward(state: Training, cameras: Cameras, views: range, step: int, before:
     }
     weighed = {name: penalty for name, penalty in penalties.items() if isinstance(penalty, Tensor)}
     pulled = [(pixels, pull) for pixels, pull in zip(seen.pixels(), gradient) if pull is not None]
-    roots, upstream = zip(*pulled, *((penalty, None) for penalty in weighed.values()))
+    # Of what is kept, a penalty has no gradient.
+    pulling = [penalty for penalty in weighed.values() if penalty.requires_grad]
+    roots, upstream = zip(*pulled, *((penalty, None) for penalty in pulling))
     torch.autograd.backward(roots, upstream)
     detached = {name: loss.detach() for name, loss in {"guidance": guided.loss, **weighed}.items()}
     return Part(views, seen, guided, gradient, {**penalties, **detached})
