@@ -65,6 +65,14 @@ class GenerateCamParams(Section):
     )
     init_num_pts: Whole = key(100_000, "largest number of points at the start", ge=4, le=100_000_000)
 
+    init_fit_iter: Whole = key(
+        0,
+        "iterations, before the first, in which the Gaussians of a mesh become discs on it that are fitted to its renders, "
+        "without the prior; 0: none",
+        ge=0,
+        le=100_000,
+    )
+
     # Where the training cameras are, at first and after all relaxations
     radius_range: Annotated[tuple[float, float], Radii] = key(
         (5.2, 5.5), "distance from the centre, world units"

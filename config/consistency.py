@@ -78,14 +78,21 @@ def _check_prior(config: Config) -> None:
 
 
 def _check_start(config: Config) -> None:
-    if config.optimization.keeps_geometry and config.model.pretrained_model_path is None:
+    pretrained, fits = config.model.pretrained_model_path, config.camera.init_fit_iter
+    if config.optimization.keeps_geometry and pretrained is None and fits == 0:
         raise ValueError(
-            "OptimizationParams.keep is 'geometry', but only an asset has one that is worth keeping: "
-            "--pretrained_model_path asset.ply"
+            "OptimizationParams.keep is 'geometry', but only an asset has one that is worth keeping, or a mesh that is fitted: "
+            "--pretrained_model_path asset.ply, or --init_shape mesh.glb --init_fit_iter 300"
         )
     if config.resume is not None or config.start_checkpoint is not None:
         return
     label, path = "GenerateCamParams.init_shape", config.camera.init_shape
+    if fits > 0 and (pretrained is not None or path in INIT_SHAPES):
+        start = f"init_shape {path}" if pretrained is None else "pretrained_model_path"
+        raise ValueError(
+            f"GenerateCamParams.init_fit_iter is {fits}, but the start is {start} and no mesh that Gaussians could be fitted to: "
+            "--init_shape mesh.glb, or --init_fit_iter 0"
+        )
     if config.model.pretrained_model_path is not None:
         label, path = "ModelParams.pretrained_model_path", config.model.pretrained_model_path
     if path not in INIT_SHAPES and not os.path.isfile(path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,9 +11,10 @@ from torch import Tensor
 from config.model_params import GAUSSIANS_SUFFIXES
 from config.schema import Config
 from scene.asset import load_asset
+from scene.discs import discs
 from scene.gaussian_model import GaussianModel
 from scene.initialize import is_mesh, read_upright, view_of
-from scene.point_cloud import PointCloud, fit_of
+from scene.point_cloud import fit_of
 from utils.rng import Draws
 
 PER_PIXEL = 4.0
@@ -65,7 +66,10 @@ def load_guide_shape(config: Config, draws: Draws, device: torch.device) -> Guid
     first = read_upright(path, axes, params.init_num_pts, draws.at("init")) if of_start else cloud
     fit = fit_of(first.points, view_of(params))
     points = cloud.points if fit is None else fit(cloud.points)
-    return _discs(PointCloud(points, cloud.colors, cloud.normals), device)
+    on_surface = discs(
+        replace(cloud, points=points), 0, opacity=OPAQUE, overlap=OVERLAP, thickness=THICKNESS, device=device
+    )
+    return GuideShape(on_surface, cloud.normals.to(device))
 
 
 def _is_asset(path: str) -> bool:
@@ -74,18 +78,3 @@ def _is_asset(path: str) -> bool:
     if name.endswith((".ply", ".obj", ".gltf", ".stl")):
         return not is_mesh(path)
     return name.endswith(GAUSSIANS_SUFFIXES) and (not name.endswith(".glb") or name.endswith(".splat.glb"))
-
-
-def _discs(cloud: PointCloud, device: torch.device) -> GuideShape:
-    """Make opaque discs that lie across the normals of points spread evenly, and touch."""
-    assert cloud.normals is not None
-    points, normals = cloud.points.to(device), cloud.normals.to(device)
-    colors = torch.full_like(points, 0.5) if cloud.colors is None else cloud.colors.to(device)
-    gaussians = GaussianModel.from_points(points, colors, 0, OPAQUE)
-    radius = OVERLAP * gaussians.scales.detach().square().mean().sqrt()
-    scales = radius.expand(len(points), 3) * torch.tensor([1.0, 1.0, THICKNESS], device=device)
-    # From +z to the normal, or its opposite, whichever is nearer: a disc has no front.
-    x, y, z = torch.where(normals[:, 2:] < 0, -normals, normals).unbind(1)
-    turns = torch.stack([1 + z, -y, x, torch.zeros_like(x)], dim=1)
-    gaussians.set_raw({"scaling": scales.log(), "rotation": turns})
-    return GuideShape(gaussians, normals)

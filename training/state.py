@@ -23,6 +23,7 @@ from scene.snapshot import restore, snapshot
 from training.batch_sizes import batch_shares
 from training.edit_mask import fixed_by_mask
 from training.memory_plan import MemoryPlan, needed_bytes, plan_memory, whole_sets
+from training.mesh_fit import fit_to_mesh
 from training.steering import Steering, steering
 from utils.checkpoints import Checkpoint
 from utils.device import HOST, free_memory, resolve_device, tune
@@ -186,6 +187,8 @@ def assemble(
     steered = steering(config, draws, device)
     if checkpoint is None:
         gaussians = initialize(config, draws.at("init"), device)
+        if config.camera.init_fit_iter > 0:
+            fit_to_mesh(gaussians, config, draws)
         # Devices may round differently.
         ranks.take_from_first([parameter.detach() for parameter in gaussians.raw().values()])
         optimizer = GaussianOptimizer(gaussians, params, extent)
