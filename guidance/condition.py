@@ -13,6 +13,11 @@ PICTURES = "pictures"
 each of n ControlNets, or [B, views of a set, n, 3, H, W]."""
 
 
+IMAGE = "image"
+"""Part with what an image prompt's adapter is told, after those of the text: tokens [B, T, D + 1], of which the last channel
+is the factor on what they add."""
+
+
 @dataclass(frozen=True)
 class Condition:
     """A batch of B conditions: one tensor for Stable Diffusion 1 and 2, embeddings, masks and vectors elsewhere.
@@ -51,9 +56,13 @@ class Condition:
         """Return the same rows, with the cameras [B, views of a set, 16] of each (host) as their last part."""
         return Condition({**self.parts, "camera": cameras.to(self._first.device, non_blocking=True)})
 
+    def with_part(self, name: str, part: Tensor) -> Condition:
+        """Return the same rows, with one more part of each, which is the last one."""
+        return Condition({**self.parts, name: part})
+
     def shown(self, pictures: Tensor) -> Condition:
         """Return the same rows, with these pictures of each for ControlNets."""
-        return Condition({**self.parts, PICTURES: pictures})
+        return self.with_part(PICTURES, pictures)
 
     def without_pictures(self) -> Condition:
         """Return the same rows without what ControlNets are shown."""

@@ -123,7 +123,7 @@ def guidance_bytes(config: Config, prior: LatentPrior, plan: MemoryPlan) -> int:
     twin.encodes_with = config.encodes_with(config.optimization.iterations)
     guide = guidance.build(config, twin)
     views, camera, together = plan.views_at_once, config.camera, prior.views_per_set
-    prompts = guidance.embed_prompts(config, _NoWords(twin), together)
+    prompts = guidance.embed_prompts(config, _NoWords(twin), together, twin.image_tokens)
     # Halfway to the side: from there Perp-Neg needs the most.
     conditioning = prompts.at(torch.full((views,), 45.0), torch.full((views,), 90.0))
     images = torch.zeros(views, 3, camera.image_h, camera.image_w, device=META, requires_grad=True)

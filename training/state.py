@@ -22,7 +22,7 @@ from scene.optimizer import GaussianOptimizer, Update
 from scene.snapshot import restore, snapshot
 from training.batch_sizes import batch_shares
 from training.memory_plan import MemoryPlan, needed_bytes, plan_memory, whole_sets
-from training.steering import Steering, steering
+from training.steering import Steering, check_image_prompt, steering
 from utils.checkpoints import Checkpoint
 from utils.device import HOST, free_memory, resolve_device, tune
 from utils.ranks import ALONE, Ranks
@@ -183,6 +183,7 @@ def assemble(
     params, extent = config.optimization, config.camera.default_radius
     # Before minutes of work on a start.
     steered = steering(config, draws, device)
+    check_image_prompt(config, device)
     if checkpoint is None:
         gaussians = initialize(config, draws.at("init"), device)
         # Devices may round differently.
@@ -237,7 +238,8 @@ def load_guides(
                 f"{model_key}; --force continues with these."
             )
         _report_sets(config, prior)
-        loaded.append((config, prior, guidance.embed_prompts(config, prior, prior.views_per_set)))
+        prompts = guidance.embed_prompts(config, prior, prior.views_per_set, prior.image_tokens)
+        loaded.append((config, prior, prompts))
         prior.free_text_encoder()
     if not goes_on:
         # Only now, for the priors have taken their share of the memory.

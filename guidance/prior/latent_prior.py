@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from guidance.condition import Condition
+from guidance.condition import IMAGE, Condition
 from guidance.contract import Prediction
 from guidance.prediction import KINDS
 from guidance.prior.autoencoders import posterior_mean, scaled, shrinks_by, unscaled
@@ -67,6 +67,10 @@ class LatentPrior:
     """Attribute that holds the network."""
     views_per_set = 1
     """Number of views that the network sees together."""
+    takes_image_prompt = False
+    """Whether there are adapters for image prompts that fit its network."""
+    image_tokens: tuple[Tensor, Tensor] | None = None
+    """Tokens [1, T, D] of an image prompt and of none, where the network has its adapter."""
     controlnets: Any = None
     """What is shown pictures and adds to the network, see `ControlNets`; only for Stable Diffusion 1 and 2."""
 
@@ -279,7 +283,11 @@ class LatentPrior:
         """Make latents, times and conditions without a meaning, as the network takes them."""
         z = torch.zeros(rows, *self.latents, device=self.device)
         t = torch.full((rows,), self.schedule.num_timesteps // 2)
-        return self._inputs(z, t, self.blank_condition(rows))
+        condition = self.blank_condition(rows)
+        if self.image_tokens is not None:
+            [length, width] = self.image_tokens[0].shape[1:]
+            condition = condition.with_part(IMAGE, z.new_zeros(rows, length, width + 1))
+        return self._inputs(z, t, condition)
 
 
 def _precision(network: Any) -> torch.dtype:
