@@ -184,6 +184,11 @@ class GuidanceParams(Section):
 
     # The gradient
     guidance_scale: Real = key(7.5, "ω of classifier-free guidance", ge=0)
+    image_guidance_scale: Real = key(
+        1.5,
+        "scale of the guidance towards the original, for a prior that edits (InstructPix2Pix): the larger, the more of it stays",
+        ge=0,
+    )
     lambda_guidance: Real = key(1.0, "factor on the guidance's gradient (0.1 in the originals' files)", ge=0)
     weighting: Annotated[str, one_of("sigma_over_alpha", "one", "sigma_squared")] = key(
         "sigma_over_alpha", "w(t) of SDS, ISM and SCTD: σ/α, 1, or σ² as in DreamFusion"

@@ -95,7 +95,7 @@ def build(config: Config, prior: Prior, exact_prior: Prior | None = None) -> Gui
 
 
 def _unchecked(config: Config, prior: Prior) -> Guidance:
-    denoiser = Denoiser(prior)
+    denoiser = Denoiser(prior, config.guidance.image_guidance_scale)
     return Guidance(denoiser, METHODS[config.guidance_type](config, denoiser), config.guidance)
 
 
@@ -104,10 +104,13 @@ def embed_prompts(
     prior: TextEncoder,
     views_per_set: int = 1,
     image_tokens: tuple[Tensor, Tensor] | None = None,
+    *,
+    view_words: bool = True,
 ) -> PromptEmbeddings:
     """Embed the run's prompt, negative prompt and inverse text, for a prior that sees so many views together.
 
     image_tokens: of the run's image prompt, and of none, as the prior has them; None: without one.
+    view_words: see `PromptEmbeddings`.
     """
     params = config.guidance
     return PromptEmbeddings(
@@ -120,6 +123,7 @@ def embed_prompts(
         if params.perpneg
         else None,
         views_per_set=views_per_set,
+        view_words=view_words,
         image=None
         if image_tokens is None
         else ImagePrompt(*image_tokens, params.image_prompt_scale, params.image_prompt_behind),

@@ -17,6 +17,9 @@ IMAGE = "image"
 """Part with what an image prompt's adapter is told, after those of the text: tokens [B, T, D + 1], of which the last channel
 is the factor on what they add."""
 
+ORIGINAL = "original"
+"""Part with what a prior that edits is shown, the last one: the original's latents [B, C, h, w], zeros for none."""
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -67,6 +70,10 @@ class Condition:
     def without_pictures(self) -> Condition:
         """Return the same rows without what ControlNets are shown."""
         return Condition({name: part for name, part in self.parts.items() if name != PICTURES})
+
+    def without_original(self) -> Condition:
+        """Return the same rows, shown no original."""
+        return self.with_part(ORIGINAL, torch.zeros_like(self.parts[ORIGINAL]))
 
     def mixed(self, weights: Tensor) -> Condition:
         """Return V rows, each a sum of the B rows with `weights` [V, B] (host); a mask has what any of them has, and a

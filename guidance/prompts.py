@@ -195,12 +195,12 @@ def view_weights(azimuth: Tensor, polar: Tensor | None = None, angle_overhead: f
     return torch.where((polar < angle_overhead)[:, None], overhead, weights)
 
 
-def texts_of(text: str, negative: str, inverse: str, views_per_set: int = 1) -> list[str]:
+def texts_of(text: str, negative: str, inverse: str, *, view_words: bool = True) -> list[str]:
     """List the texts of a run, all that it embeds: the prompt from each side, the negative and the inverse one.
 
-    A prior of several views per set is told the cameras, and its prompt has no view words.
+    view_words: false for a prior that knows the view otherwise, by its camera or by an original.
     """
-    prompts = [text + words for words in VIEW_WORDS] if views_per_set == 1 else [text]
+    prompts = [text + words for words in VIEW_WORDS] if view_words else [text]
     return [*prompts, negative, inverse]
 
 
@@ -216,6 +216,7 @@ class PromptEmbeddings:
         perp_neg: Perp-Neg's settings; None: without it.
         views_per_set: views that the prior sees together. Above 1 the prompt has no view words and Perp-Neg is off, for
             each row of a condition is a set and has the set's cameras.
+        view_words: append words for the view to the prompt, which Perp-Neg needs; false for a prior that is shown an original.
         image: an image prompt beside the text, for a prior that sees each view alone; None: without it.
     """
 
@@ -229,14 +230,16 @@ class PromptEmbeddings:
         angle_overhead: float = 30.0,
         perp_neg: PerpNeg | None = None,
         views_per_set: int = 1,
+        view_words: bool = True,
         image: ImagePrompt | None = None,
     ) -> None:
-        self.texts = texts_of(text, negative, inverse, views_per_set)
+        view_words = view_words and views_per_set == 1
+        self.texts = texts_of(text, negative, inverse, view_words=view_words)
         embedded, prompts = encoder.embed(self.texts), len(self.texts) - 2
         self._views = embedded.rows(torch.arange(prompts))
         self._negative, self._inverse = embedded[prompts], embedded[prompts + 1]
         self._has_negative, self._same = bool(negative.strip()), negative == inverse
-        self._angle_overhead, self._perp_neg = angle_overhead, perp_neg
+        self._angle_overhead, self._perp_neg = angle_overhead, perp_neg if view_words else None
         self._views_per_set, self._image = views_per_set, image
 
     def at(self, azimuth: Tensor, polar: Tensor, *, mirrored: bool = False) -> Conditioning:
@@ -248,7 +251,9 @@ class PromptEmbeddings:
             return self._of_sets(-azimuth if mirrored else azimuth, polar)
         count = len(azimuth)
         conditioning = Conditioning(
-            positive=self._views.mixed(view_weights(azimuth, polar, self._angle_overhead)),
+            positive=self._views.mixed(view_weights(azimuth, polar, self._angle_overhead))
+            if len(self._views) > 1
+            else self._views.expand(count),
             negative=self._negative.expand(count),
             unconditional=self._inverse.expand(count),
             has_negative=self._has_negative,

@@ -53,7 +53,7 @@ def write_scheduler(folder: Path, prediction_type: str, *, steps_offset: int = 1
     ).save_pretrained(folder)
 
 
-def write_index(folder: Path) -> None:
+def write_index(folder: Path, pipeline: str = "StableDiffusionPipeline") -> None:
     """Write the list of the parts, which names the pipeline that a folder is of."""
     parts = {
         "unet": ["diffusers", "UNet2DConditionModel"],
@@ -63,11 +63,13 @@ def write_index(folder: Path) -> None:
         "scheduler": ["diffusers", "DDIMScheduler"],
     }
     folder.mkdir(parents=True, exist_ok=True)
-    index = {"_class_name": "StableDiffusionPipeline", **parts}
+    index = {"_class_name": pipeline, **parts}
     (folder / "model_index.json").write_text(json.dumps(index))
 
 
-def write_tiny_folder(path: Path, *, prediction_type: str = "epsilon", seed: int = 0) -> Path:
+def write_tiny_folder(
+    path: Path, *, prediction_type: str = "epsilon", seed: int = 0, in_channels: int = 4
+) -> Path:
     """Write a complete folder of about 0.1 M random parameters that works on 32x32 images with 4x16x16 latents."""
     torch.manual_seed(seed)
     tokenizer = write_tokenizer(path / "tokenizer", length=16)
@@ -82,6 +84,7 @@ def write_tiny_folder(path: Path, *, prediction_type: str = "epsilon", seed: int
     ).save_pretrained(path / "vae")
     UNet2DConditionModel(
         sample_size=16,
+        in_channels=in_channels,
         block_out_channels=(8, 16),
         layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
@@ -103,6 +106,12 @@ def write_tiny_folder(path: Path, *, prediction_type: str = "epsilon", seed: int
             pad_token_id=tokenizer.pad_token_id,
         )
     ).save_pretrained(path / "text_encoder")
+    return path
+
+
+def write_tiny_instruct(path: Path) -> Path:
+    """Write a random InstructPix2Pix."""
+    write_index(write_tiny_folder(path, in_channels=8), "StableDiffusionInstructPix2PixPipeline")
     return path
 
 

@@ -22,6 +22,7 @@ from scene.optimizer import GaussianOptimizer, Update
 from scene.snapshot import restore, snapshot
 from training.batch_sizes import batch_shares
 from training.memory_plan import MemoryPlan, needed_bytes, plan_memory, whole_sets
+from training.original import Original, original_of
 from training.steering import Steering, check_image_prompt, steering
 from utils.checkpoints import Checkpoint
 from utils.device import HOST, free_memory, resolve_device, tune
@@ -123,6 +124,7 @@ class Training:
     Attributes:
         guided: the configuration of the present prior, whose model_key names it.
         steering: makes the pictures that ControlNets are shown; None in a run without.
+        original: what a prior that edits is shown; None in a run without one.
         waiting: the prior that takes turns with the present one, by its model_key; none in most runs.
         noted: what the device has found that the host has not looked at.
         whole: false in the middle of an iteration, when the Gaussians are those of no `counts.step`.
@@ -135,6 +137,7 @@ class Training:
     ranks: Ranks
     counts: Counts
     steering: Steering | None = None
+    original: Original | None = None
     guided: Config = field(init=False)
     prior: LatentPrior = field(init=False)
     prompts: PromptEmbeddings = field(init=False)
@@ -175,7 +178,8 @@ def assemble(
     """
     device = resolve_device(config.device, ranks.local)
     later = config.guided_at(config.optimization.iterations)
-    for prior_config in {each.guidance.model_key: each for each in (*config.guiding_from(1), later)}.values():
+    priors = [*{each.guidance.model_key: each for each in (*config.guiding_from(1), later)}.values()]
+    for prior_config in priors:
         _check_number_of_views(prior_config, ranks)
     tune(device, deterministic=config.deterministic)
     torch.autograd.set_detect_anomaly(config.detect_anomaly)
@@ -184,6 +188,7 @@ def assemble(
     # Before minutes of work on a start.
     steered = steering(config, draws, device)
     check_image_prompt(config, device)
+    original = original_of(config, priors, draws, device)
     if checkpoint is None:
         gaussians = initialize(config, draws.at("init"), device)
         # Devices may round differently.
@@ -194,7 +199,8 @@ def assemble(
         counts = _counts_of(checkpoint)
         if not force:
             _refuse_other_settings(checkpoint, config)
-            _refuse_another_guide(checkpoint, steered)
+            _refuse_another(checkpoint, "guide", steered, "guide of the ControlNets")
+            _refuse_another(checkpoint, "original", original, "original")
         optimizer = restore(checkpoint.tensors, params, extent, device)
     if later.guidance.model_key not in (
         each.guidance.model_key for each in config.guiding_from(counts.step + 1)
@@ -208,6 +214,7 @@ def assemble(
         ranks=ranks,
         counts=counts,
         steering=steered,
+        original=original,
     )
     load_guides(state, counts.step + 1, checkpoint, force=force)
     return state
@@ -238,7 +245,10 @@ def load_guides(
                 f"{model_key}; --force continues with these."
             )
         _report_sets(config, prior)
-        prompts = guidance.embed_prompts(config, prior, prior.views_per_set, prior.image_tokens)
+        _report_edits(config, prior)
+        prompts = guidance.embed_prompts(
+            config, prior, prior.views_per_set, prior.image_tokens, view_words=not prior.edits
+        )
         loaded.append((config, prior, prompts))
         prior.free_text_encoder()
     if not goes_on:
@@ -289,6 +299,8 @@ def checkpoint_of(state: Training) -> Checkpoint:
     }
     if state.steering is not None:
         facts["guide"] = state.steering.fingerprint
+    if state.original is not None:
+        facts["original"] = state.original.fingerprint
     if state.waiting:
         facts["waiting"] = {key: each.prior.fingerprint for key, each in state.waiting.items()}
     return Checkpoint(state.counts.step, snapshot(state.optimizer), facts)
@@ -335,6 +347,16 @@ def _report_sets(config: Config, prior: LatentPrior) -> None:
         prior.views_per_set,
         f", and {' and '.join(off)} {'does' if len(off) == 1 else 'do'} nothing" if off else "",
     )
+
+
+def _report_edits(config: Config, prior: LatentPrior) -> None:
+    """Log what a prior that edits does without."""
+    if prior.edits:
+        logger.warning(
+            "The prior %s edits the original, which shows each view: the prompt, an instruction, has no view words%s.",
+            config.guidance.model_key,
+            ", and perpneg does nothing" if config.guidance.perpneg else "",
+        )
 
 
 def _plan(priors: Sequence[tuple[Config, LatentPrior]], ranks: Ranks, counts: Counts) -> None:
@@ -389,9 +411,9 @@ def _refuse_other_settings(checkpoint: Checkpoint, config: Config) -> None:
         )
 
 
-def _refuse_another_guide(checkpoint: Checkpoint, steered: Steering | None) -> None:
-    if steered is not None and checkpoint.facts.get("guide") != steered.fingerprint:
+def _refuse_another(checkpoint: Checkpoint, fact: str, shown: Steering | Original | None, what: str) -> None:
+    """Refuse a checkpoint whose pictures were of another file than those that are `shown`."""
+    if shown is not None and checkpoint.facts.get(fact) != shown.fingerprint:
         raise ValueError(
-            f"The checkpoint of iteration {checkpoint.step} was made with another guide of the ControlNets; --force continues with "
-            "this one."
+            f"The checkpoint of iteration {checkpoint.step} was made with another {what}; --force continues with this one."
         )

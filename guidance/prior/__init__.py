@@ -11,7 +11,9 @@ from config.schema import Config
 from guidance.prior.adaptations import Adaptations
 from guidance.prior.controlnet import Controls, find_controls
 from guidance.prior.families import FAMILIES
+from guidance.prior.family import EDITS
 from guidance.prior.image_prompt_files import ImagePromptFiles, find_image_prompt, text_width
+from guidance.prior.instruct import InstructPix2Pix
 from guidance.prior.latent_prior import LatentPrior
 from guidance.prior.model_files import PriorError
 from guidance.prior.mvdream import MVDream
@@ -24,6 +26,7 @@ from utils.device import is_accelerator
 
 __all__ = [
     "Adaptations",
+    "InstructPix2Pix",
     "LatentPrior",
     "MVDream",
     "PriorError",
@@ -40,7 +43,11 @@ def class_of(config: Config) -> type[StableDiffusionPrior] | type[PipelinePrior]
     """Return the class of the diffusion model that `hf_key` or else `model_key` names, by its list of parts or its names."""
     model_key = config.guidance.hf_key or config.guidance.model_key
     pipeline = pipeline_named(model_key)
-    return MVDream if is_mvdream(model_key, pipeline) else FAMILIES.get(pipeline, StableDiffusionPrior)
+    if is_mvdream(model_key, pipeline):
+        return MVDream
+    if pipeline.startswith(EDITS):
+        return InstructPix2Pix
+    return FAMILIES.get(pipeline, StableDiffusionPrior)
 
 
 def load_prior(config: Config, device: torch.device) -> LatentPrior:
@@ -88,8 +95,14 @@ def controls_of(config: Config) -> Controls | None:
     Raises: PriorError.
     """
     params, acting = config.guidance, config.guidance.controlnets
-    if acting and issubclass(class_of(config), PipelinePrior):
+    family = class_of(config)
+    if acting and issubclass(family, PipelinePrior):
         wanted_by(config)
+    if acting and family.edits:
+        raise PriorError(
+            f"controlnet_model_key is for priors of text alone, and model_key '{params.hf_key or params.model_key}' is shown an "
+            "original already: leave it out."
+        )
     keys, scales = [each.key for each in acting], [each.scale for each in acting]
     return find_controls(keys, scales, params.controlnet_t_range)
 

@@ -106,7 +106,7 @@ class StableDiffusionPrior(LatentPrior):
             self._spell = adapt(unet, text_encoder, tokenizer, adaptations)
         text_encoder.eval().requires_grad_(False)
         side = int(unet.config.sample_size)
-        latents = int(unet.config.in_channels), side, side
+        latents = int(unet.config.out_channels), side, side
         super().__init__(vae, unet, predicts, latents, dict(files or {}) | adaptations.files(), small_encoder)
 
     @classmethod
