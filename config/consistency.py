@@ -26,6 +26,9 @@ OF_CONTROLNETS = (
 )
 """Keys that describe how the ControlNets of `controlnet_model_key` act."""
 
+OF_IMAGE_PROMPT = ("image_prompt_scale", "image_prompt_behind", "image_prompt_model_key")
+"""Keys that describe how `image_prompt` acts."""
+
 
 def check(config: Config) -> None:
     """Check that the start is there and that the method can run with its keys.
@@ -69,7 +72,7 @@ def _check_prior(config: Config) -> None:
             f"GuidanceParams.multiview_model_key is {show(params.multiview_model_key)}, but must be another prior than those that "
             "it takes turns with"
         )
-    for key in ("LoRA_path", "textual_inversion_path"):
+    for key in ("LoRA_path", "textual_inversion_path", "image_prompt"):
         path = getattr(params, key)
         if path is not None and not os.path.exists(os.path.expanduser(path)):
             raise ValueError(
@@ -273,14 +276,15 @@ def idle(config: Config) -> list[str]:
                 "no multiview_model_key",
             ),
             *(
-                (
-                    key,
-                    getattr(params, key) != GuidanceParams.model_fields[key].default,
-                    "no controlnet_model_key",
+                (key, getattr(params, key) != GuidanceParams.model_fields[key].default, f"no {owner}")
+                for owner, keys in (
+                    ("controlnet_model_key", OF_CONTROLNETS),
+                    ("image_prompt", OF_IMAGE_PROMPT),
                 )
-                for key in OF_CONTROLNETS
-                if params.controlnet_model_key is None
+                if getattr(params, owner) is None
+                for key in keys
             ),
+            ("image_prompt", params.image_prompt and not params.has_image_prompt, "image_prompt_scale 0"),
             (
                 "controlnet_model_key",
                 params.controlnet_model_key and params.controlnet_ratio == 0,

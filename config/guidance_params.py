@@ -147,6 +147,24 @@ class GuidanceParams(Section):
     controlnet_t_range: Annotated[tuple[float, float], interval(0, 1)] = key(
         (0.0, 1.0), "[lowest, highest] t at which the ControlNets act, as fractions of T"
     )
+    image_prompt: OptionalText = key(
+        None,
+        "a picture of the asset's front, whose look the prior is shown beside the prompt, by an IP-Adapter for Stable Diffusion 1, 2 "
+        "or XL; null: none",
+    )
+    image_prompt_scale: Real = key(
+        0.6, "factor on what the image prompt adds to views of the front; 0 leaves it out", ge=0
+    )
+    image_prompt_behind: Real = key(
+        0.2,
+        "share of image_prompt_scale that is left behind; in between it falls with the cosine",
+        ge=0,
+        le=1,
+    )
+    image_prompt_model_key: OptionalText = key(
+        None,
+        "the IP-Adapter, with its image encoder: a .safetensors file, a folder or a hub id; null: that of h94/IP-Adapter for the prior",
+    )
     textual_inversion_path: OptionalText = key(None, "a textual inversion's file")
     LoRA_path: OptionalText = key(
         None, "a LoRA's file, as kohya, LyCORIS, diffusers or PEFT write it, or PEFT's folder"
@@ -166,6 +184,11 @@ class GuidanceParams(Section):
 
     # The gradient
     guidance_scale: Real = key(7.5, "ω of classifier-free guidance", ge=0)
+    image_guidance_scale: Real = key(
+        1.5,
+        "scale of the guidance towards the original, for a prior that edits (InstructPix2Pix): the larger, the more of it stays",
+        ge=0,
+    )
     lambda_guidance: Real = key(1.0, "factor on the guidance's gradient (0.1 in the originals' files)", ge=0)
     weighting: Annotated[str, one_of("sigma_over_alpha", "one", "sigma_squared")] = key(
         "sigma_over_alpha", "w(t) of SDS, ISM and SCTD: σ/α, 1, or σ² as in DreamFusion"
@@ -257,6 +280,11 @@ class GuidanceParams(Section):
 
     # Pictures
     vis_interval: Whole = key(100, "iterations between the pictures in train_process/", ge=1)
+
+    @property
+    def has_image_prompt(self) -> bool:
+        """Whether there is an image prompt that acts, whose scale is not 0."""
+        return self.image_prompt is not None and self.image_prompt_scale > 0
 
     @property
     def controlnets(self) -> tuple[ControlNet, ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from torch import Tensor
+
 from config.fast import exact
 from config.schema import Config
 from guidance.cds import CDS
@@ -15,7 +17,14 @@ from guidance.denoiser import Denoiser
 from guidance.gcs import GCS
 from guidance.guide import Guidance
 from guidance.ism import ISM
-from guidance.prompts import Conditioning, PerpNeg, PromptEmbeddings, TextEncoder, view_weights
+from guidance.prompts import (
+    Conditioning,
+    ImagePrompt,
+    PerpNeg,
+    PromptEmbeddings,
+    TextEncoder,
+    view_weights,
+)
 from guidance.sctd import SCTD
 from guidance.sctd_released import ReleasedSCTD
 from guidance.sds import SDS
@@ -34,6 +43,7 @@ __all__ = [
     "Gradient",
     "Guidance",
     "GuidanceOutput",
+    "ImagePrompt",
     "Method",
     "PerpNeg",
     "Prediction",
@@ -85,12 +95,23 @@ def build(config: Config, prior: Prior, exact_prior: Prior | None = None) -> Gui
 
 
 def _unchecked(config: Config, prior: Prior) -> Guidance:
-    denoiser = Denoiser(prior)
+    denoiser = Denoiser(prior, config.guidance.image_guidance_scale)
     return Guidance(denoiser, METHODS[config.guidance_type](config, denoiser), config.guidance)
 
 
-def embed_prompts(config: Config, prior: TextEncoder, views_per_set: int = 1) -> PromptEmbeddings:
-    """Embed the run's prompt, negative prompt and inverse text, for a prior that sees so many views together."""
+def embed_prompts(
+    config: Config,
+    prior: TextEncoder,
+    views_per_set: int = 1,
+    image_tokens: tuple[Tensor, Tensor] | None = None,
+    *,
+    view_words: bool = True,
+) -> PromptEmbeddings:
+    """Embed the run's prompt, negative prompt and inverse text, for a prior that sees so many views together.
+
+    image_tokens: of the run's image prompt, and of none, as the prior has them; None: without one.
+    view_words: see `PromptEmbeddings`.
+    """
     params = config.guidance
     return PromptEmbeddings(
         prior,
@@ -102,4 +123,8 @@ def embed_prompts(config: Config, prior: TextEncoder, views_per_set: int = 1) ->
         if params.perpneg
         else None,
         views_per_set=views_per_set,
+        view_words=view_words,
+        image=None
+        if image_tokens is None
+        else ImagePrompt(*image_tokens, params.image_prompt_scale, params.image_prompt_behind),
     )

@@ -1,4 +1,4 @@
-"""The guide of ControlNets: a shape whose pictures they are shown, a mesh or an asset, in the place where the run begins."""
+"""A guide, whose pictures a prior is shown: a mesh or an asset, in the place where the run begins."""
 
 from __future__ import annotations
 
@@ -33,26 +33,39 @@ class GuideShape:
     normals: Tensor | None
 
 
+def start_file(config: Config) -> str:
+    """Return the path of the file that a run starts from, or the name of a shape without one."""
+    return config.model.pretrained_model_path or config.camera.init_shape
+
+
 def guide_file(config: Config) -> str:
     """Return the path of the file that `controlnet_guide` names."""
-    start = config.model.pretrained_model_path or config.camera.init_shape
-    return start if config.guidance.controlnet_guide == "start" else config.guidance.controlnet_guide
+    guide = config.guidance.controlnet_guide
+    return start_file(config) if guide == "start" else guide
 
 
-def load_guide_shape(config: Config, draws: Draws, device: torch.device) -> GuideShape:
-    """Load what `controlnet_guide` names, on `device`.
+def load_guide_shape(
+    config: Config,
+    draws: Draws,
+    device: torch.device,
+    path: str | None = None,
+    whose: str = "the guide of ControlNets",
+) -> GuideShape:
+    """Load a file's shape on `device`: that which `controlnet_guide` names, unless another `path` is given.
 
     An asset is taken as it is. A mesh becomes discs that lie on its faces, where `init_shape` has put, or would put, it.
 
+    whose: what needs the shape, in messages.
+
     Raises: ValueError and FileNotFoundError, one sentence each, for whatever is wrong with a file.
     """
-    path, params, model = guide_file(config), config.camera, config.model
+    path, params, model = guide_file(config) if path is None else path, config.camera, config.model
     if path == model.pretrained_model_path:
         return GuideShape(load_asset(Path(path), device, model.input_axes), None)
     of_start = path == params.init_shape
     if of_start and not is_mesh(path):
         raise ValueError(
-            f"{path!r} holds points without faces, but the guide of ControlNets needs a surface: a mesh, or "
+            f"{path!r} holds points without faces, but {whose} needs a surface: a mesh, or "
             "--pretrained_model_path with Gaussians."
         )
     if not of_start and _is_asset(path):
@@ -61,7 +74,7 @@ def load_guide_shape(config: Config, draws: Draws, device: torch.device) -> Guid
     count = int(PER_PIXEL * params.image_w * params.image_h)
     cloud = read_upright(path, axes, min(max(count, FEWEST), MOST), draws.at("controlnet"))
     if cloud.normals is None:
-        raise ValueError(f"{path!r} has no face with an area, but the guide of ControlNets needs a surface.")
+        raise ValueError(f"{path!r} has no face with an area, but {whose} needs a surface.")
     # A start lies where its own points are moved to.
     first = read_upright(path, axes, params.init_num_pts, draws.at("init")) if of_start else cloud
     fit = fit_of(first.points, view_of(params))

@@ -11,7 +11,8 @@ import torch
 import guidance
 from config import Config
 from guidance import Condition
-from guidance.prior import LatentPrior
+from guidance.condition import ORIGINAL
+from guidance.prior import InstructPix2Pix, LatentPrior
 from guidance.prior.shadow import META, fused_attention, shadow
 from scene.densify import bytes_per_gaussian
 from training.live_memory import LiveMemory
@@ -123,13 +124,17 @@ def guidance_bytes(config: Config, prior: LatentPrior, plan: MemoryPlan) -> int:
     twin.encodes_with = config.encodes_with(config.optimization.iterations)
     guide = guidance.build(config, twin)
     views, camera, together = plan.views_at_once, config.camera, prior.views_per_set
-    prompts = guidance.embed_prompts(config, _NoWords(twin), together)
+    prompts = guidance.embed_prompts(
+        config, _NoWords(twin), together, twin.image_tokens, view_words=not prior.edits
+    )
     # Halfway to the side: from there Perp-Neg needs the most.
     conditioning = prompts.at(torch.full((views,), 45.0), torch.full((views,), 90.0))
     images = torch.zeros(views, 3, camera.image_h, camera.image_w, device=META, requires_grad=True)
     with LiveMemory() as memory, fused_attention():
         if prior.controlnets is not None:
             conditioning = conditioning.shown(twin.blank_pictures(views))
+        if isinstance(twin, InstructPix2Pix):
+            conditioning = conditioning.with_part(ORIGINAL, twin.encode_original(images))
         guided = guide(images, conditioning, 0, Draws(0).of_sets("timesteps", 0, range(views), together))
         guided.loss.backward()
         with torch.no_grad():

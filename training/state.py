@@ -24,7 +24,8 @@ from training.batch_sizes import batch_shares
 from training.edit_mask import fixed_by_mask
 from training.memory_plan import MemoryPlan, needed_bytes, plan_memory, whole_sets
 from training.mesh_fit import fit_to_mesh
-from training.steering import Steering, steering
+from training.original import Original, original_of
+from training.steering import Steering, check_image_prompt, steering
 from utils.checkpoints import Checkpoint
 from utils.device import HOST, free_memory, resolve_device, tune
 from utils.ranks import ALONE, Ranks
@@ -125,6 +126,7 @@ class Training:
     Attributes:
         guided: the configuration of the present prior, whose model_key names it.
         steering: makes the pictures that ControlNets are shown; None in a run without.
+        original: what a prior that edits is shown; None in a run without one.
         waiting: the prior that takes turns with the present one, by its model_key; none in most runs.
         noted: what the device has found that the host has not looked at.
         whole: false in the middle of an iteration, when the Gaussians are those of no `counts.step`.
@@ -137,6 +139,7 @@ class Training:
     ranks: Ranks
     counts: Counts
     steering: Steering | None = None
+    original: Original | None = None
     guided: Config = field(init=False)
     prior: LatentPrior = field(init=False)
     prompts: PromptEmbeddings = field(init=False)
@@ -177,7 +180,8 @@ def assemble(
     """
     device = resolve_device(config.device, ranks.local)
     later = config.guided_at(config.optimization.iterations)
-    for prior_config in {each.guidance.model_key: each for each in (*config.guiding_from(1), later)}.values():
+    priors = [*{each.guidance.model_key: each for each in (*config.guiding_from(1), later)}.values()]
+    for prior_config in priors:
         _check_number_of_views(prior_config, ranks)
     tune(device, deterministic=config.deterministic)
     torch.autograd.set_detect_anomaly(config.detect_anomaly)
@@ -185,6 +189,8 @@ def assemble(
     params, extent = config.optimization, config.camera.default_radius
     # Before minutes of work on a start.
     steered = steering(config, draws, device)
+    check_image_prompt(config, device)
+    original = original_of(config, priors, draws, device)
     if checkpoint is None:
         gaussians = initialize(config, draws.at("init"), device)
         if config.camera.init_fit_iter > 0:
@@ -198,7 +204,8 @@ def assemble(
         counts = _counts_of(checkpoint)
         if not force:
             _refuse_other_settings(checkpoint, config)
-            _refuse_another_guide(checkpoint, steered)
+            _refuse_another(checkpoint, "guide", steered, "guide of the ControlNets")
+            _refuse_another(checkpoint, "original", original, "original")
         optimizer = restore(checkpoint.tensors, params, extent, device)
         if _edit_mask_of(checkpoint) != params.edit_mask:
             # Only --force comes here. What the mask names, it names among the Gaussians that there are now.
@@ -215,6 +222,7 @@ def assemble(
         ranks=ranks,
         counts=counts,
         steering=steered,
+        original=original,
     )
     load_guides(state, counts.step + 1, checkpoint, force=force)
     return state
@@ -245,7 +253,11 @@ def load_guides(
                 f"{model_key}; --force continues with these."
             )
         _report_sets(config, prior)
-        loaded.append((config, prior, guidance.embed_prompts(config, prior, prior.views_per_set)))
+        _report_edits(config, prior)
+        prompts = guidance.embed_prompts(
+            config, prior, prior.views_per_set, prior.image_tokens, view_words=not prior.edits
+        )
+        loaded.append((config, prior, prompts))
         prior.free_text_encoder()
     if not goes_on:
         # Only now, for the priors have taken their share of the memory.
@@ -295,6 +307,8 @@ def checkpoint_of(state: Training) -> Checkpoint:
     }
     if state.steering is not None:
         facts["guide"] = state.steering.fingerprint
+    if state.original is not None:
+        facts["original"] = state.original.fingerprint
     if state.waiting:
         facts["waiting"] = {key: each.prior.fingerprint for key, each in state.waiting.items()}
     return Checkpoint(state.counts.step, snapshot(state.optimizer), facts)
@@ -341,6 +355,16 @@ def _report_sets(config: Config, prior: LatentPrior) -> None:
         prior.views_per_set,
         f", and {' and '.join(off)} {'does' if len(off) == 1 else 'do'} nothing" if off else "",
     )
+
+
+def _report_edits(config: Config, prior: LatentPrior) -> None:
+    """Log what a prior that edits does without."""
+    if prior.edits:
+        logger.warning(
+            "The prior %s edits the original, which shows each view: the prompt, an instruction, has no view words%s.",
+            config.guidance.model_key,
+            ", and perpneg does nothing" if config.guidance.perpneg else "",
+        )
 
 
 def _plan(priors: Sequence[tuple[Config, LatentPrior]], ranks: Ranks, counts: Counts) -> None:
@@ -410,9 +434,9 @@ def _edit_mask_of(checkpoint: Checkpoint) -> str | None:
     return params.get("edit_mask") if isinstance(params, dict) else None
 
 
-def _refuse_another_guide(checkpoint: Checkpoint, steered: Steering | None) -> None:
-    if steered is not None and checkpoint.facts.get("guide") != steered.fingerprint:
+def _refuse_another(checkpoint: Checkpoint, fact: str, shown: Steering | Original | None, what: str) -> None:
+    """Refuse a checkpoint whose pictures were of another file than those that are `shown`."""
+    if shown is not None and checkpoint.facts.get(fact) != shown.fingerprint:
         raise ValueError(
-            f"The checkpoint of iteration {checkpoint.step} was made with another guide of the ControlNets; --force continues with "
-            "this one."
+            f"The checkpoint of iteration {checkpoint.step} was made with another {what}; --force continues with this one."
         )

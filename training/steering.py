@@ -10,7 +10,7 @@ from torch import Tensor
 
 from config import Config
 from gaussian_renderer.guide_pictures import guide_pictures
-from guidance.prior import LatentPrior, controls_of
+from guidance.prior import LatentPrior, controls_of, image_prompt_of
 from scene.cameras import Cameras
 from scene.guide_shape import GuideShape, guide_file, load_guide_shape
 from utils.files import digest_of_file
@@ -68,3 +68,19 @@ def steering(config: Config, draws: Draws, device: torch.device) -> Steering | N
         *(100 * params.controlnet_ratio, nets, guide_file(config), len(shape.gaussians)),
     )
     return Steering(shape, config, draws)
+
+
+def check_image_prompt(config: Config, device: torch.device) -> None:
+    """Look for the files of a run's image prompt, if it has one, and log how it acts.
+
+    Raises: PriorError, one sentence.
+    """
+    found, params = image_prompt_of(config, device), config.guidance
+    if found is not None:
+        logger.info(
+            "Image prompt %s, at scale %g from the front and %g from behind, by %s.",
+            found.picture,
+            params.image_prompt_scale,
+            params.image_prompt_scale * params.image_prompt_behind,
+            found.key,
+        )

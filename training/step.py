@@ -13,6 +13,8 @@ from torch import Tensor
 from gaussian_renderer.regularize import binary_alpha, mean_alpha, mean_scale, tv, tv_l1
 from gaussian_renderer.training_views import TrainingViews, training_views
 from guidance import GuidanceOutput
+from guidance.condition import ORIGINAL
+from guidance.prior import InstructPix2Pix
 from scene.brightness import brightness, equalize_brightness, equalizes, lift_colors
 from scene.cameras import Cameras, sample, view_range_at
 from scene.densify import cap_scales, refine, refines
@@ -134,6 +136,10 @@ def backward(state: Training, cameras: Cameras, views: range, step: int, before:
         leaves, rngs = seen.detached(), draws.of_sets("timesteps", step, views, together)
         # Prompts depend on the cameras: taken from those on the host, so that nothing waits for the device.
         conditioning = state.prompts.at(these.azimuth, these.polar, mirrored=seen.mirrored)
+        if state.original is not None and isinstance(state.prior, InstructPix2Pix):
+            shown = state.original.images(seen)
+            conditioning = conditioning.with_part(ORIGINAL, state.prior.encode_original(shown))
+            seen = replace(seen, guide={"The original": shown})
         if state.steering is not None:
             pictures = state.steering.pictures(state.prior, these, step, mirrored=seen.mirrored)
             if pictures is not None:

@@ -29,6 +29,8 @@ def shadow(prior: P) -> P:
             copies[id(parameter)] = nn.Parameter(_shape_of(parameter), requires_grad=parameter.requires_grad)
         for buffer in network.buffers():
             copies[id(buffer)] = _shape_of(buffer)
+    for tensor in prior.image_tokens or ():
+        copies[id(tensor)] = _shape_of(tensor)
     twin = copy.deepcopy(prior.uncompiled(), copies)
     twin.device = META
     return twin

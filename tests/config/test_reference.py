@@ -81,7 +81,7 @@ BEYOND = {
     "GuidanceParams": (
         "compile prediction_type weighting normalize_grad interval_ratio accum sctd_variant approximate LoRA_scale LoRA_partial "
         "cds_variant cds_stage noise_offset w_self check_interval encoder small_encoder_share small_encoder_key "
-        "prior_image_size embeddings refine_model_key refine_from_iter controlnet_kinds controlnet_guide controlnet_scale controlnet_t_range multiview_model_key multiview_share"
+        "prior_image_size embeddings refine_model_key refine_from_iter controlnet_kinds controlnet_guide controlnet_scale controlnet_t_range image_guidance_scale image_prompt image_prompt_scale image_prompt_behind image_prompt_model_key multiview_model_key multiview_share"
     ),
     "ModelParams": "input_axes bg_gray flip_aug_ratio source_path model_path images resolution",
     "PipelineParams": "",
