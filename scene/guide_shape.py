@@ -11,9 +11,11 @@ from torch import Tensor
 from config.model_params import GAUSSIANS_SUFFIXES
 from config.schema import Config
 from scene.asset import load_asset
+from scene.axes import OURS
 from scene.gaussian_model import GaussianModel
-from scene.initialize import is_mesh, read_upright, view_of
-from scene.point_cloud import PointCloud, fit_of
+from scene.initialize import axes_of_format, is_mesh, read_upright, view_of
+from scene.point_cloud import Fit, PointCloud, fit_of
+from scene.skeleton.openpose import Keypoints
 from utils.rng import Draws
 
 PER_PIXEL = 4.0
@@ -26,10 +28,29 @@ OPAQUE, THICKNESS, OVERLAP = 0.99, 0.01, 1.25
 
 @dataclass(frozen=True)
 class GuideShape:
-    """Gaussians on a surface, and its normals [N, 3] of unit length in the world; None where only the Gaussians are known."""
+    """Gaussians on a surface, and its normals [N, 3] of unit length in the world; None where only the Gaussians are known.
+
+    keypoints: those of a body's skeleton, if it has one.
+    """
 
     gaussians: GaussianModel
     normals: Tensor | None
+    keypoints: Keypoints | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run has its guide.
+
+    Attributes:
+        axes: up and front of its file.
+        fit: the move of its points, turned into our axes; None if they stay.
+        bounds: [2, 3] of those points before the move; None for an asset.
+    """
+
+    axes: str
+    fit: Fit | None
+    bounds: Tensor | None
 
 
 def guide_file(config: Config) -> str:
@@ -56,22 +77,34 @@ def load_guide_shape(config: Config, draws: Draws, device: torch.device) -> Guid
         )
     if not of_start and _is_asset(path):
         return GuideShape(load_asset(Path(path), device), None)
-    axes = params.init_axes if of_start else None
+    place = place_of_guide(config, draws)
     count = int(PER_PIXEL * params.image_w * params.image_h)
-    cloud = read_upright(path, axes, min(max(count, FEWEST), MOST), draws.at("controlnet"))
+    cloud = read_upright(path, place.axes, min(max(count, FEWEST), MOST), draws.at("controlnet"))
     if cloud.normals is None:
         raise ValueError(f"{path!r} has no face with an area, but the guide of ControlNets needs a surface.")
-    # A start lies where its own points are moved to.
-    first = read_upright(path, axes, params.init_num_pts, draws.at("init")) if of_start else cloud
-    fit = fit_of(first.points, view_of(params))
-    points = cloud.points if fit is None else fit(cloud.points)
+    points = cloud.points if place.fit is None else place.fit(cloud.points)
     return _discs(PointCloud(points, cloud.colors, cloud.normals), device)
+
+
+def place_of_guide(config: Config, draws: Draws) -> Place:
+    """Find where the guide's file lies: a mesh where `init_shape` has put, or would put, it; an asset as it is read.
+
+    Raises: ValueError and FileNotFoundError, one sentence each, for whatever is wrong with a file.
+    """
+    path, params = guide_file(config), config.camera
+    of_start = path == params.init_shape
+    if path == config.model.pretrained_model_path or (not of_start and _is_asset(path)):
+        return Place(OURS, None, None)
+    axes = (params.init_axes if of_start else None) or axes_of_format(path)
+    points = read_upright(path, axes, params.init_num_pts, draws.at("init")).points
+    fit = fit_of(points, view_of(params), always=params.skeleton is not None)
+    return Place(axes, fit, torch.stack(points.aminmax(dim=0)))
 
 
 def _is_asset(path: str) -> bool:
     """Return whether a file is of Gaussians or points, and not a mesh."""
     name = path.lower()
-    if name.endswith((".ply", ".obj", ".gltf", ".stl")):
+    if name.endswith((".ply", ".obj", ".gltf", ".stl", ".npz")):
         return not is_mesh(path)
     return name.endswith(GAUSSIANS_SUFFIXES) and (not name.endswith(".glb") or name.endswith(".splat.glb"))
 

@@ -26,6 +26,7 @@ CONVENTIONS = {
     ".glb": "y,z",  # as glTF 2.0, section 3.4, has it
     ".gltf": "y,z",
     ".stl": "z,-y",
+    ".npz": "y,z",  # as SMPL and its kin stand
 }
 """Up and front (see `point_cloud.upright`) by the end of a file's name, where `init_axes` does not name them."""
 
@@ -76,7 +77,8 @@ def _start(config: Config, rng: torch.Generator, device: torch.device) -> PointC
         cloud = read_upright(shape, params.init_axes, count, rng)
     else:
         return PointCloud(shape_points(shape, count, rng, shell_radius=3.0 * params.radius_range[1]), None)
-    return PointCloud(fit_to_view(cloud.points, view_of(params)), cloud.colors)
+    points = fit_to_view(cloud.points, view_of(params), always=params.skeleton is not None)
+    return PointCloud(points, cloud.colors)
 
 
 def view_of(params: GenerateCamParams) -> float:
@@ -86,12 +88,17 @@ def view_of(params: GenerateCamParams) -> float:
 
 def read_upright(path: str, axes: str | None, count: int, rng: torch.Generator) -> PointCloud:
     """Read at most `count` points of a file, turned from `axes`, or else those of its format, into ours."""
-    axes = axes or next(up for end, up in CONVENTIONS.items() if path.lower().endswith(end))
+    axes = axes or axes_of_format(path)
     if is_mesh(path):
         from scene.meshes.sample import sample_mesh
 
         return sample_mesh(path, count, rng).upright(axes)
     return thin(without_broken(read_points(path), path), count, rng).upright(axes)
+
+
+def axes_of_format(path: str) -> str:
+    """Return up and front of a start's file, by the end of its name."""
+    return next(axes for end, axes in CONVENTIONS.items() if path.lower().endswith(end))
 
 
 def is_mesh(path: str) -> bool:
