@@ -126,7 +126,7 @@ def _skeleton(path: str, document: dict[str, Any]) -> Skeleton:
     found = Skeleton(
         tuple(names), tuple(parents), positions, turns, tuple(landmarks), tuple(openpose.items()), skin
     )
-    found.order  # noqa: B018 - refuses circles
+    found.in_order()
     return found
 
 

@@ -79,9 +79,8 @@ class Skeleton:
         landmarks = tuple(replace(each, position=place(each.position)) for each in self.landmarks)
         return replace(self, positions=place(self.positions), turns=turns, landmarks=landmarks, skin=skin)
 
-    @property
-    def order(self) -> list[int]:
-        """The joints, parents before children. Raises ValueError for one that is its own ancestor."""
+    def in_order(self) -> list[int]:
+        """Return the joints, parents before children. Raises ValueError for one that is its own ancestor."""
         children: dict[int, list[int]] = {}
         for joint, parent in enumerate(self.parents):
             children.setdefault(parent, []).append(joint)
