@@ -26,7 +26,7 @@ def encode(mesh: TexturedMesh, name: str, lit: bool) -> bytes:
     buffer = Buffer()
     attributes = {
         "POSITION": buffer.add(mesh.vertices, bounds=True),
-        "NORMAL": buffer.add(mesh.normals),
+        "NORMAL": buffer.add(_unit(mesh.normals)),
         "TEXCOORD_0": buffer.add(mesh.places),
     }
     skin, joints = {}, []
@@ -58,6 +58,12 @@ def encode(mesh: TexturedMesh, name: str, lit: bool) -> bytes:
             "samplers": [{"magFilter": LINEAR, "minFilter": LINEAR_MIPMAPS, "wrapS": CLAMP, "wrapT": CLAMP}],
         }
     )
+
+
+def _unit(normals: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Normals [V, 3] of unit length, as glTF has them: a vertex between faces that look apart has none of its own."""
+    lengths = np.linalg.norm(normals, axis=1, keepdims=True)
+    return np.where(lengths > 0.5, normals, np.float32([0, 0, 1]))
 
 
 def _skin(skeleton: Skeleton, name: str, buffer: Buffer) -> tuple[dict[str, Any], list[dict[str, Any]]]:
