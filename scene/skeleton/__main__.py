@@ -14,6 +14,8 @@ import logging
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from scene.skeleton.file import write_skeleton
 from scene.skeleton.gltf import read_gltf_skeleton
 from scene.skeleton.openpose import keypoints_of
@@ -89,6 +91,9 @@ def read(source: Path) -> Skeleton:
     try:
         found = reader(str(source))
         found.in_order()
+        assert found.skin is not None
+        if not np.isfinite(found.positions).all() or not np.isfinite(found.skin.vertices).all():
+            raise ValueError("it has places that are not finite")
         return found
     except Exception as error:  # readers raise whatever their parsing runs into
         reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
