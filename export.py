@@ -46,8 +46,9 @@ from exporting.mesh.options import MeshOptions
 from exporting.pose import Pose, bounds_of, pose_for
 from exporting.splats.spz import VERSIONS
 from exporting.targets import TARGETS, Frame, frame_for, length
-from scene.asset import FORMATS, open_asset
+from scene.asset import FORMATS, open_asset, run_of
 from scene.axes import parse_axes
+from scene.skeleton.file import read_skeleton
 from utils.axes import attached
 from utils.device import resolve_device
 from utils.numbers import whole_number
@@ -161,7 +162,14 @@ def export(given: argparse.Namespace) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     device = resolve_device(given.device)
     asset = open_asset(given.asset, input_axes)
+    run = run_of(given.asset)
+    # Before minutes of work on a mesh.
+    skeleton = read_skeleton(str(run.skeleton)) if meshes and run and run.skeleton.is_file() else None
     mesh = mesh_of(asset.upright(device), given) if meshes else None
+    if mesh is not None and skeleton is not None:
+        mesh = mesh.bound(skeleton)
+        whence = "those of its body" if skeleton.skin else "by the distance to their bones"
+        logging.info("The mesh has a skin of %d joints, whose weights are %s.", len(skeleton.names), whence)
     pose = Pose()
     if size is not None or given.ground:
         bounds = bounds_of(asset.upright()) if mesh is None else mesh.bounds

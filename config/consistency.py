@@ -44,6 +44,8 @@ def check(config: Config) -> None:
             )
         _check_prior(config)
         _check_start(config)
+        if config.camera.skeleton is not None:
+            _check_skeleton(config)
         if config.guidance.controlnet_model_key is not None:
             _check_controlnets(config)
         if config.guidance_type == "sctd":
@@ -110,21 +112,34 @@ def _check_start(config: Config) -> None:
             )
 
 
+def _check_skeleton(config: Config) -> None:
+    """Check that the skeleton is there, and a shape that it belongs to."""
+    path, guide = config.camera.skeleton, config.guidance.controlnet_guide
+    start = config.model.pretrained_model_path or config.camera.init_shape
+    if guide == "start" and start in INIT_SHAPES:
+        raise ValueError(
+            f"GenerateCamParams.skeleton is {show(path)}, but init_shape {start} is no body that it belongs to: --init_shape FILE "
+            "starts from its mesh, or --controlnet_guide FILE names that"
+        )
+    resumed = config.resume is not None or config.start_checkpoint is not None
+    if not resumed and not os.path.isfile(str(path)):
+        raise ValueError(f"GenerateCamParams.skeleton is {show(path)}, but there is no such file")
+
+
 def _check_controlnets(config: Config) -> None:
     """Check that each ControlNet has a picture and a scale, and that there is something to make pictures of."""
     params = config.guidance
     keys, kinds, scales = params.controlnet_model_key or (), params.controlnet_kinds, params.controlnet_scale
-    shapes = ", ".join(kind for kind in PICTURES if kind != "pose")
     if kinds is None or len(kinds) != len(keys):
         raise ValueError(
             f"GuidanceParams.controlnet_kinds is {show(kinds)}, but must name a picture for each of the {len(keys)} ControlNets of "
-            f"controlnet_model_key: {shapes}"
+            f"controlnet_model_key: {', '.join(PICTURES)}"
         )
     guide = params.controlnet_guide
-    if "pose" in kinds:
+    if "pose" in kinds and config.camera.skeleton is None:
         raise ValueError(
-            f"GuidanceParams.controlnet_kinds has 'pose', the picture of a skeleton, but controlnet_guide {show(guide)} is a shape "
-            f"without one: choose among {shapes}"
+            f"GuidanceParams.controlnet_kinds has 'pose', the picture of a skeleton, but there is none: --skeleton FILE names it, or "
+            f"choose among {', '.join(kind for kind in PICTURES if kind != 'pose')}"
         )
     if scales is not None and (min(scales) < 0 or len(scales) not in (1, len(keys))):
         raise ValueError(
@@ -283,6 +298,7 @@ def idle(config: Config) -> list[str]:
                 )
                 if getattr(params, owner) is None
                 for key in keys
+                if key != "controlnet_guide" or config.camera.skeleton is None
             ),
             ("image_prompt", params.image_prompt and not params.has_image_prompt, "image_prompt_scale 0"),
             (

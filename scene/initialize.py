@@ -29,6 +29,7 @@ CONVENTIONS = {
     ".glb": "y,z",  # as glTF 2.0, section 3.4, has it
     ".gltf": "y,z",
     ".stl": "z,-y",
+    ".npz": "y,z",  # as SMPL and its kin stand
 }
 """Up and front (see `point_cloud.upright`) by the end of a file's name, where `init_axes` does not name them."""
 OPACITY, OVERLAP, THICKNESS = 0.9, 0.7, 0.1
@@ -100,8 +101,8 @@ def _start(config: Config, rng: torch.Generator, device: torch.device) -> PointC
 
 
 def fit_of_start(points: Tensor, params: GenerateCamParams) -> Fit | None:
-    """Find the move of a start's points [N, 3], in our axes, into view; None if they stay."""
-    return fit_of(points, view_of(params))
+    """Find the move of a start's points [N, 3], in our axes, into view; None if they stay. A body with a skeleton always moves."""
+    return fit_of(points, view_of(params), always=params.skeleton is not None)
 
 
 def view_of(params: GenerateCamParams) -> float:

@@ -19,6 +19,8 @@ from scene.densify import SHARE_OF_MEMORY, Refinement, bytes_per_gaussian
 from scene.gaussian_model import GaussianModel
 from scene.initialize import initialize
 from scene.optimizer import GaussianOptimizer, Update
+from scene.skeleton.placed import load_skeleton
+from scene.skeleton.skeleton import Skeleton
 from scene.snapshot import restore, snapshot
 from training.batch_sizes import batch_shares
 from training.edit_mask import fixed_by_mask
@@ -127,6 +129,7 @@ class Training:
         guided: the configuration of the present prior, whose model_key names it.
         steering: makes the pictures that ControlNets are shown; None in a run without.
         original: what a prior that edits is shown; None in a run without one.
+        skeleton: of the body, where it stands; None in a run without, and in one that goes on and needs it no more.
         waiting: the prior that takes turns with the present one, by its model_key; none in most runs.
         noted: what the device has found that the host has not looked at.
         whole: false in the middle of an iteration, when the Gaussians are those of no `counts.step`.
@@ -140,6 +143,7 @@ class Training:
     counts: Counts
     steering: Steering | None = None
     original: Original | None = None
+    skeleton: Skeleton | None = None
     guided: Config = field(init=False)
     prior: LatentPrior = field(init=False)
     prompts: PromptEmbeddings = field(init=False)
@@ -188,7 +192,11 @@ def assemble(
     draws = Draws(config.seed)
     params, extent = config.optimization, config.camera.default_radius
     # Before minutes of work on a start.
-    steered = steering(config, draws, device)
+    with_pose = "pose" in (each.kind for each in config.guidance.controlnets)
+    skeleton = None
+    if config.camera.skeleton is not None and (checkpoint is None or with_pose):
+        skeleton = load_skeleton(config, draws)
+    steered = steering(config, draws, device, skeleton)
     check_image_prompt(config, device)
     original = original_of(config, priors, draws, device)
     if checkpoint is None:
@@ -223,6 +231,7 @@ def assemble(
         counts=counts,
         steering=steered,
         original=original,
+        skeleton=skeleton,
     )
     load_guides(state, counts.step + 1, checkpoint, force=force)
     return state

@@ -177,6 +177,10 @@ def _read(path: str) -> list[Placed]:
         from scene.meshes.ply import read_mesh_ply
 
         return read_mesh_ply(path)
+    if path.lower().endswith(".npz"):
+        from scene.meshes.npz import read_npz
+
+        return read_npz(path)
     from scene.meshes.stl import read_stl
 
     return read_stl(path)

@@ -86,7 +86,7 @@ BEYOND = {
     "ModelParams": "input_axes bg_gray flip_aug_ratio source_path model_path images resolution",
     "PipelineParams": "",
     "OptimizationParams": "raster_steps lambda_tv_l1 keep edit_mask min_color adam_betas max_scale max_screen_radius max_num_gaussians relocate_interval lambda_alpha lambda_alpha_binary",
-    "GenerateCamParams": "pointe_model init_axes init_fit_iter",
+    "GenerateCamParams": "pointe_model init_axes init_fit_iter skeleton",
 }
 
 
@@ -120,6 +120,7 @@ def test_keys_of_ours_are_off_by_default() -> None:
     assert config.optimization.max_screen_radius is None
     assert config.optimization.relocate_interval == config.camera.init_fit_iter == 0
     assert config.camera.pointe_model is config.camera.init_axes is config.model.input_axes is None
+    assert config.camera.skeleton is None
     assert config.optimization.lambda_alpha == config.optimization.lambda_alpha_binary == 0
     assert config.optimization.lambda_tv_l1 == 0
 
