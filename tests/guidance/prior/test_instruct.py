@@ -32,7 +32,7 @@ def test_guided_noise_is_that_of_diffusers_pipeline(
 ) -> None:
     """With an image prompt too."""
     config = load(["--text", "make it blue", "--fast", "false", "--model_key", str(instruct)])
-    more = {}
+    more: dict[str, Any] = {}
     if pictured:
         front = Image.new("RGB", (32, 32), "red")
         front.save(tmp_path / "front.png")
