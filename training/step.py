@@ -136,7 +136,8 @@ def backward(state: Training, cameras: Cameras, views: range, step: int, before:
         leaves, rngs = seen.detached(), draws.of_sets("timesteps", step, views, together)
         # Prompts depend on the cameras: taken from those on the host, so that nothing waits for the device.
         conditioning = state.prompts.at(these.azimuth, these.polar, mirrored=seen.mirrored)
-        if state.original is not None and isinstance(state.prior, InstructPix2Pix):
+        if isinstance(state.prior, InstructPix2Pix):
+            assert state.original is not None
             shown = state.original.images(seen)
             conditioning = conditioning.with_part(ORIGINAL, state.prior.encode_original(shown))
             seen = replace(seen, guide={"The original": shown})

@@ -96,9 +96,12 @@ def prior_images(config: Config, prompts: Sequence[str], device: torch.device) -
 
 
 def tuned_prior(config: Config, device: torch.device) -> LatentPrior:
-    """The prior, to make images as fast as the device can. Raises PriorError."""
+    """The prior without an image prompt, to make images as fast as the device can. Raises PriorError."""
     tune(device, deterministic=config.deterministic)
-    return guidance.prior.load_prior(config, device)
+    of_words = config.model_copy(
+        update={"guidance": config.guidance.model_copy(update={"image_prompt": None})}
+    )
+    return guidance.prior.load_prior(of_words, device)
 
 
 def _read(files: Sequence[Path]) -> Iterable[Tensor]:

@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionInstructPix2PixPipeline
+from PIL import Image
 from torch import Tensor
 
 from config import load
-from guidance import Conditioning, Denoiser
+from guidance import Conditioning, Denoiser, ImagePrompt
 from guidance.condition import ORIGINAL
 from guidance.prior import InstructPix2Pix, PriorError, controls_of, load_prior
 from tests.changed import changed
-from tests.tiny_diffusers import write_tiny_instruct
+from tests.tiny_diffusers import write_tiny_instruct, write_tiny_ip_adapter
 from utils.device import HOST
 
 
@@ -25,10 +26,19 @@ def instruct(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_instruct(tmp_path_factory.mktemp("instruct"))
 
 
-def test_guided_noise_is_that_of_diffusers_pipeline(instruct: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    prior = load_prior(
-        load(["--text", "make it blue", "--fast", "false", "--model_key", str(instruct)]), HOST
-    )
+@pytest.mark.parametrize("pictured", [False, True])
+def test_guided_noise_is_that_of_diffusers_pipeline(
+    pictured: bool, instruct: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an image prompt too."""
+    config = load(["--text", "make it blue", "--fast", "false", "--model_key", str(instruct)])
+    more: dict[str, Any] = {}
+    if pictured:
+        front = Image.new("RGB", (32, 32), "red")
+        front.save(tmp_path / "front.png")
+        adapter, more = str(write_tiny_ip_adapter(tmp_path, instruct)), {"ip_adapter_image": front}
+        config = changed(config, image_prompt=str(tmp_path / "front.png"), image_prompt_model_key=adapter)
+    prior = load_prior(config, HOST)
     assert isinstance(prior, InstructPix2Pix)
     pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(
         instruct,
@@ -39,6 +49,9 @@ def test_guided_noise_is_that_of_diffusers_pipeline(instruct: Path, monkeypatch:
         requires_safety_checker=False,
     )
     pipeline.set_progress_bar_config(disable=True)
+    if pictured:
+        pipeline.load_ip_adapter(str(tmp_path), subfolder="", weight_name="adapter.safetensors")
+        pipeline.set_ip_adapter_scale(0.6)
     seen: list[tuple[Tensor, Tensor, int]] = []
     step = pipeline.scheduler.step
 
@@ -59,8 +72,11 @@ def test_guided_noise_is_that_of_diffusers_pipeline(instruct: Path, monkeypatch:
         guidance_scale=7.5,
         image_guidance_scale=1.7,
         output_type="latent",
+        **more,
     )
     told = Conditioning(text, ugly, prior.embed([""]).expand(2), has_negative=True)
+    if prior.image_tokens is not None:
+        told = ImagePrompt(*prior.image_tokens, 0.6).beside(told, torch.zeros(2))
     told = told.with_part(ORIGINAL, prior.encode_original(images))
     for noise, latents, t in seen:
         found = Denoiser(prior, 1.7).guided(latents, torch.full((2,), t), told, 7.5).prediction.eps
@@ -68,12 +84,9 @@ def test_guided_noise_is_that_of_diffusers_pipeline(instruct: Path, monkeypatch:
         plain = Denoiser(prior).guided(latents, torch.full((2,), t), told, 7.5).prediction.eps
         assert float((plain - noise).abs().max()) > 0.01
     assert len(seen) == 2
-    assert [tuple(part.shape) for part in prior._blank(3)] == [
-        (3, 4, 16, 16),
-        (3,),
-        (3, 16, 12),
-        (3, 4, 16, 16),
-    ]
+    shapes = [tuple(part.shape) for part in prior._blank(3)]
+    tokens = [(3, 4, 13)] if pictured else []
+    assert shapes == [(3, 4, 16, 16), (3,), (3, 16, 12), *tokens, (3, 4, 16, 16)]
 
 
 def test_what_does_not_fit_is_one_sentence(instruct: Path, tmp_path: Path) -> None:
