@@ -107,7 +107,7 @@ def test_a_gltf_skin_gives_its_skeleton_in_any_pose(tmp_path: Path, caplog: pyte
             np.testing.assert_allclose(hand[own < 0.061], own[own < 0.061], atol=0.02)
         np.testing.assert_allclose(places["left_ankle"], PLACES["left_ankle"], atol=1e-6)
     assert "15 joints, and out.npz with a skin of" in caplog.text
-    assert "all 18 keypoints are found" in caplog.text
+    assert "; by an average head: nose, right_eye, left_eye, right_ear, left_ear." in caplog.text
 
 
 def body_model(path: Path, joints: int = 24, **changes: np.ndarray) -> Path:
