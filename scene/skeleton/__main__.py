@@ -68,11 +68,13 @@ def convert(source: Path, output: Path, pose: str | None) -> None:
         raise ValueError(f"{str(source)!r}: {error}.") from error
     write_skeleton(output, skeleton)
     assert skeleton.skin is not None
-    missing = keypoints_of(skeleton).missing
+    found = keypoints_of(skeleton)
+    notes = [f"keypoints without a joint: {', '.join(found.missing)}"] if found.missing else []
+    notes += [f"by an average head: {', '.join(found.assumed)}"] if found.assumed else []
     logging.info(
         "%s: %d joints, and %s with a skin of %d vertices; %s. To start from it: --init_shape %s --skeleton %s",
         *(output, len(skeleton.names), output.with_suffix(".npz").name, len(skeleton.skin.vertices)),
-        f"keypoints without a joint: {', '.join(missing)}" if missing else "all 18 keypoints are found",
+        "; ".join(notes) or "all 18 keypoints are found",
         *(output.with_suffix(".npz"), output),
     )
 

@@ -107,10 +107,9 @@ def _parts(places: dict[str, Array]) -> dict[str, Array]:
         named.setdefault((sides[0] if sides else "", rest), place)
     found = {}
     for side in ("left", "right", ""):
-        for part, words in WORDS.items():
-            place = next((named[side, word] for word in words if (side, word) in named), None)
-            if place is not None:
-                found[f"{side}_{part}".lstrip("_")] = place
+        for part, surest in WORDS.items():
+            if there := [named[side, word] for word in surest if (side, word) in named]:
+                found[f"{side}_{part}".lstrip("_")] = there[0]
     return found
 
 

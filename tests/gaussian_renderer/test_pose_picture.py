@@ -11,12 +11,14 @@ from torch import Tensor
 
 from config import Config
 from gaussian_renderer.guide_pictures import guide_pictures
+from gaussian_renderer.pose_picture import pose
 from scene.cameras import Cameras, orbit
 from scene.guide_shape import GuideShape, load_guide_shape
 from scene.skeleton.openpose import KEYPOINTS, keypoints_of
 from scene.skeleton.placed import load_skeleton
 from tests.bodies import JOINTS, PLACES, in_the_world, write_body
 from tests.changed import changed
+from tests.waits import DEVICE, no_waits
 from utils.device import HOST
 from utils.rng import Draws
 
@@ -108,6 +110,13 @@ def test_what_no_detector_would_see_is_not_drawn(shape: GuideShape) -> None:
     [[picture]] = guide_pictures(shape, views(0), ["pose"], SIZE, mirrored=False)
     assert ((picture - torch.tensor([0.6, 0.2, 0.0])[:, None, None]).abs() < 0.02).all(dim=0).sum() > 50
     assert float(picture[:, 0, 0].sum()) == 0
+
+
+def test_the_host_does_not_wait_for_the_picture(shape: GuideShape) -> None:
+    assert shape.keypoints is not None
+    with no_waits():
+        drawn = pose(shape.keypoints, views(0, 30), mirrored=True, device=DEVICE)
+    assert drawn.shape == (2, 3, SIZE, SIZE)
 
 
 def test_a_mirrored_body_has_its_right_hand_where_its_left_hand_was(shape: GuideShape) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 import trimesh
 
+from config import Config
 from exporting.formats import write_mesh
 from scene.axes import turn
 from scene.meshes.sample import sample_mesh
@@ -18,9 +19,12 @@ from scene.skeleton.__main__ import main
 from scene.skeleton.file import read_skeleton
 from scene.skeleton.openpose import FACE as FACE_POINTS
 from scene.skeleton.openpose import KEYPOINTS, keypoints_of
+from scene.skeleton.placed import load_skeleton
 from scene.skeleton.skeleton import Skeleton
 from tests.bodies import FACE, JOINTS, PLACES, write_body
+from tests.changed import changed
 from tests.exporting.test_rig import textured
+from utils.rng import Draws
 
 MIXAMO = {
     "pelvis": "Hips", "chest": "Spine2", "head": "Head",
@@ -107,7 +111,29 @@ def test_a_gltf_skin_gives_its_skeleton_in_any_pose(tmp_path: Path, caplog: pyte
             np.testing.assert_allclose(hand[own < 0.061], own[own < 0.061], atol=0.02)
         np.testing.assert_allclose(places["left_ankle"], PLACES["left_ankle"], atol=1e-6)
     assert "15 joints, and out.npz with a skin of" in caplog.text
-    assert "all 18 keypoints are found" in caplog.text
+    assert "; by an average head: nose, right_eye, left_eye, right_ear, left_ear." in caplog.text
+
+
+def test_a_skeleton_of_another_mesh_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    obj, joints = write_body(tmp_path)
+    made = read_skeleton(joints).moved(turn("y,z").numpy().T, 1.0, np.zeros(3))
+    write_mesh(tmp_path / "body.glb", textured(obj).bound(made))
+    assert command(tmp_path / "body.glb", "-o", tmp_path / "t.json", "--pose", "t") == 0
+    (tmp_path / "cm.json").write_text(Path(joints).read_text().replace("0.95", "95"))
+
+    def reported(mesh: str, skeleton: str) -> str:
+        caplog.clear()
+        keys = {
+            "init_shape": str(tmp_path / mesh),
+            "skeleton": str(tmp_path / skeleton),
+            "init_num_pts": 3000,
+        }
+        load_skeleton(changed(Config(), **keys), Draws(0))
+        return caplog.text
+
+    assert reported("body.obj", "joints.json") == reported("t.npz", "t.json") == ""
+    assert "t.json': its skin has another shape or pose than" in reported("body.glb", "t.json")
+    assert "its joint 'pelvis' lies outside of" in reported("body.obj", "cm.json")
 
 
 def body_model(path: Path, joints: int = 24, **changes: np.ndarray) -> Path:
