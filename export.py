@@ -11,7 +11,8 @@ The name tells the format:
   .ply .compressed.ply .splat .spz .sog    Gaussians, for their viewers, editors and engines
   .splat.glb .splat.usdz .splat.usdc       Gaussians in glTF (KHR_gaussian_splatting) and in USD
   .spz.glb                                 Gaussians in glTF for Cesium, with their .tileset.json
-  .glb .obj .usdz .usdc                    a triangle mesh with one texture, for everything else
+  .glb .obj .usdz .usdc                    a triangle mesh with one texture, for everything else; of a run with
+                                           --skeleton, the .glb has a skin, and bends
   .stl .3mf .mesh.ply                      the mesh for printers and for research
 
 Files of Gaussians in any of these formats are read, too. Axes are those of each format: y up and z to the front, but

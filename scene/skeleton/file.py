@@ -181,12 +181,13 @@ def _text(row: dict[str, Any], key: str, where: str) -> str:
 
 def _numbers(row: dict[str, Any], key: str, count: int, where: str) -> list[float]:
     value = row.get(key)
-    fine = isinstance(value, list) and len(value) == count
-    if not fine or not all(
-        isinstance(each, int | float) and not isinstance(each, bool) and abs(each) < 1e12 for each in value
-    ):
-        raise ValueError(f"{where} has {key} {value!r}, but {count} finite numbers are needed")
-    return [float(each) for each in value]
+    if isinstance(value, list) and len(value) == count and all(map(_is_number, value)):
+        return [float(each) for each in value]
+    raise ValueError(f"{where} has {key} {value!r}, but {count} finite numbers are needed")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12
 
 
 def _turn(row: dict[str, Any], where: str) -> Array:

@@ -142,16 +142,21 @@ def _face(found: dict[str, Array], parts: dict[str, Array]) -> dict[str, Array]:
 def _facing(found: dict[str, Array]) -> tuple[Array, Array, Array]:
     """The way [18, 3] that each keypoint faces, the cosines [18] from which it is hidden, and the head's middle [3]."""
     outward, hidden, middle = np.zeros((len(KEYPOINTS), 3)), np.full(len(KEYPOINTS), -2.0), np.zeros(3)
-    if not all(key in found for key in FACE):
+    there, body = [found[key] for key in FACE if key in found], _body(found)
+    if {"nose", "left_ear", "right_ear"} <= {*found}:
+        middle = (found["left_ear"] + found["right_ear"]) / 2
+        left = _unit(found["left_ear"] - found["right_ear"])
+        front = found["nose"] - middle
+        front = _unit(front - (front @ left) * left)
+    elif there and body is not None:
+        middle, (front, left, _) = np.mean(there, axis=0), body
+    else:
         return outward, hidden, middle
-    middle = (found["left_ear"] + found["right_ear"]) / 2
-    left = _unit(found["left_ear"] - found["right_ear"])
-    front = found["nose"] - middle
-    front = _unit(front - (front @ left) * left)
     eye = np.cos(EYE_TURN) * front, np.sin(EYE_TURN) * left
     faces = {"nose": front, "left_eye": eye[0] + eye[1], "right_eye": eye[0] - eye[1]}
     faces |= {"left_ear": left, "right_ear": -left}
     for key, way in faces.items():
+        # Those that are not there are not drawn anyway.
         row = KEYPOINTS.index(key)
         outward[row], hidden[row] = way, HIDDEN[key.split("_")[-1]]
     return outward, hidden, middle

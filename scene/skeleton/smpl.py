@@ -7,7 +7,8 @@ import numpy as np
 from scene.meshes.npz import BODY, MAX_ROWS, Wanted, arrays
 from scene.skeleton.skeleton import Landmark, Skeleton, Skin, strongest
 
-WANTED: Wanted = BODY | {
+WANTED: Wanted = {
+    **BODY,
     "J_regressor": ((1_000, -1), "f"),
     "kintree_table": ((2, -1), "iu"),
     "weights": ((MAX_ROWS, -1), "f"),
