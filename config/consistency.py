@@ -9,7 +9,7 @@ from config.camera_params import INIT_SHAPES, RANDOM_SHAPES, START_SUFFIXES
 from config.edit_mask import MASK_FILES, MEANING, region
 from config.errors import ConfigError, show
 from config.fast import exact
-from config.guidance_params import PICTURES, GuidanceParams
+from config.guidance_params import PICTURES, TOY_PRIORS, GuidanceParams
 from config.model_params import GAUSSIANS_SUFFIXES
 from config.schema import SECTIONS, TRAIN_TIMESTEPS, Config
 
@@ -310,6 +310,12 @@ def idle(config: Config) -> list[str]:
                 "controlnet_model_key",
                 params.controlnet_model_key and not params.controlnets,
                 f"controlnet_scale {show(params.controlnet_scale)}",
+            ),
+            (
+                "pose_model_key",
+                params.pose_model_key != GuidanceParams.model_fields["pose_model_key"].default
+                and (params.rectify_poses == 0 or model_key in TOY_PRIORS),
+                "rectify_poses 0" if params.rectify_poses == 0 else f"model_key {model_key}",
             ),
             ("small_encoder_key", params.small_encoder_key and params.encoder == "full", "encoder full"),
             ("encoder", params.encoder == "small" and not config.small_encoder_iterations, no_share),

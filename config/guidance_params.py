@@ -37,6 +37,9 @@ PREDICTION_TYPE_MEANT = {
 }
 """Other spellings of `prediction_type`."""
 
+TOY_PRIORS = ("toybox",)
+"""Priors that come with the project, and know its toys."""
+
 PICTURES = ("depth", "normal", "outline", "mask", "pose")
 """Pictures of a guide that a ControlNet may be shown; `pose` is that of a skeleton."""
 
@@ -225,6 +228,20 @@ class GuidanceParams(Section):
     negative_w: Real = key(-2.0, "weight of Perp-Neg's negatives")
     front_decay_factor: Real = key(2.0, "decay of the front view's negative with azimuth")
     side_decay_factor: Real = key(10.0, "decay of the side view's negative with azimuth")
+
+    # RecDreamer
+    rectify_poses: Real = key(
+        0.0,
+        "RecDreamer's re-weighting against several faces, for a prior that sees each view alone: no pose is likelier than it "
+        "should be. The greatest length of its gradient as a multiple of the method's, 1 as released; 0: without",
+        ge=0,
+    )
+    pose_model_key: Text = key(
+        "openai/clip-vit-large-patch14",
+        "the CLIP that tells front, side and back apart for rectify_poses: a hub id or a folder of transformers; toybox's priors "
+        "have a classifier of their own",
+        blank_is_default=True,
+    )
 
     # Timesteps
     t_range: Annotated[tuple[float, float], interval(0, 1, strict=True)] = key(

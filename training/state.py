@@ -13,7 +13,7 @@ from torch import Tensor
 import config as configuration
 import guidance
 from config import Config
-from guidance import Checked, Guidance, PromptEmbeddings
+from guidance import Checked, Guidance, PoseRectifier, PromptEmbeddings
 from guidance.prior import LatentPrior
 from scene.densify import SHARE_OF_MEMORY, Refinement, bytes_per_gaussian
 from scene.gaussian_model import GaussianModel
@@ -35,6 +35,8 @@ from utils.rng import Draws
 
 logger = logging.getLogger(__name__)
 
+POSES = "poses/marginal"
+"""Name of the averages over the poses in a checkpoint."""
 DENSITY = ("cloned", "split", "pruned", "relocated", "opacity_resets")
 """Counts of what density control has done so far."""
 
@@ -130,6 +132,7 @@ class Training:
         steering: makes the pictures that ControlNets are shown; None in a run without.
         original: what a prior that edits is shown; None in a run without one.
         skeleton: of the body, where it stands; None in a run without, and in one that goes on and needs it no more.
+        rectifier: weighs the poses of the prior that sees each view alone; None in a run without.
         waiting: the prior that takes turns with the present one, by its model_key; none in most runs.
         noted: what the device has found that the host has not looked at.
         whole: false in the middle of an iteration, when the Gaussians are those of no `counts.step`.
@@ -144,6 +147,7 @@ class Training:
     steering: Steering | None = None
     original: Original | None = None
     skeleton: Skeleton | None = None
+    rectifier: PoseRectifier | None = None
     guided: Config = field(init=False)
     prior: LatentPrior = field(init=False)
     prompts: PromptEmbeddings = field(init=False)
@@ -199,6 +203,7 @@ def assemble(
     steered = steering(config, draws, device, skeleton)
     check_image_prompt(config, device)
     original = original_of(config, priors, draws, device)
+    rectifier = rectifier_of(config, 1 if checkpoint is None else checkpoint.step + 1, device)
     if checkpoint is None:
         gaussians = initialize(config, draws.at("init"), device)
         if config.camera.init_fit_iter > 0:
@@ -222,6 +227,8 @@ def assemble(
         each.guidance.model_key for each in config.guiding_from(counts.step + 1)
     ):
         guidance.prior.check_prior(later, device)
+        if guidance.prior.rectifies(later):
+            guidance.prior.load_rectifier(later, device)
     state = Training(
         config=config,
         optimizer=optimizer,
@@ -233,18 +240,36 @@ def assemble(
         original=original,
         skeleton=skeleton,
     )
-    load_guides(state, counts.step + 1, checkpoint, force=force)
+    load_guides(state, counts.step + 1, rectifier, checkpoint, force=force)
     return state
 
 
+def rectifier_of(config: Config, step: int, device: torch.device) -> PoseRectifier | None:
+    """Load what weighs the poses of a prior of iteration `step`, anew; None in a run without. Raises: PriorError."""
+    for each in config.guiding_from(step):
+        if guidance.prior.rectifies(each):
+            rectifier = guidance.prior.load_rectifier(each, device)
+            shares = dict(zip(rectifier.classifier.poses, rectifier.classifier.shares.tolist()))
+            wanted = ", ".join(f"{share:.0%} {pose}" for pose, share in shares.items())
+            logger.info("RecDreamer: the poses of the views are to be %s.", wanted)
+            return rectifier
+    return None
+
+
 def load_guides(
-    state: Training, step: int, checkpoint: Checkpoint | None = None, *, force: bool = False
+    state: Training,
+    step: int,
+    rectifier: PoseRectifier | None,
+    checkpoint: Checkpoint | None = None,
+    *,
+    force: bool = False,
 ) -> None:
     """Load the prior of iteration `step`, that which takes turns with it, if any, and all that follows from them.
 
     How many views go through the networks at once is decided anew, unless the checkpoint is of these very priors.
 
     Args:
+        rectifier: that of `rectifier_of`, which takes its averages from the checkpoint.
         checkpoint: where the run goes on.
         force: go on although its weights were others.
     Raises: PriorError and ValueError, one sentence each.
@@ -268,11 +293,14 @@ def load_guides(
         )
         loaded.append((config, prior, prompts))
         prior.free_text_encoder()
+    state.rectifier = rectifier
+    if goes_on and checkpoint is not None and rectifier is not None:
+        _take_poses(rectifier, checkpoint)
     if not goes_on:
         # Only now, for the priors have taken their share of the memory.
         if counts.step == 0:
             counts.most_gaussians = ranks.least(_most_gaussians(state.config, device), device)
-        _plan([(config, prior) for config, prior, _ in loaded], ranks, counts)
+        _plan([(config, prior) for config, prior, _ in loaded], ranks, counts, rectifier)
     first, *others = (_guiding(state, step, *each) for each in loaded)
     state.take(first)
     state.waiting = {each.config.guidance.model_key: each for each in others}
@@ -295,14 +323,28 @@ def _guiding(
     prior.encode_singly = counts.encode_singly
     prior.encodes_with = config.encodes_with(step)
     at_once = whole_sets(counts.views_at_once or len(mine), prior.views_per_set)
+    rectifier = state.rectifier if guidance.prior.rectifies(config) else None
     guidance.prior.compile_networks(
         config,
         prior,
         at_once,
         shares=lambda: batch_shares(config, prior, mine, at_once),
-        needed=lambda: needed_bytes(config, prior, MemoryPlan(at_once, counts.encode_singly)),
+        needed=lambda: needed_bytes(config, prior, MemoryPlan(at_once, counts.encode_singly), rectifier),
     )
-    return Guiding(config, prior, prompts, guidance.build(config, prior, prior.with_autoencoder()))
+    guide = guidance.build(config, prior, prior.with_autoencoder(), rectifier)
+    return Guiding(config, prior, prompts, guide)
+
+
+def _take_poses(rectifier: PoseRectifier, checkpoint: Checkpoint) -> None:
+    """Go on with a checkpoint's averages over the poses, or from even ones after a warning if it has none that fit."""
+    kept = checkpoint.tensors.get(POSES)
+    if kept is None or kept.shape != rectifier.marginal.shape:
+        logger.warning(
+            "The checkpoint of iteration %d has no averages over these poses: they begin evenly.",
+            checkpoint.step,
+        )
+        return
+    rectifier.marginal.copy_(kept)
 
 
 def checkpoint_of(state: Training) -> Checkpoint:
@@ -320,7 +362,10 @@ def checkpoint_of(state: Training) -> Checkpoint:
         facts["original"] = state.original.fingerprint
     if state.waiting:
         facts["waiting"] = {key: each.prior.fingerprint for key, each in state.waiting.items()}
-    return Checkpoint(state.counts.step, snapshot(state.optimizer), facts)
+    tensors = snapshot(state.optimizer)
+    if state.rectifier is not None:
+        tensors[POSES] = state.rectifier.marginal.to(HOST, copy=True)
+    return Checkpoint(state.counts.step, tensors, facts)
 
 
 def _check_number_of_views(config: Config, ranks: Ranks) -> None:
@@ -355,14 +400,21 @@ def _report_sets(config: Config, prior: LatentPrior) -> None:
         return
     off = [
         name
-        for name, on in (("perpneg", config.guidance.perpneg), ("jitter_pose", config.camera.jitter_pose))
+        for name, on in (
+            ("perpneg", config.guidance.perpneg),
+            ("rectify_poses", config.guidance.rectify_poses),
+            ("jitter_pose", config.camera.jitter_pose),
+        )
         if on
     ]
+    *before, last = off or [""]
     logger.warning(
         "The prior %s sees %d views together, evenly around the asset, and is told where they are: the prompt has no view words%s.",
         config.guidance.model_key,
         prior.views_per_set,
-        f", and {' and '.join(off)} {'does' if len(off) == 1 else 'do'} nothing" if off else "",
+        f", and {', '.join(before)}{' and ' if before else ''}{last} {'do' if before else 'does'} nothing"
+        if off
+        else "",
     )
 
 
@@ -376,7 +428,12 @@ def _report_edits(config: Config, prior: LatentPrior) -> None:
         )
 
 
-def _plan(priors: Sequence[tuple[Config, LatentPrior]], ranks: Ranks, counts: Counts) -> None:
+def _plan(
+    priors: Sequence[tuple[Config, LatentPrior]],
+    ranks: Ranks,
+    counts: Counts,
+    rectifier: PoseRectifier | None,
+) -> None:
     """Decide how many of a process's views go through the networks together: as many as fit with each of the priors.
 
     On this machine's own processor all do unless `vram_O` asks for less: its memory serves other processes too, and a run's
@@ -387,7 +444,13 @@ def _plan(priors: Sequence[tuple[Config, LatentPrior]], ranks: Ranks, counts: Co
         return
     free = ranks.least(free_memory(prior.device), prior.device)
     plans = [
-        plan_memory(config, prior, len(ranks.share(config.guidance.C_batch_size, prior.views_per_set)), free)
+        plan_memory(
+            config,
+            prior,
+            len(ranks.share(config.guidance.C_batch_size, prior.views_per_set)),
+            free,
+            rectifier if guidance.prior.rectifies(config) else None,
+        )
         for config, prior in priors
     ]
     counts.views_at_once = min(plan.views_at_once for plan in plans)

@@ -14,6 +14,7 @@ from gaussian_renderer.regularize import binary_alpha, mean_alpha, mean_scale, t
 from gaussian_renderer.training_views import TrainingViews, training_views
 from guidance import GuidanceOutput
 from guidance.condition import ORIGINAL
+from guidance.poses import packed
 from guidance.prior import InstructPix2Pix
 from scene.brightness import brightness, equalize_brightness, equalizes, lift_colors
 from scene.cameras import Cameras, sample, view_range_at
@@ -67,6 +68,7 @@ def training_step(state: Training, step: int) -> Iteration:
             state.optimizer, ranks.all_views(torch.cat(bright), views, together), params
         )
     constrain(state)
+    poses = weigh_poses(state, guided)
     first, sizes = guided[0], [len(part.views) for part in guided]
     times = mean_of([part.guided.times for part in guided], sizes)
     diagnostics = mean_of([part.guided.diagnostics for part in guided], sizes)
@@ -81,6 +83,7 @@ def training_step(state: Training, step: int) -> Iteration:
         **{f"loss/{name}": sum_of([part.losses[name] for part in guided]) for name in first.losses},
         **{f"guidance/{name}": value for name, value in (times | diagnostics).items()},
         **{f"grad_norm/{name}": value for name, value in found.gradients.items()},
+        **{f"poses/{name}": value for name, value in poses.items()},
     }
     return Iteration(numbers, first.seen, first.guided)
 
@@ -169,6 +172,18 @@ def backward(state: Training, cameras: Cameras, views: range, step: int, before:
     torch.autograd.backward(roots, upstream)
     detached = {name: loss.detach() for name, loss in {"guidance": guided.loss, **weighed}.items()}
     return Part(views, seen, guided, gradient, {**penalties, **detached})
+
+
+def weigh_poses(state: Training, parts: Sequence[Part]) -> dict[str, Tensor]:
+    """Add the poses that were seen in an iteration's views, by all processes, to the averages; return these for the logs, or
+    nothing in an iteration that weighs none."""
+    seen = [part.guided.poses for part in parts if part.guided.poses is not None]
+    if state.rectifier is None or not seen:
+        return {}
+    whole = state.ranks.all_views(packed(seen), state.config.guidance.C_batch_size)
+    state.rectifier.add(whole)
+    found = state.rectifier.imbalance(whole)
+    return {**found.marginal, "entropy": found.entropy}
 
 
 def update(state: Training, parts: Sequence[Part], cameras: Cameras, step: int) -> Update:

@@ -14,6 +14,7 @@ from evaluation.assets import Asset, ScoredAsset, Scores
 from evaluation.scorers.contract import Column, ScorerError, ScorerOptions
 from evaluation.scorers.pixels import clip_pixels
 from evaluation.scorers.weights import fingerprint, reason, unavailable
+from guidance.prior.clip import embed_texts, load_clip
 
 if TYPE_CHECKING:
     from transformers import CLIPModel, CLIPTokenizer
@@ -36,7 +37,7 @@ class ClipScorer:
     set_columns: tuple[Column, ...] = ()
 
     def __init__(self, model: CLIPModel, tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> None:
-        self.model, self.tokenizer = model.eval().requires_grad_(False), tokenizer
+        self.model, self.tokenizer = model, tokenizer
         self.prompts = tuple(dict.fromkeys(prompts))
         self.captions = self.embed_texts(self.prompts)
         self.identity = repr(("clip", fingerprint(model), self.prompts))
@@ -46,28 +47,19 @@ class ClipScorer:
         cls, options: ScorerOptions, prompts: Sequence[str], config: Config, device: torch.device
     ) -> ClipScorer:
         """Load the scorer. Raises ScorerError, one sentence."""
-        from transformers import CLIPModel, CLIPTokenizer
-
         try:
-            loaded: Any = CLIPModel.from_pretrained(
-                options.clip, dtype=torch.float32, output_loading_info=True
-            )
-            tokenizer = CLIPTokenizer.from_pretrained(options.clip)
+            model, tokenizer, missing = load_clip(options.clip)
         except (OSError, ValueError, RuntimeError) as error:
             raise unavailable("clip", options.clip, reason(error)) from None
-        model, info = loaded
-        if info["missing_keys"]:
-            raise ScorerError(f"clip is {options.clip!r}, but it lacks {sorted(info['missing_keys'])[0]}.")
-        return cls(model.to(device), tokenizer, prompts)
+        if missing:
+            raise ScorerError(f"clip is {options.clip!r}, but it lacks {missing[0]}.")
+        placed: Any = model.to(device)  # its annotations name no result
+        return cls(placed, tokenizer, prompts)
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors [P, D] on the host, of texts cut at the model's length."""
-        length = self.model.config.text_config.max_position_embeddings
-        tokens = self.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=length, return_tensors="pt"
-        ).to(self.model.device)
-        return F.normalize(self.model.get_text_features(**tokens).pooler_output, dim=-1).cpu()
+        return embed_texts(self.model, self.tokenizer, [*texts]).cpu()
 
     @torch.no_grad()
     def embed_images(self, images: Tensor) -> Tensor:

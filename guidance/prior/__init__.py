@@ -20,6 +20,7 @@ from guidance.prior.mvdream import MVDream
 from guidance.prior.mvdream_files import is_mvdream
 from guidance.prior.pipeline_files import find_pipeline, pipeline_named
 from guidance.prior.pipeline_prior import PipelinePrior, Wanted
+from guidance.prior.pose_classifiers import load_rectifier
 from guidance.prior.stable_diffusion import StableDiffusionPrior
 from guidance.prompts import texts_of
 from utils.device import is_accelerator
@@ -36,6 +37,8 @@ __all__ = [
     "controls_of",
     "image_prompt_of",
     "load_prior",
+    "load_rectifier",
+    "rectifies",
 ]
 
 
@@ -48,6 +51,11 @@ def class_of(config: Config) -> type[StableDiffusionPrior] | type[PipelinePrior]
     if pipeline.startswith(EDITS):
         return InstructPix2Pix
     return FAMILIES.get(pipeline, StableDiffusionPrior)
+
+
+def rectifies(config: Config) -> bool:
+    """Return whether a run weighs the poses of this prior: `rectify_poses`, for one that sees each view alone."""
+    return config.guidance.rectify_poses > 0 and class_of(config).views_per_set == 1
 
 
 def load_prior(config: Config, device: torch.device) -> LatentPrior:

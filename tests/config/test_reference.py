@@ -81,7 +81,7 @@ BEYOND = {
     "GuidanceParams": (
         "compile prediction_type weighting normalize_grad interval_ratio accum sctd_variant approximate LoRA_scale LoRA_partial "
         "cds_variant cds_stage noise_offset w_self check_interval encoder small_encoder_share small_encoder_key "
-        "prior_image_size embeddings refine_model_key refine_from_iter controlnet_kinds controlnet_guide controlnet_scale controlnet_t_range image_guidance_scale image_prompt image_prompt_scale image_prompt_behind image_prompt_model_key multiview_model_key multiview_share"
+        "prior_image_size embeddings refine_model_key refine_from_iter controlnet_kinds controlnet_guide controlnet_scale controlnet_t_range image_guidance_scale image_prompt image_prompt_scale image_prompt_behind image_prompt_model_key multiview_model_key multiview_share rectify_poses pose_model_key"
     ),
     "ModelParams": "input_axes bg_gray flip_aug_ratio source_path model_path images resolution",
     "PipelineParams": "",
@@ -109,6 +109,7 @@ def test_keys_of_ours_are_off_by_default() -> None:
     assert not config.guidance.normalize_grad
     assert config.guidance.w_self == config.optimization.raster_steps == 1
     assert config.guidance.encoder == "full"
+    assert config.guidance.rectify_poses == 0
     assert config.guidance.refine_model_key is config.guidance.refine_from_iter is None
     assert config.guidance.prior_image_size is config.guidance.embeddings is None
     assert not config.deterministic

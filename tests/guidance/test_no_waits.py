@@ -10,10 +10,12 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
 import guidance
-from guidance import Condition, PerpNeg, Prediction, PromptEmbeddings, solver
+from guidance import SDS, Condition, Guidance, PerpNeg, PoseRectifier, Prediction, PromptEmbeddings, solver
 from guidance.denoiser import Denoiser
+from guidance.poses import packed
 from guidance.prior import StableDiffusionPrior
 from guidance.prior.parametrization import Parametrization
+from guidance.prior.pose_classifiers import AzimuthClassifier
 from tests.draws import rngs
 from tests.guidance.cases import VARIANTS, VIEWS, config_of
 from tests.tiny_diffusers import write_tiny_folder
@@ -97,6 +99,22 @@ def test_a_guidance_waits_for_nothing_under_other_settings(
     prior: StableDiffusionPrior, variant: str, changes: dict[str, object]
 ) -> None:
     guide(prior, variant, with_negatives=True, **changes)
+
+
+def test_nor_does_weighing_poses(prior: StableDiffusionPrior) -> None:
+    """Not in the guidance, and not where averages are kept."""
+    regressor = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2))
+    rectifier = PoseRectifier(AzimuthClassifier(regressor), 1.0, "one").to(DEVICE)
+    denoiser, config = Denoiser(prior), config_of("sds")
+    weighing = Guidance(denoiser, SDS(config, denoiser), config.guidance, rectifier)
+    conditioning = PromptEmbeddings(Encoder(), "a mug").at(AZIMUTH, POLAR)
+    images = torch.rand(VIEWS, 3, 64, 64, device=DEVICE)
+    with no_waits():
+        output = weighing(images, conditioning, 399, rngs(VIEWS))
+        assert output.poses is not None
+        seen = packed([output.poses])
+        rectifier.add(seen)
+        rectifier.imbalance(seen)
 
 
 def test_waits_in_a_step_are_seen(prior: StableDiffusionPrior, monkeypatch: pytest.MonkeyPatch) -> None:
