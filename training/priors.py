@@ -46,6 +46,7 @@ def change_prior(state: Training, step: int) -> None:
     logger.info("Iteration %d: %s guides from here on.", step, key)
     state.waiting.clear()
     del state.prior, state.prompts, state.guide
+    state.rectifier = None
     gc.collect()
     release_memory(state.device)
     load_guides(state, step, rectifier_of(state.config, step, state.device))

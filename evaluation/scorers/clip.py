@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +16,6 @@ from evaluation.scorers.pixels import clip_pixels
 from evaluation.scorers.weights import fingerprint, reason, unavailable
 from guidance.prior.clip import embed_texts, load_clip
 
-if TYPE_CHECKING:
-    from transformers import CLIPModel, CLIPTokenizer
-
 AT_ONCE = 16
 
 
@@ -26,7 +23,7 @@ class ClipScorer:
     """CLIP score (Hessel et al., 2021): 100 max(cos, 0), of the views' mean cosine as in torchmetrics. R-Precision
     (DreamFusion): the share of the views to which the asset's own prompt is nearest, among all prompts.
 
-    prompts: that pool; with one alone, there is no R-Precision.
+    model, tokenizer: as `load_clip` gives them; prompts: that pool; with one alone, there is no R-Precision.
     """
 
     name = "clip"
@@ -36,7 +33,7 @@ class ClipScorer:
     )
     set_columns: tuple[Column, ...] = ()
 
-    def __init__(self, model: CLIPModel, tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> None:
+    def __init__(self, model: Any, tokenizer: Any, prompts: Sequence[str]) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.prompts = tuple(dict.fromkeys(prompts))
         self.captions = self.embed_texts(self.prompts)
@@ -53,8 +50,7 @@ class ClipScorer:
             raise unavailable("clip", options.clip, reason(error)) from None
         if missing:
             raise ScorerError(f"clip is {options.clip!r}, but it lacks {missing[0]}.")
-        placed: Any = model.to(device)  # its annotations name no result
-        return cls(placed, tokenizer, prompts)
+        return cls(model.to(device), tokenizer, prompts)
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from transformers import CLIPModel, CLIPTokenizer
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 """Of the pixels, by channel."""
 
 
-def load_clip(where: str) -> tuple[CLIPModel, CLIPTokenizer, list[str]]:
-    """Load a CLIP from a folder or by a hub id, to the host, and list the weights that it lacks.
+def load_clip(where: str) -> tuple[Any, Any, list[str]]:
+    """Load a CLIPModel and CLIPTokenizer of transformers by folder or hub id, to the host, and list the weights that it lacks.
 
     Raises: OSError, ValueError or RuntimeError, as transformers does, if it cannot be had.
     """
@@ -29,7 +26,7 @@ def load_clip(where: str) -> tuple[CLIPModel, CLIPTokenizer, list[str]]:
     return model.eval().requires_grad_(False), tokenizer, sorted(info["missing_keys"])
 
 
-def embed_texts(model: CLIPModel, tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
+def embed_texts(model: Any, tokenizer: Any, texts: list[str]) -> Tensor:
     """Return unit vectors [P, D] of texts, which are cut at the model's length."""
     length = model.config.text_config.max_position_embeddings
     tokens = tokenizer(texts, padding=True, truncation=True, max_length=length, return_tensors="pt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,8 +49,9 @@ class WordClassifier(PoseClassifier):
     """
 
     captions: Tensor
+    clip: Any
 
-    def __init__(self, clip: nn.Module, captions: Tensor) -> None:
+    def __init__(self, clip: Any, captions: Tensor) -> None:
         super().__init__(("front", "side", "back"), (0.25, 0.5, 0.25))
         self.clip = clip
         self.register_buffer("captions", captions, persistent=False)
