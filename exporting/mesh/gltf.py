@@ -29,7 +29,8 @@ def encode(mesh: TexturedMesh, name: str, lit: bool) -> bytes:
         "NORMAL": buffer.add(_unit(mesh.normals)),
         "TEXCOORD_0": buffer.add(mesh.places),
     }
-    skin, joints = {}, []
+    skin: dict[str, Any] = {}
+    joints: list[dict[str, Any]] = []
     if mesh.rig is not None:
         attributes["JOINTS_0"] = buffer.add(mesh.rig.joints)
         attributes["WEIGHTS_0"] = buffer.add(mesh.rig.weights, normalized=True)
@@ -63,7 +64,7 @@ def encode(mesh: TexturedMesh, name: str, lit: bool) -> bytes:
 def _unit(normals: NDArray[np.float32]) -> NDArray[np.float32]:
     """Normals [V, 3] of unit length, as glTF has them: a vertex between faces that look apart has none of its own."""
     lengths = np.linalg.norm(normals, axis=1, keepdims=True)
-    return np.where(lengths > 0.5, normals, np.float32([0, 0, 1]))
+    return np.where(lengths > 0.5, normals, np.array([0, 0, 1], dtype=np.float32))
 
 
 def _skin(skeleton: Skeleton, name: str, buffer: Buffer) -> tuple[dict[str, Any], list[dict[str, Any]]]:
