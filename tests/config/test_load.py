@@ -204,7 +204,7 @@ def test_dump_is_complete_and_in_the_sections_of_the_files() -> None:
 
 
 def test_ten_presets_the_quickstart_and_the_edit() -> None:
-    assert len(PRESETS) == 17
+    assert len(PRESETS) == 18
     assert {"bagel", "quickstart", "edit"} <= {file.stem for file in PRESETS}
 
 
@@ -212,9 +212,13 @@ def test_ten_presets_the_quickstart_and_the_edit() -> None:
 def test_presets_load_silently_and_hold_differences_only(
     file: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    asset = tmp_path / "asset.ply"
-    asset.touch()
-    load(["--opt", str(file), *(["--pretrained_model_path", str(asset)] if file.stem == "edit" else [])])
+    start = tmp_path / "start.ply"
+    start.touch()
+    needed = {
+        "edit": ["--pretrained_model_path", str(start)],
+        "refine": ["--init_shape", str(start)],
+    }
+    load(["--opt", str(file), *needed.get(file.stem, [])])
     assert caplog.messages == []
     defaults = yaml.safe_load(dump(Config()))
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
