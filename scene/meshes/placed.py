@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from config.camera_params import GenerateCamParams
-from scene.initialize import axes_of, fit_of_start, read_upright
+from scene.initialize import axes_of, fit_of_start
 from scene.meshes.colors import Decode
 from scene.meshes.files_beside import Picture
-from scene.meshes.sample import GREY, PICTURES, Part, places, read_parts
+from scene.meshes.sample import GREY, PICTURES, Part, places, read_parts, sample_parts
 from scene.point_cloud import upright
 
 Array = np.ndarray
@@ -53,13 +53,14 @@ def load_mesh_of_start(params: GenerateCamParams, rng: torch.Generator) -> Place
     """
     path = params.init_shape
     axes = axes_of(path, params.init_axes)
-    fit = fit_of_start(read_upright(path, axes, params.init_num_pts, rng).points, params)
+    read = read_parts(path)
+    fit = fit_of_start(sample_parts(read, path, params.init_num_pts, rng).upright(axes).points, params)
 
     def moved(part: Part) -> Part:
         points = upright(torch.from_numpy(part.vertices), axes)
         return replace(part, vertices=(points if fit is None else fit(points)).numpy())
 
-    parts = [moved(part) for part in read_parts(path)]
+    parts = [moved(part) for part in read]
     first = np.cumsum([0, *(len(part.vertices) for part in parts)])
     faces = np.concatenate([part.faces + start for part, start in zip(parts, first)])
     rows = np.flatnonzero(np.nan_to_num(np.concatenate([part.areas() for part in parts])) > 0)

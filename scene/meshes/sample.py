@@ -55,7 +55,11 @@ def sample_mesh(path: str, count: int, rng: torch.Generator) -> PointCloud:
     warning; a file without any area gives its vertices, at most `count`, with another. Raises
     FileNotFoundError, or ValueError in one sentence for a file that cannot be read or holds nothing.
     """
-    parts = read_parts(path)
+    return sample_parts(read_parts(path), path, count, rng)
+
+
+def sample_parts(parts: list[Part], path: str, count: int, rng: torch.Generator) -> PointCloud:
+    """Sample the parts that `read_parts` has read from a file, as `sample_mesh` does."""
     decode: Decode = lru_cache(maxsize=PICTURES)(Picture.decode)
     areas = np.concatenate([part.areas() for part in parts])
     if broken := int(np.isnan(areas).sum()):

@@ -217,6 +217,7 @@ def test_presets_load_silently_and_hold_differences_only(
     (tmp_path / "body.json").touch()
     needed = {
         "edit": ["--pretrained_model_path", str(start)],
+        "refine": ["--init_shape", str(start)],
         "avatar": ["--init_shape", str(start), "--skeleton", str(tmp_path / "body.json")],
     }
     load(["--opt", str(file), *needed.get(file.stem, [])])

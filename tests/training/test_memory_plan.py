@@ -58,7 +58,7 @@ def needed(
     found = cache(
         assumed.__getitem__ if request.param == "assumed" else lambda plan: needed_bytes(bagel, sd21, plan)
     )
-    monkeypatch.setattr(memory_plan, "needed_bytes", lambda config, prior, plan: found(plan))
+    monkeypatch.setattr(memory_plan, "needed_bytes", lambda config, prior, plan, rectifier: found(plan))
     return found
 
 
