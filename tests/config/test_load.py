@@ -204,7 +204,7 @@ def test_dump_is_complete_and_in_the_sections_of_the_files() -> None:
 
 
 def test_ten_presets_the_quickstart_and_the_edit() -> None:
-    assert len(PRESETS) == 18
+    assert len(PRESETS) == 19
     assert {"bagel", "quickstart", "edit"} <= {file.stem for file in PRESETS}
 
 
