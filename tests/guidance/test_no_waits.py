@@ -119,14 +119,14 @@ def test_nor_does_weighing_poses(prior: StableDiffusionPrior) -> None:
 
 def test_waits_in_a_step_are_seen(prior: StableDiffusionPrior, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests of this file find each of these faults."""
-    encode, predict, per_view = prior.encode, Denoiser.predict, solver.per_view
+    encode, predict, per_view = prior.encode, prior.predict, solver.per_view
 
     def looks(images: Tensor) -> Tensor:
         z0 = encode(images)
         return z0 if bool(torch.isfinite(z0).all()) else torch.zeros_like(z0)
 
-    def looks_at_predictions(self: Denoiser, z: Tensor, t: Tensor, condition: Condition) -> Prediction:
-        found = predict(self, z, t, condition)
+    def looks_at_predictions(z: Tensor, t: Tensor, condition: Condition) -> Prediction:
+        found = predict(z, t, condition)
         return Prediction(found.eps / max(1.0, found.eps.norm().item()), found.clean_of)
 
     def copies(values: Tensor, like: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ def test_waits_in_a_step_are_seen(prior: StableDiffusionPrior, monkeypatch: pyte
 
     for owner, name, fault in (
         (prior, "encode", looks),
-        (Denoiser, "predict", looks_at_predictions),
+        (prior, "predict", looks_at_predictions),
         (solver, "per_view", copies),
     ):
         with monkeypatch.context() as patch:
