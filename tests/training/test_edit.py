@@ -85,12 +85,11 @@ def edits(config: Config, tmp_path: Path) -> Iterator[GaussianModel]:
     yield resumed.gaussians
 
 
-@pytest.mark.thorough
 def test_geometry_is_kept_to_the_last_bit(config: Config, asset: Path, tmp_path: Path) -> None:
     begun = GaussianModel.load_ply(asset)
-    for ended in edits(changed(config, keep="geometry"), tmp_path):
-        assert torch.equal(rows(ended, GEOMETRY), rows(begun, GEOMETRY))
-        assert not torch.equal(ended._features_dc, begun._features_dc)
+    ended = train(changed(config, keep="geometry", iterations=8), tmp_path).gaussians
+    assert torch.equal(rows(ended, GEOMETRY), rows(begun, GEOMETRY))
+    assert not torch.equal(ended._features_dc, begun._features_dc)
 
 
 def test_colours_are_kept_to_the_last_bit(config: Config, asset: Path, tmp_path: Path) -> None:
