@@ -11,7 +11,8 @@ The name tells the format:
   .ply .compressed.ply .splat .spz .sog    Gaussians, for their viewers, editors and engines
   .splat.glb .splat.usdz .splat.usdc       Gaussians in glTF (KHR_gaussian_splatting) and in USD
   .spz.glb                                 Gaussians in glTF for Cesium, with their .tileset.json
-  .glb .obj .usdz .usdc                    a triangle mesh with one texture, for everything else
+  .glb .obj .usdz .usdc                    a triangle mesh with one texture, for everything else; of a run with
+                                           --skeleton, the .glb has a skin, and bends
   .stl .3mf .mesh.ply                      the mesh for printers and for research
 
 Files of Gaussians in any of these formats are read, too. Axes are those of each format: y up and z to the front, but
@@ -46,8 +47,9 @@ from exporting.mesh.options import MeshOptions
 from exporting.pose import Pose, bounds_of, pose_for
 from exporting.splats.spz import VERSIONS
 from exporting.targets import TARGETS, Frame, frame_for, length
-from scene.asset import FORMATS, open_asset
+from scene.asset import FORMATS, open_asset, run_of
 from scene.axes import parse_axes
+from scene.skeleton.file import read_skeleton
 from utils.axes import attached
 from utils.device import resolve_device
 from utils.numbers import whole_number
@@ -161,7 +163,14 @@ def export(given: argparse.Namespace) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     device = resolve_device(given.device)
     asset = open_asset(given.asset, input_axes)
+    run = run_of(given.asset)
+    # Before minutes of work on a mesh.
+    skeleton = read_skeleton(str(run.skeleton)) if meshes and run and run.skeleton.is_file() else None
     mesh = mesh_of(asset.upright(device), given) if meshes else None
+    if mesh is not None and skeleton is not None:
+        mesh = mesh.bound(skeleton)
+        whence = "those of its body" if skeleton.skin else "by the distance to their bones"
+        logging.info("The mesh has a skin of %d joints, whose weights are %s.", len(skeleton.names), whence)
     pose = Pose()
     if size is not None or given.ground:
         bounds = bounds_of(asset.upright()) if mesh is None else mesh.bounds

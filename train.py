@@ -81,7 +81,7 @@ def train(
         keeper = Keeper(config, run, before=recorder.drain)
         with recorder, Interruption() as interruption, live_view(config) as view:
             if counts.step == 0:
-                recorder.start(state.gaussians)
+                recorder.start(state.gaussians, state.skeleton)
             with keeper.explaining(state):
                 for iteration in progress(state, interruption):
                     step = counts.step

@@ -31,12 +31,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from exporting.formats import write_mesh
 from exporting.mesh.build import build_mesh
 from exporting.mesh.options import MeshOptions
-from exporting.mesh.sight import sight
 from exporting.mesh.views import FIELD_OF_VIEW, Box, box_of
 from gaussian_renderer import Gaussians, render
 from scene.asset import load_asset
 from scene.axes import Y_UP, turn
 from scene.cameras import Cameras, orbit
+from scene.meshes.sight import sight
 from utils.media import Row, rows_sheet, to_float, write_jpeg
 
 VIEWS, SIZE = 8, 256

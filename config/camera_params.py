@@ -18,14 +18,15 @@ from config.keys import (
     Whole,
     interval,
     key,
+    requirement,
     sentence,
 )
 
 RANDOM_SHAPES = ("sphere", "box", "rectangle_x", "rectangle_z", "scene")
 INIT_SHAPES = (*RANDOM_SHAPES, "pointe")
-MESH_SUFFIXES = (".obj", ".glb", ".gltf", ".stl")
+MESH_SUFFIXES = (".obj", ".glb", ".gltf", ".stl", ".npz")
 START_SUFFIXES = (".ply", *MESH_SUFFIXES)
-START_FILE = "a path to a .ply, .obj, .glb, .gltf or .stl file"
+START_FILE = "a path to a .ply, .obj, .glb, .gltf, .stl or .npz file"
 
 
 def _shape_or_file(value: Any) -> str:
@@ -37,6 +38,14 @@ def _shape_or_file(value: Any) -> str:
     if isinstance(value, str) and (value in INIT_SHAPES or value.lower().endswith(START_SUFFIXES)):
         return value
     raise PydanticCustomError("choice", "", {"choices": [*INIT_SHAPES, START_FILE]})
+
+
+def _skeleton_file(value: Any) -> str | None:
+    if value in (None, ""):
+        return None
+    if isinstance(value, str) and value.lower().endswith(".json"):
+        return value
+    raise requirement("a path to a .json file, as python -m scene.skeleton writes it")
 
 
 Degrees = interval(0, 180)
@@ -63,7 +72,20 @@ class GenerateCamParams(Section):
     init_axes: OptionalAxes = key(
         None, "up and front axes of the start's file, such as y,z; none: those of its format (.ply: z,x)"
     )
+    skeleton: Annotated[OptionalText, BeforeValidator(_skeleton_file)] = key(
+        None,
+        "the joints of the body that is the start, or else controlnet_guide: a .json file in its coordinates. ControlNets of the "
+        "kind pose are shown it, and export.py makes a mesh that it bends",
+    )
     init_num_pts: Whole = key(100_000, "largest number of points at the start", ge=4, le=100_000_000)
+
+    init_fit_iter: Whole = key(
+        0,
+        "iterations, before the first, in which the Gaussians of a mesh become discs on it that are fitted to its renders, "
+        "without the prior; 0: none",
+        ge=0,
+        le=100_000,
+    )
 
     # Where the training cameras are, at first and after all relaxations
     radius_range: Annotated[tuple[float, float], Radii] = key(

@@ -6,9 +6,10 @@ import os
 
 from config import segments
 from config.camera_params import INIT_SHAPES, RANDOM_SHAPES, START_SUFFIXES
+from config.edit_mask import MASK_FILES, MEANING, region
 from config.errors import ConfigError, show
 from config.fast import exact
-from config.guidance_params import PICTURES, GuidanceParams
+from config.guidance_params import PICTURES, TOY_PRIORS, GuidanceParams
 from config.model_params import GAUSSIANS_SUFFIXES
 from config.schema import SECTIONS, TRAIN_TIMESTEPS, Config
 
@@ -25,6 +26,9 @@ OF_CONTROLNETS = (
 )
 """Keys that describe how the ControlNets of `controlnet_model_key` act."""
 
+OF_IMAGE_PROMPT = ("image_prompt_scale", "image_prompt_behind", "image_prompt_model_key")
+"""Keys that describe how `image_prompt` acts."""
+
 
 def check(config: Config) -> None:
     """Check that the start is there and that the method can run with its keys.
@@ -40,6 +44,8 @@ def check(config: Config) -> None:
             )
         _check_prior(config)
         _check_start(config)
+        if config.camera.skeleton is not None:
+            _check_skeleton(config)
         if config.guidance.controlnet_model_key is not None:
             _check_controlnets(config)
         if config.guidance_type == "sctd":
@@ -68,7 +74,7 @@ def _check_prior(config: Config) -> None:
             f"GuidanceParams.multiview_model_key is {show(params.multiview_model_key)}, but must be another prior than those that "
             "it takes turns with"
         )
-    for key in ("LoRA_path", "textual_inversion_path"):
+    for key in ("LoRA_path", "textual_inversion_path", "image_prompt"):
         path = getattr(params, key)
         if path is not None and not os.path.exists(os.path.expanduser(path)):
             raise ValueError(
@@ -77,35 +83,63 @@ def _check_prior(config: Config) -> None:
 
 
 def _check_start(config: Config) -> None:
-    if config.optimization.keeps_geometry and config.model.pretrained_model_path is None:
+    pretrained, fits = config.model.pretrained_model_path, config.camera.init_fit_iter
+    if config.optimization.keeps_geometry and pretrained is None and fits == 0:
         raise ValueError(
-            "OptimizationParams.keep is 'geometry', but only an asset has one that is worth keeping: "
-            "--pretrained_model_path asset.ply"
+            "OptimizationParams.keep is 'geometry', but only an asset has one that is worth keeping, or a mesh that is fitted: "
+            "--pretrained_model_path asset.ply, or --init_shape mesh.glb --init_fit_iter 300"
         )
     if config.resume is not None or config.start_checkpoint is not None:
         return
     label, path = "GenerateCamParams.init_shape", config.camera.init_shape
+    if fits > 0 and (pretrained is not None or path in INIT_SHAPES):
+        start = f"init_shape {path}" if pretrained is None else "pretrained_model_path"
+        raise ValueError(
+            f"GenerateCamParams.init_fit_iter is {fits}, but the start is {start} and no mesh that Gaussians could be fitted to: "
+            "--init_shape mesh.glb, or --init_fit_iter 0"
+        )
     if config.model.pretrained_model_path is not None:
         label, path = "ModelParams.pretrained_model_path", config.model.pretrained_model_path
     if path not in INIT_SHAPES and not os.path.isfile(path):
         raise ValueError(f"{label} is {show(path)}, but there is no such file")
+    mask = config.optimization.edit_mask
+    if mask is not None and region(mask) is None:
+        of_file = mask.lower().endswith(MASK_FILES)
+        if not (os.path.isfile(mask) if of_file else os.path.isdir(mask)):
+            raise ValueError(
+                f"OptimizationParams.edit_mask is {show(mask)}, but there is no such {'file' if of_file else 'folder'}; "
+                f"it takes {MEANING}"
+            )
+
+
+def _check_skeleton(config: Config) -> None:
+    """Check that the skeleton is there, and a shape that it belongs to."""
+    path, guide = config.camera.skeleton, config.guidance.controlnet_guide
+    start = config.model.pretrained_model_path or config.camera.init_shape
+    if guide == "start" and start in INIT_SHAPES:
+        raise ValueError(
+            f"GenerateCamParams.skeleton is {show(path)}, but init_shape {start} is no body that it belongs to: --init_shape FILE "
+            "starts from its mesh, or --controlnet_guide FILE names that"
+        )
+    resumed = config.resume is not None or config.start_checkpoint is not None
+    if not resumed and not os.path.isfile(str(path)):
+        raise ValueError(f"GenerateCamParams.skeleton is {show(path)}, but there is no such file")
 
 
 def _check_controlnets(config: Config) -> None:
     """Check that each ControlNet has a picture and a scale, and that there is something to make pictures of."""
     params = config.guidance
     keys, kinds, scales = params.controlnet_model_key or (), params.controlnet_kinds, params.controlnet_scale
-    shapes = ", ".join(kind for kind in PICTURES if kind != "pose")
     if kinds is None or len(kinds) != len(keys):
         raise ValueError(
             f"GuidanceParams.controlnet_kinds is {show(kinds)}, but must name a picture for each of the {len(keys)} ControlNets of "
-            f"controlnet_model_key: {shapes}"
+            f"controlnet_model_key: {', '.join(PICTURES)}"
         )
     guide = params.controlnet_guide
-    if "pose" in kinds:
+    if "pose" in kinds and config.camera.skeleton is None:
         raise ValueError(
-            f"GuidanceParams.controlnet_kinds has 'pose', the picture of a skeleton, but controlnet_guide {show(guide)} is a shape "
-            f"without one: choose among {shapes}"
+            f"GuidanceParams.controlnet_kinds has 'pose', the picture of a skeleton, but there is none: --skeleton FILE names it, or "
+            f"choose among {', '.join(kind for kind in PICTURES if kind != 'pose')}"
         )
     if scales is not None and (min(scales) < 0 or len(scales) not in (1, len(keys))):
         raise ValueError(
@@ -257,14 +291,16 @@ def idle(config: Config) -> list[str]:
                 "no multiview_model_key",
             ),
             *(
-                (
-                    key,
-                    getattr(params, key) != GuidanceParams.model_fields[key].default,
-                    "no controlnet_model_key",
+                (key, getattr(params, key) != GuidanceParams.model_fields[key].default, f"no {owner}")
+                for owner, keys in (
+                    ("controlnet_model_key", OF_CONTROLNETS),
+                    ("image_prompt", OF_IMAGE_PROMPT),
                 )
-                for key in OF_CONTROLNETS
-                if params.controlnet_model_key is None
+                if getattr(params, owner) is None
+                for key in keys
+                if key != "controlnet_guide" or config.camera.skeleton is None
             ),
+            ("image_prompt", params.image_prompt and not params.has_image_prompt, "image_prompt_scale 0"),
             (
                 "controlnet_model_key",
                 params.controlnet_model_key and params.controlnet_ratio == 0,
@@ -274,6 +310,12 @@ def idle(config: Config) -> list[str]:
                 "controlnet_model_key",
                 params.controlnet_model_key and not params.controlnets,
                 f"controlnet_scale {show(params.controlnet_scale)}",
+            ),
+            (
+                "pose_model_key",
+                params.pose_model_key != GuidanceParams.model_fields["pose_model_key"].default
+                and (params.rectify_poses == 0 or model_key in TOY_PRIORS),
+                "rectify_poses 0" if params.rectify_poses == 0 else f"model_key {model_key}",
             ),
             ("small_encoder_key", params.small_encoder_key and params.encoder == "full", "encoder full"),
             ("encoder", params.encoder == "small" and not config.small_encoder_iterations, no_share),

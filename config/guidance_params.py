@@ -40,6 +40,9 @@ TOYBOX, TOYBOX_FLOW = "toybox", "toybox-flow"
 """Priors that come with the project: a U-Net, and a flow that knows the same toys."""
 TOY_PRIORS = (TOYBOX, TOYBOX_FLOW)
 
+TOY_PRIORS = ("toybox",)
+"""Priors that come with the project, and know its toys."""
+
 PICTURES = ("depth", "normal", "outline", "mask", "pose")
 """Pictures of a guide that a ControlNet may be shown; `pose` is that of a skeleton."""
 
@@ -150,6 +153,24 @@ class GuidanceParams(Section):
     controlnet_t_range: Annotated[tuple[float, float], interval(0, 1)] = key(
         (0.0, 1.0), "[lowest, highest] t at which the ControlNets act, as fractions of T"
     )
+    image_prompt: OptionalText = key(
+        None,
+        "a picture of the asset's front, whose look the prior is shown beside the prompt, by an IP-Adapter for Stable Diffusion 1, 2 "
+        "or XL; null: none",
+    )
+    image_prompt_scale: Real = key(
+        0.6, "factor on what the image prompt adds to views of the front; 0 leaves it out", ge=0
+    )
+    image_prompt_behind: Real = key(
+        0.2,
+        "share of image_prompt_scale that is left behind; in between it falls with the cosine",
+        ge=0,
+        le=1,
+    )
+    image_prompt_model_key: OptionalText = key(
+        None,
+        "the IP-Adapter, with its image encoder: a .safetensors file, a folder or a hub id; null: that of h94/IP-Adapter for the prior",
+    )
     textual_inversion_path: OptionalText = key(None, "a textual inversion's file")
     LoRA_path: OptionalText = key(
         None, "a LoRA's file, as kohya, LyCORIS, diffusers or PEFT write it, or PEFT's folder"
@@ -169,6 +190,11 @@ class GuidanceParams(Section):
 
     # The gradient
     guidance_scale: Real = key(7.5, "ω of classifier-free guidance", ge=0)
+    image_guidance_scale: Real = key(
+        1.5,
+        "scale of the guidance towards the original, for a prior that edits (InstructPix2Pix): the larger, the more of it stays",
+        ge=0,
+    )
     lambda_guidance: Real = key(1.0, "factor on the guidance's gradient (0.1 in the originals' files)", ge=0)
     weighting: Annotated[str, one_of("sigma_over_alpha", "one", "sigma_squared")] = key(
         "sigma_over_alpha", "w(t) of SDS, ISM and SCTD: σ/α, 1, or σ² as in DreamFusion"
@@ -205,6 +231,20 @@ class GuidanceParams(Section):
     negative_w: Real = key(-2.0, "weight of Perp-Neg's negatives")
     front_decay_factor: Real = key(2.0, "decay of the front view's negative with azimuth")
     side_decay_factor: Real = key(10.0, "decay of the side view's negative with azimuth")
+
+    # RecDreamer
+    rectify_poses: Real = key(
+        0.0,
+        "RecDreamer's re-weighting against several faces, for a prior that sees each view alone: no pose is likelier than it "
+        "should be. The greatest length of its gradient as a multiple of the method's, 1 as released; 0: without",
+        ge=0,
+    )
+    pose_model_key: Text = key(
+        "openai/clip-vit-large-patch14",
+        "the CLIP that tells front, side and back apart for rectify_poses: a hub id or a folder of transformers; toybox's priors "
+        "have a classifier of their own",
+        blank_is_default=True,
+    )
 
     # Timesteps
     t_range: Annotated[tuple[float, float], interval(0, 1, strict=True)] = key(
@@ -260,6 +300,11 @@ class GuidanceParams(Section):
 
     # Pictures
     vis_interval: Whole = key(100, "iterations between the pictures in train_process/", ge=1)
+
+    @property
+    def has_image_prompt(self) -> bool:
+        """Whether there is an image prompt that acts, whose scale is not 0."""
+        return self.image_prompt is not None and self.image_prompt_scale > 0
 
     @property
     def controlnets(self) -> tuple[ControlNet, ...]:

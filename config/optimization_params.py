@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, model_validator
 
+from config.edit_mask import MEANING, checked
 from config.keys import (
     Flag,
     OptionalReal,
@@ -39,6 +40,10 @@ class OptimizationParams(Section):
         "nothing",
         "what of the Gaussians stays fixed. geometry: all but the colours; color: the colours, which copies "
         "inherit",
+    )
+    edit_mask: Annotated[str | None, BeforeValidator(checked)] = key(
+        None,
+        f"Gaussians that change, all others stay to the last bit: {MEANING}; none: all change",
     )
 
     # Learning rates: exponential from the first to the final one

@@ -24,7 +24,7 @@ TRAIN_TIMESTEPS = 1000
 OF_ONE_PRIOR = (
     *("hf_key", "base_model_key", "prediction_type", "LoRA_path", "LoRA_scale", "LoRA_partial"),
     *("textual_inversion_path", "clip_skip", "encoder", "small_encoder_key"),
-    "controlnet_model_key",
+    *("controlnet_model_key", "image_prompt"),
 )
 """Keys of GuidanceParams that describe `model_key` alone, and not `refine_model_key` or `multiview_model_key`."""
 

@@ -78,12 +78,14 @@ class MeshFormat:
     """Format of meshes.
 
     frame: axes and unit of its files by default; write: writes the file, and those beside it, of a mesh that is in its
-    axes, and returns what it has no room for; merges: whether it can be without the seams of the texture.
+    axes, and returns what it has no room for; merges: whether it can be without the seams of the texture; bends: whether it
+    has room for a skin.
     """
 
     frame: Frame
     write: Callable[[TexturedMesh, Writing], str]
     merges: bool = False
+    bends: bool = False
 
 
 def _tiles(splats: Splats, to: Writing) -> None:
@@ -118,7 +120,9 @@ SPLATS = {
 }
 """Formats of Gaussians by the end of a file's name."""
 MESHES = {
-    ".glb": MeshFormat(SAME, lambda mesh, to: to.write(mesh_gltf.encode(mesh, to.name, to.how.lit))),
+    ".glb": MeshFormat(
+        SAME, lambda mesh, to: to.write(mesh_gltf.encode(mesh, to.name, to.how.lit)), bends=True
+    ),
     ".obj": MeshFormat(SAME, _obj),
     ".usdc": MeshFormat(SAME, _mesh_usd),
     ".usdz": MeshFormat(SAME, _mesh_usd),
@@ -190,4 +194,6 @@ def write_mesh(
     form = MESHES[suffix]
     target = frame or form.frame
     placed = mesh.placed(target.axes, pose.in_units(target.unit))
-    return form.write(placed, Writing(path, path.name[: -len(suffix)], target, how))
+    dropped = form.write(placed, Writing(path, path.name[: -len(suffix)], target, how))
+    lost = ["the skin"] if mesh.rig is not None and not form.bends else []
+    return " and ".join([*filter(None, [dropped]), *lost])

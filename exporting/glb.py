@@ -15,7 +15,7 @@ COMPONENTS = {
     np.dtype(np.uint16): UNSIGNED_SHORT,
     np.dtype(np.uint32): UNSIGNED_INT,
 }
-TYPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4"}
+TYPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4", 16: "MAT4"}
 ATTRIBUTES, INDICES = 34962, 34963
 """Uses of a buffer view (glTF 2.0, section 5.11)."""
 
@@ -33,11 +33,12 @@ class Buffer:
     ) -> int:
         """Add an accessor of values [N] or [N, C], float32, uint16 or uint32; returns its number.
 
-        normalized: whole numbers stand for shares of the greatest; bounds: note least and greatest, as
+        Matrices are rows of 16 numbers, column by column. normalized: whole numbers stand for shares of the greatest; bounds: note least and greatest, as
         POSITION must.
         """
-        view = self.add_view(np.ascontiguousarray(values).tobytes(), INDICES if indices else ATTRIBUTES)
         columns = 1 if values.ndim == 1 else values.shape[1]
+        use = INDICES if indices else None if TYPES[columns] == "MAT4" else ATTRIBUTES
+        view = self.add_view(np.ascontiguousarray(values).tobytes(), use)
         accessor: dict[str, Any] = {
             "bufferView": view,
             "componentType": COMPONENTS[values.dtype],

@@ -38,7 +38,11 @@ class Pose:
 
     def points(self, points: Tensor, axes: str) -> Tensor:
         """Points [N, 3], float64, in `axes`, scaled and lifted."""
-        return points * self.scale + direction(parts(axes)[0]) * self.lift
+        return points * self.scale + self.rise(axes)
+
+    def rise(self, axes: str) -> Tensor:
+        """The lift [3], float64, in `axes`."""
+        return direction(parts(axes)[0]) * self.lift
 
     def gaussians(self, raw: Mapping[str, Tensor], axes: str) -> dict[str, Tensor]:
         """Parameters of Gaussians in `axes`, on the host, scaled and lifted."""

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gaussian_renderer.pose_picture import pose
 from gaussian_renderer.surface import Surface, blurred, surface
 from scene.cameras import Cameras
 from scene.guide_shape import GuideShape
@@ -27,10 +28,17 @@ def guide_pictures(
 
     They show what images of these cameras (host) show, made `size` pixels wide and high; mirrored, if those are.
     """
-    seen = surface(shape, cameras.resized(size, size).to(shape.gaussians.device))
-    if mirrored:
-        seen = seen.mirrored()
-    return torch.stack([PICTURES[kind](seen) for kind in kinds], dim=1)
+    cameras, device = cameras.resized(size, size), shape.gaussians.device
+    found: dict[str, Tensor] = {}
+    if POSE in kinds:
+        assert shape.keypoints is not None
+        found[POSE] = pose(shape.keypoints, cameras, mirrored=mirrored, device=device)
+    if {*kinds} != {POSE}:
+        seen = surface(shape, cameras.to(device))
+        if mirrored:
+            seen = seen.mirrored()
+        found |= {kind: PICTURES[kind](seen) for kind in kinds if kind != POSE}
+    return torch.stack([found[kind] for kind in kinds], dim=1)
 
 
 def depth(seen: Surface) -> Tensor:
@@ -78,4 +86,6 @@ PICTURES: dict[str, Callable[[Surface], Tensor]] = {
     "outline": outline,
     "mask": mask,
 }
-"""`controlnet_kinds` -> its picture."""
+"""`controlnet_kinds` -> its picture of a surface."""
+POSE = "pose"
+"""The kind that is a picture of a skeleton."""

@@ -28,6 +28,7 @@ class TrainingViews:
         supersampled: pixels of the render, a side, that make one of `images`.
         geometry: the guidance sees the disparity in place of the colours.
         mirrored: it sees left and right exchanged.
+        backgrounds: [V, 3] in [0, 1].
         guide: by title, pictures [V, 3, h, w] of a guide, as the guidance sees them beside the images.
     """
 
@@ -37,6 +38,7 @@ class TrainingViews:
     supersampled: int
     geometry: bool
     mirrored: bool
+    backgrounds: Tensor
     guide: Mapping[str, Tensor] = field(default_factory=dict)
 
     @cached_property
@@ -58,6 +60,12 @@ class TrainingViews:
     def pixels(self) -> list[Tensor]:
         """List the tensors that `images` and `colors` are made of."""
         return [self.out.rgb, self.disparity]
+
+    @torch.no_grad()
+    def of(self, gaussians: GaussianModel, *, antialiasing: bool) -> TrainingViews:
+        """Render other Gaussians as these are seen: by the same cameras, over the same backgrounds, mirrored if they are."""
+        out = render(gaussians, self.cameras, self.backgrounds, antialiasing=antialiasing)
+        return replace(self, out=out, disparity=disparity(out, self.cameras))
 
     def detached(self) -> TrainingViews:
         """Cut the views off from the Gaussians: a gradient of `images` or `colors` ends in the `pixels()`."""
@@ -101,5 +109,11 @@ def training_views(
         antialiasing=config.pipeline.antialiasing,
     )
     return TrainingViews(
-        cameras, out, disparity(out, cameras), config.camera.SSAA, geometry=geometry, mirrored=mirrored
+        cameras,
+        out,
+        disparity(out, cameras),
+        config.camera.SSAA,
+        geometry=geometry,
+        mirrored=mirrored,
+        backgrounds=backgrounds,
     )

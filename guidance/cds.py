@@ -12,7 +12,7 @@ from torch import Tensor
 
 from config.schema import Config
 from guidance import solver
-from guidance.contract import Gradient
+from guidance.contract import Gradient, Imagined
 from guidance.denoiser import Denoiser
 from guidance.noise import Noise
 from guidance.prompts import Conditioning
@@ -103,11 +103,13 @@ def consistency(
     # Eq. 11.
     z_2 = solver.step(z_1, at_1, t_1, t_2, schedule)
     at_2 = denoiser.guided(z_2, t_2, conditioning, omega).prediction
+    guided = partial(solver.clean, z_1, at_1, t_1, schedule)
     return Gradient(
         parts={"consistency": at_1.eps - at_2.eps},
         times={"t_1": t_1, "t_2": t_2},
         predictions={
-            "at t_1, guided": partial(solver.clean, z_1, at_1, t_1, schedule),
+            "at t_1, guided": guided,
             "at t_2, guided": partial(solver.clean, z_2, at_2, t_2, schedule),
         },
+        imagined=Imagined(guided, t_1),
     )

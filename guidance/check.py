@@ -37,7 +37,8 @@ class Checked:
             return self.guide(images, conditioning, step, rngs, colors=colors)
         # The exact one first: no graph of its own is left when the other's is made.
         leaf = images.detach().requires_grad_()
-        exact = self.exact(leaf, conditioning, step, [_copy(rng) for rng in rngs])
+        apart = None if colors is images else colors
+        exact = self.exact(leaf, conditioning, step, [_copy(rng) for rng in rngs], colors=apart)
         [wanted] = torch.autograd.grad(exact.loss, leaf)
         output = self.guide(images, conditioning, step, rngs, colors=colors)
         [found] = torch.autograd.grad(output.loss, images, retain_graph=True)

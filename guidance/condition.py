@@ -13,6 +13,14 @@ PICTURES = "pictures"
 each of n ControlNets, or [B, views of a set, n, 3, H, W]."""
 
 
+IMAGE = "image"
+"""Part with what an image prompt's adapter is told, after those of the text: tokens [B, T, D + 1], of which the last channel
+is the factor on what they add."""
+
+ORIGINAL = "original"
+"""Part with what a prior that edits is shown, the last one: the original's latents [B, C, h, w], zeros for none."""
+
+
 @dataclass(frozen=True)
 class Condition:
     """A batch of B conditions: one tensor for Stable Diffusion 1 and 2, embeddings, masks and vectors elsewhere.
@@ -51,13 +59,21 @@ class Condition:
         """Return the same rows, with the cameras [B, views of a set, 16] of each (host) as their last part."""
         return Condition({**self.parts, "camera": cameras.to(self._first.device, non_blocking=True)})
 
+    def with_part(self, name: str, part: Tensor) -> Condition:
+        """Return the same rows, with one more part of each, which is the last one."""
+        return Condition({**self.parts, name: part})
+
     def shown(self, pictures: Tensor) -> Condition:
         """Return the same rows, with these pictures of each for ControlNets."""
-        return Condition({**self.parts, PICTURES: pictures})
+        return self.with_part(PICTURES, pictures)
 
     def without_pictures(self) -> Condition:
         """Return the same rows without what ControlNets are shown."""
         return Condition({name: part for name, part in self.parts.items() if name != PICTURES})
+
+    def without_original(self) -> Condition:
+        """Return the same rows, shown no original."""
+        return self.with_part(ORIGINAL, torch.zeros_like(self.parts[ORIGINAL]))
 
     def mixed(self, weights: Tensor) -> Condition:
         """Return V rows, each a sum of the B rows with `weights` [V, B] (host); a mask has what any of them has, and a

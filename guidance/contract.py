@@ -78,6 +78,32 @@ class PixelGradient:
 
 
 @dataclass(frozen=True)
+class Imagined:
+    """What the prior makes of V views under the prompt, at the noisiest time that a method asks it.
+
+    Attributes:
+        clean: function that returns the clean latents [V, ...] that it predicts.
+        t: timesteps [V] (host).
+    """
+
+    clean: Callable[[], Tensor]
+    t: Tensor
+
+
+@dataclass(frozen=True)
+class SeenPoses:
+    """Poses that a classifier has seen in V views.
+
+    Attributes:
+        posterior: [V, C], the probability of each pose.
+        interval: [V] int64, the part of the times that each view's noise belongs to.
+    """
+
+    posterior: Tensor
+    interval: Tensor
+
+
+@dataclass(frozen=True)
 class Gradient:
     """The gradient that a method wants for V latents z_0 [V, ...], of a view or a set each; all of it is detached.
 
@@ -87,12 +113,14 @@ class Gradient:
         predictions: by name, functions that return the clean latents its branches predict, shaped like z_0. Few
             iterations make a picture of them.
         pixels: a gradient with respect to the colours besides, those of disparity images too.
+        imagined: what `rectify_poses` weighs; without it a run cannot have that.
     """
 
     parts: Mapping[str, Tensor]
     times: Mapping[str, Tensor]
     predictions: Mapping[str, Callable[[], Tensor]] = field(default_factory=dict)
     pixels: PixelGradient | None = None
+    imagined: Imagined | None = None
 
 
 class Method(Protocol):
@@ -118,6 +146,7 @@ class GuidanceOutput:
         gradient: [V, ...] with respect to the latents, scaled.
         predictions: by name, functions that return the clean latents [V, ...] that the method's branches
             predict.
+        poses: poses that were seen in the views, where `rectify_poses` weighs them.
     """
 
     loss: Tensor
@@ -125,3 +154,4 @@ class GuidanceOutput:
     diagnostics: dict[str, Tensor | float]
     gradient: Tensor
     predictions: Mapping[str, Callable[[], Tensor]]
+    poses: SeenPoses | None = None

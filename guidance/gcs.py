@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from config.schema import Config
 from config.segments import MARGIN
 from guidance import solver
-from guidance.contract import Gradient, PixelGradient, Prediction
+from guidance.contract import Gradient, Imagined, PixelGradient, Prediction
 from guidance.denoiser import Denoiser
 from guidance.noise import RELEASED_OFFSET, Noise
 from guidance.prompts import Conditioning
@@ -84,6 +85,7 @@ class GCS:
         at_t = self.denoiser.guided(z_t, t, conditioning, omega, want_empty=p.w_cc > 0)
         clean_e = solver.clean(z_e, at_e, e, self.schedule)
 
+        imagined = Imagined(partial(solver.clean, z_t, at_t.prediction, t, self.schedule), t)
         parts: dict[str, Tensor] = {}
         predictions: dict[str, Callable[[], Tensor]] = {"at e, without the prompt": lambda: clean_e}
         # The mean is over all views of an iteration, of which these may be a part.
@@ -97,7 +99,7 @@ class GCS:
             g_s = self._step(z_s_t, self.denoiser.predict(z_s_t, s, empty), s, e)
             parts["cc"] = p.w_cc * mean * solver.per_view(self.schedule.alpha(e), z0) * (g_t - g_s)
         if p.w_gc == 0 and self.w_cp == 0:
-            return Gradient(parts, {"t": t, "s": s, "e": e}, predictions)
+            return Gradient(parts, {"t": t, "s": s, "e": e}, predictions, imagined=imagined)
 
         # L_CG = |F(z_e, e, empty) - sg F(G(z_t, t, e, y), e, y)|^2: from z_0 to F(z_e) the coefficient is 1.
         g_y = self._step(z_t, at_t.prediction, t, e)
@@ -107,7 +109,7 @@ class GCS:
         parts["cg"] = p.w_gc * mean * (clean_e - clean_y)
         # L_CP: the same in pixels, with the render in the place of D(F(z_e, e, empty)) for the derivative.
         pixels = PixelGradient(clean_e, clean_y, self.w_cp * mean) if self.w_cp else None
-        return Gradient(parts, {"t": t, "s": s, "e": e}, predictions, pixels)
+        return Gradient(parts, {"t": t, "s": s, "e": e}, predictions, pixels, imagined)
 
     def _step(self, z: Tensor, prediction: Prediction, start: Tensor, end: Tensor) -> Tensor:
         return solver.step(z, prediction, start, end, self.schedule)

@@ -12,6 +12,7 @@ from torch import Tensor
 from config.schema import GuidanceParams
 from guidance.contract import GuidanceOutput, Method, PixelGradient
 from guidance.denoiser import Denoiser
+from guidance.poses import PoseRectifier
 from guidance.prompts import Conditioning
 
 
@@ -23,10 +24,18 @@ class Guidance:
         method: sees latents, gives their gradient.
         params: `lambda_guidance`; `normalize_grad` first scales the gradient of every view, or set of views, to unit
             RMS in the latents (each has timesteps of its own, and the noisiest would drown the others).
+        rectifier: adds a part to the gradient of colours; a disparity has no face to tell.
     """
 
-    def __init__(self, denoiser: Denoiser, method: Method, params: GuidanceParams) -> None:
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        method: Method,
+        params: GuidanceParams,
+        rectifier: PoseRectifier | None = None,
+    ) -> None:
         self.denoiser, self.method, self.params = denoiser, method, params
+        self.rectifier = rectifier
 
     def __call__(
         self,
@@ -48,7 +57,9 @@ class Guidance:
         z0 = self.denoiser.prior.encode(images)
         self.denoiser.evaluations = 0
         with torch.no_grad():
-            wanted = self.method(z0.detach(), conditioning, step, rngs)
+            wanted, poses = self.method(z0.detach(), conditioning, step, rngs), None
+            if self.rectifier is not None and colors is images:
+                wanted, poses = self.rectifier(wanted, self.denoiser.prior)
             gradient = reduce(torch.add, wanted.parts.values())
             scale = self._scale(gradient)
             gradient = scale * gradient
@@ -65,7 +76,7 @@ class Guidance:
                 in_pixels = _per_image(scale, len(colors)) * self._pixel_gradient(wanted.pixels, colors)
                 diagnostics["grad_norm_pixels"] = in_pixels.norm()
             loss = loss + surrogate_loss(colors, in_pixels)
-        return GuidanceOutput(loss, times, diagnostics, gradient, wanted.predictions)
+        return GuidanceOutput(loss, times, diagnostics, gradient, wanted.predictions, poses)
 
     def _scale(self, gradient: Tensor) -> Tensor | float:
         """Return lambda, divided if wanted by the RMS of each view (if that is not 0): a number or [V, 1, ...]."""

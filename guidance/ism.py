@@ -10,7 +10,7 @@ from torch import Tensor
 
 from config.schema import Config
 from guidance import solver
-from guidance.contract import Gradient, Prediction
+from guidance.contract import Gradient, Imagined, Prediction
 from guidance.denoiser import Denoiser
 from guidance.noise import RELEASED_OFFSET, Noise
 from guidance.prompts import Conditioning
@@ -62,13 +62,15 @@ class ISM:
         # Line 10.
         at_t = self.denoiser.guided(z_t, t, conditioning, p.guidance_scale).prediction
         w = solver.per_view(weight(p.weighting, t, schedule), z0)
+        guided = partial(solver.clean, z_t, at_t, t, schedule)
         return Gradient(
             parts={"interval": w * solver.difference(at_t, at_s, t, schedule)},
             times={"t": t, "s": s},
             predictions={
                 "at s, without the prompt": partial(solver.clean, z_s, at_s, s, schedule),
-                "at t, guided": partial(solver.clean, z_t, at_t, t, schedule),
+                "at t, guided": guided,
             },
+            imagined=Imagined(guided, t),
         )
 
     def invert(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from guidance.camera_condition import camera_matrices
-from guidance.condition import Condition
+from guidance.condition import IMAGE, PICTURES, Condition
 
 VIEW_WORDS = (", front view", ", side view", ", back view", ", overhead view")
 """Words appended to the prompt, in the order of the columns of `view_weights`."""
@@ -68,22 +68,34 @@ class Conditioning:
             self.negative_is_unconditional,
         )
 
-    def shown(self, pictures: Tensor) -> Conditioning:
-        """Return the same conditioning, with pictures [views, n, 3, H, W] of each view for n ControlNets in every condition."""
-        together = len(pictures) // len(self.positive)
-        rows = pictures if together == 1 else pictures.unflatten(0, (-1, together))
+    def with_part(self, name: str, rows: Tensor, unprompted: Tensor | None = None) -> Conditioning:
+        """Return the same conditioning, with one more part of every condition.
+
+        Args:
+            rows: [V, ...] for the prompt, and for Perp-Neg's negatives, which ask for another side of the same thing.
+            unprompted: [V, ...] for the negative and the empty prompt; None: `rows` too.
+        """
+        others = rows if unprompted is None else unprompted
         return replace(
             self,
-            positive=self.positive.shown(rows),
-            negative=self.negative.shown(rows),
-            unconditional=self.unconditional.shown(rows),
+            positive=self.positive.with_part(name, rows),
+            negative=self.negative.with_part(name, others),
+            unconditional=self.unconditional.with_part(name, others),
             perp_negatives=tuple(
                 replace(
-                    each, condition=each.condition.shown(rows[each.views.to(rows.device, non_blocking=True)])
+                    each,
+                    condition=each.condition.with_part(
+                        name, rows[each.views.to(rows.device, non_blocking=True)]
+                    ),
                 )
                 for each in self.perp_negatives
             ),
         )
+
+    def shown(self, pictures: Tensor) -> Conditioning:
+        """Return the same conditioning, with pictures [views, n, 3, H, W] of each view for n ControlNets in every condition."""
+        together = len(pictures) // len(self.positive)
+        return self.with_part(PICTURES, pictures if together == 1 else pictures.unflatten(0, (-1, together)))
 
 
 @dataclass(frozen=True)
@@ -119,6 +131,42 @@ class PerpNeg:
         return self.negative_w * weights
 
 
+@dataclass(frozen=True)
+class ImagePrompt:
+    """A picture of an asset's front, as an adapter's tokens.
+
+    Attributes:
+        shown: tokens [1, T, D] of the picture.
+        blank: tokens [1, T, D] of no picture, for the negative and the empty prompt.
+        scale: factor on what the tokens add, as seen from the front.
+        behind: share of `scale` that is left as seen from behind.
+    """
+
+    shown: Tensor
+    blank: Tensor
+    scale: float = 1.0
+    behind: float = 1.0
+
+    def shares(self, azimuth: Tensor) -> Tensor:
+        """Factors [V] on what the tokens add at azimuth [V] in degrees, 0 = front.
+
+        They fall evenly with the cosine, from `scale` in front to `behind` of it at the back: the picture shows the front
+        alone, and would make another face of the back.
+        """
+        facing = (1 + torch.cos(torch.deg2rad(azimuth))) / 2
+        return self.scale * (self.behind + (1 - self.behind) * facing)
+
+    def beside(self, conditioning: Conditioning, azimuth: Tensor) -> Conditioning:
+        """Return a conditioning that has the tokens too, of views at azimuth [V] in degrees (host)."""
+        shares = self.shares(azimuth).to(self.shown, non_blocking=True)[:, None, None]
+
+        def rows(tokens: Tensor) -> Tensor:
+            views = tokens.expand(len(shares), -1, -1)
+            return torch.cat([views, shares.expand(-1, views.shape[1], 1)], dim=-1)
+
+        return conditioning.with_part(IMAGE, rows(self.shown), rows(self.blank))
+
+
 def turned_by(azimuth: Tensor) -> Tensor:
     """Turn [V] away from the front, |phi| / 90 in [0, 2], of azimuth [V] in degrees: 1 is the side, 2 the back."""
     return ((azimuth + 180.0) % 360.0 - 180.0).abs() / 90.0
@@ -147,12 +195,12 @@ def view_weights(azimuth: Tensor, polar: Tensor | None = None, angle_overhead: f
     return torch.where((polar < angle_overhead)[:, None], overhead, weights)
 
 
-def texts_of(text: str, negative: str, inverse: str, views_per_set: int = 1) -> list[str]:
+def texts_of(text: str, negative: str, inverse: str, *, view_words: bool = True) -> list[str]:
     """List the texts of a run, all that it embeds: the prompt from each side, the negative and the inverse one.
 
-    A prior of several views per set is told the cameras, and its prompt has no view words.
+    view_words: false for a prior that knows the view otherwise, by its camera or by an original.
     """
-    prompts = [text + words for words in VIEW_WORDS] if views_per_set == 1 else [text]
+    prompts = [text + words for words in VIEW_WORDS] if view_words else [text]
     return [*prompts, negative, inverse]
 
 
@@ -168,6 +216,8 @@ class PromptEmbeddings:
         perp_neg: Perp-Neg's settings; None: without it.
         views_per_set: views that the prior sees together. Above 1 the prompt has no view words and Perp-Neg is off, for
             each row of a condition is a set and has the set's cameras.
+        view_words: append words for the view to the prompt, which Perp-Neg needs; false for a prior that is shown an original.
+        image: an image prompt beside the text, for a prior that sees each view alone; None: without it.
     """
 
     def __init__(
@@ -180,14 +230,17 @@ class PromptEmbeddings:
         angle_overhead: float = 30.0,
         perp_neg: PerpNeg | None = None,
         views_per_set: int = 1,
+        view_words: bool = True,
+        image: ImagePrompt | None = None,
     ) -> None:
-        self.texts = texts_of(text, negative, inverse, views_per_set)
+        view_words = view_words and views_per_set == 1
+        self.texts = texts_of(text, negative, inverse, view_words=view_words)
         embedded, prompts = encoder.embed(self.texts), len(self.texts) - 2
         self._views = embedded.rows(torch.arange(prompts))
         self._negative, self._inverse = embedded[prompts], embedded[prompts + 1]
         self._has_negative, self._same = bool(negative.strip()), negative == inverse
-        self._angle_overhead, self._perp_neg = angle_overhead, perp_neg
-        self._views_per_set = views_per_set
+        self._angle_overhead, self._perp_neg = angle_overhead, perp_neg if view_words else None
+        self._views_per_set, self._image = views_per_set, image
 
     def at(self, azimuth: Tensor, polar: Tensor, *, mirrored: bool = False) -> Conditioning:
         """The conditions of views at azimuth [V] and polar [V], in degrees, on the host; a row for each set of them.
@@ -197,14 +250,17 @@ class PromptEmbeddings:
         if self._views_per_set > 1:
             return self._of_sets(-azimuth if mirrored else azimuth, polar)
         count = len(azimuth)
-        return Conditioning(
-            positive=self._views.mixed(view_weights(azimuth, polar, self._angle_overhead)),
+        conditioning = Conditioning(
+            positive=self._views.mixed(view_weights(azimuth, polar, self._angle_overhead))
+            if len(self._views) > 1
+            else self._views.expand(count),
             negative=self._negative.expand(count),
             unconditional=self._inverse.expand(count),
             has_negative=self._has_negative,
             negative_is_unconditional=self._same,
             perp_negatives=self._perp_negatives(azimuth, polar),
         )
+        return conditioning if self._image is None else self._image.beside(conditioning, azimuth)
 
     def _of_sets(self, azimuth: Tensor, polar: Tensor) -> Conditioning:
         cameras = camera_matrices(azimuth, polar).unflatten(0, (-1, self._views_per_set))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from config.schema import Config
 from guidance import solver
-from guidance.contract import Gradient, Prediction
+from guidance.contract import Gradient, Imagined, Prediction
 from guidance.denoiser import Denoiser
 from guidance.noise import Noise
 from guidance.prompts import Conditioning
@@ -97,13 +97,15 @@ class SCTD:
             residuals = [part / solver.per_view(schedule.alpha(s_m), z0) for part in parts.values()]
             [whole] = torch.autograd.grad([ends[name] for name in parts], leaf, residuals)
             parts = {"_and_".join(parts): whole}
+        shown = partial(solver.clean, z_t, at_y, t, schedule)
         return Gradient(
             parts,
             times={"t": t, "s": s, "s_m": s_m},
             predictions={
                 "at s_m, without the prompt": partial(solver.clean, z_sm, at_sm.detach(), s_m, schedule),
-                "at t, with the prompt": partial(solver.clean, z_t, at_y, t, schedule),
+                "at t, with the prompt": shown,
             },
+            imagined=Imagined(shown, t),
         )
 
 

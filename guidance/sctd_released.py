@@ -10,7 +10,7 @@ from torch import Tensor
 
 from config.schema import Config
 from guidance import solver
-from guidance.contract import Gradient, PixelGradient
+from guidance.contract import Gradient, Imagined, PixelGradient
 from guidance.denoiser import Denoiser
 from guidance.noise import RELEASED_OFFSET, Noise
 from guidance.prompts import Conditioning
@@ -68,9 +68,10 @@ class ReleasedSCTD:
         w = solver.per_view(weight(p.weighting, schedule.with_signal(t), schedule), z0)
 
         clean = solver.clean(z_sm, at_sm, s_m, schedule)
+        guided = partial(solver.clean, z_t, at_t, t, schedule)
         predictions: dict[str, Callable[[], Tensor]] = {
             "at s_m, without the prompt": lambda: clean,
-            "at t, guided": partial(solver.clean, z_t, at_t, t, schedule),
+            "at t, guided": guided,
         }
         pixels = None
         if self.w_cp > 0:
@@ -83,4 +84,5 @@ class ReleasedSCTD:
             times={"t": t, "s": s, "s_m": s_m},
             predictions=predictions,
             pixels=pixels,
+            imagined=Imagined(guided, t),
         )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from config.schema import Config
 from guidance import solver
-from guidance.contract import Gradient, Prediction
+from guidance.contract import Gradient, Imagined, Prediction
 from guidance.denoiser import Denoiser
 from guidance.noise import RELEASED_OFFSET, Noise
 from guidance.prompts import Conditioning
@@ -47,10 +47,12 @@ class SDS:
         found = self.denoiser.guided(z_t, t, conditioning, omega, want_n=omega != 1)
         truth = Prediction(noise, lambda: z0)
         w = solver.per_view(weight(self.params.weighting, t, self.schedule), z0)
-        predictions = {"guided": partial(solver.clean, z_t, found.prediction, t, self.schedule)}
+        guided = partial(solver.clean, z_t, found.prediction, t, self.schedule)
         if found.n is None:
             denoise = solver.difference(found.prediction, truth, t, self.schedule)
-            return Gradient({"denoise": w * denoise}, {"t": t}, predictions)
+            return Gradient(
+                {"denoise": w * denoise}, {"t": t}, {"guided": guided}, imagined=Imagined(guided, t)
+            )
         return Gradient(
             parts={
                 "denoise": w * solver.difference(found.n, truth, t, self.schedule),
@@ -59,6 +61,7 @@ class SDS:
             times={"t": t},
             predictions={
                 "without the prompt": partial(solver.clean, z_t, found.n, t, self.schedule),
-                **predictions,
+                "guided": guided,
             },
+            imagined=Imagined(guided, t),
         )

@@ -93,7 +93,7 @@ def open_asset(path: Path, axes: str | None = None) -> Asset:
     raw, noted, usual, form = _read(file)
     if len(raw["xyz"]) == 0:
         raise ValueError(f"{str(path)!r} holds no Gaussians, but an asset has at least 1.")
-    if axes is None and noted is None and not of_run and not _lies_in_run(file):
+    if axes is None and noted is None and not of_run and run_of(file) is None:
         up, front = usual.split(",")
         whose = "a run's asset.ply has them" if form == ".ply" else f"is usual in {form}"
         logging.warning(
@@ -145,11 +145,12 @@ def _format_of(path: Path) -> Format | None:
     raise ValueError(f"{str(path)!r} {reason}: give a {FORMATS} file.")
 
 
-def _lies_in_run(path: Path) -> bool:
-    """Return whether a file is one of those that a run leaves."""
-    folders = path.resolve().parents
-    return any(
-        RunFolder(folders[depth]).config.is_file()
-        for depth, kept in ((1, "save"), (2, "point_cloud"))
-        if len(folders) > depth and folders[depth - 1].name == kept
-    )
+def run_of(path: Path) -> RunFolder | None:
+    """Return the run that a folder is of, or that has left a file of Gaussians; None for others."""
+    folders = [path.resolve(), *path.resolve().parents]
+    for depth, kept in ((0, None), (2, "save"), (3, "point_cloud")):
+        if len(folders) > depth and (kept is None or folders[depth - 1].name == kept):
+            run = RunFolder(folders[depth])
+            if run.config.is_file():
+                return run
+    return None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from config.schema import OptimizationParams
-from scene.gaussian_model import COLOR, GaussianModel
+from scene.gaussian_model import COLOR
 from scene.optimizer import GaussianOptimizer
 from utils.spherical_harmonics import rgb_to_dc
 
@@ -50,11 +50,10 @@ def equalize_brightness(optimizer: GaussianOptimizer, of_views: Tensor, params: 
     return too_bright
 
 
-@torch.no_grad()
-def lift_colors(model: GaussianModel, min_color: float) -> None:
+def lift_colors(optimizer: GaussianOptimizer, min_color: float) -> None:
     """Raise every base colour, that of degree 0 alone, to at least `min_color`, in place.
 
     The rasterizer shows channels below 0 as 0 and passes them no gradient. Without harmonics above degree 0
     such a channel would stay as it is for ever. A quarter of the Gaussians of a red toy have a blue one.
     """
-    model._features_dc.clamp_(min=rgb_to_dc(min_color))
+    optimizer.clamp("f_dc", min=rgb_to_dc(min_color))

@@ -177,6 +177,13 @@ def _points(value: Tensor | None, default: Tensor, name: str) -> Tensor:
     return points.expand_as(default)
 
 
+def spiral(count: int) -> tuple[Tensor, Tensor]:
+    """Azimuths and polar angles [count], in degrees, evenly over the whole sphere: a Fibonacci spiral."""
+    index = torch.arange(count, dtype=torch.float64)
+    polar = torch.rad2deg(torch.acos(1 - (2 * index + 1) / count))
+    return torch.rad2deg(index * math.pi * (3 - math.sqrt(5))), polar
+
+
 @dataclass(frozen=True)
 class ViewRange:
     """Ranges that training views are drawn from: radius (world units), theta and phi (degrees), fovy (radians)."""

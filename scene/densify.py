@@ -2,7 +2,7 @@
 
 Adaptive density control is 3DGS's (Kerbl et al. 2023, Sec. 5), relocation is 3DGS-MCMC's (Kheradmand et al.
 2024, Sec. 4). Everything here is a function of (optimizer, with its model and statistics; parameters; generator) and runs
-outside of autograd.
+outside of autograd. What the optimizer holds fixed is neither changed nor copied nor removed.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def clone(optimizer: GaussianOptimizer, params: OptimizationParams, most: int) -
     model = optimizer.model
     gradient = optimizer.stats.mean_gradient()
     small = model.scales.amax(dim=1) <= params.percent_dense * optimizer.extent
-    candidates = (gradient >= params.densify_grad_threshold) & small
+    candidates = (gradient >= params.densify_grad_threshold) & small & optimizer.free
     chosen = _strongest(candidates, gradient, max(0, most - len(model)))
     count = int(chosen.sum())
     optimizer.append(_rows(model, chosen))
@@ -73,7 +73,7 @@ def split(optimizer: GaussianOptimizer, params: OptimizationParams, most: int, r
     model = optimizer.model
     gradient = optimizer.stats.mean_gradient()
     large = model.scales.amax(dim=1) > params.percent_dense * optimizer.extent
-    candidates = (gradient >= params.densify_grad_threshold) & large
+    candidates = (gradient >= params.densify_grad_threshold) & large & optimizer.free
     chosen = _strongest(candidates, gradient, max(0, most - len(model)) // (CHILDREN - 1))
     count = int(chosen.sum())
     if count == 0:
@@ -108,6 +108,7 @@ def prune(optimizer: GaussianOptimizer, params: OptimizationParams, *, large_too
         gone |= model.scales.amax(dim=1) > MAX_WORLD_SCALE * optimizer.extent
         if params.max_screen_radius is not None:
             gone |= optimizer.stats.max_radii > params.max_screen_radius
+    gone &= optimizer.free
     if len(model) > 0:
         gone[opacities.argmax()] = False
     optimizer.keep(~gone)
@@ -121,10 +122,9 @@ def reset_opacity(optimizer: GaussianOptimizer) -> None:
     optimizer.replace("opacity", optimizer.model._opacities.clamp_max(ceiling))
 
 
-@torch.no_grad()
-def cap_scales(model: GaussianModel, max_scale: float) -> None:
+def cap_scales(optimizer: GaussianOptimizer, max_scale: float) -> None:
     """Limit every scale to `max_scale` world units, in place."""
-    model._scales.clamp_(max=math.log(max_scale))
+    optimizer.clamp("scaling", max=math.log(max_scale))
 
 
 def shared_opacity(opacities: Tensor, copies: Tensor) -> Tensor:
@@ -160,8 +160,8 @@ def relocate(optimizer: GaussianOptimizer, rng: torch.Generator) -> int:
     model = optimizer.model
     # In float32 a logit of 17 is an opacity of 1, and so are copies of it, whose logits would be infinite.
     opacities = torch.sigmoid(model._opacities[:, 0].double()).clamp_max(1 - torch.finfo(torch.float64).eps)
-    faint = opacities < MIN_OPACITY
-    moved, alive = faint.nonzero()[:, 0], (~faint).nonzero()[:, 0]
+    faint, free = opacities < MIN_OPACITY, optimizer.free
+    moved, alive = (faint & free).nonzero()[:, 0], (~faint & free).nonzero()[:, 0]
     if len(moved) == 0 or len(alive) == 0:
         return 0
     # Inverse transform sampling on the host, so that any device draws the same targets.

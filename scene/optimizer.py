@@ -55,6 +55,8 @@ class GaussianOptimizer:
     Attributes:
         extent: size of the scene in world units; it scales the rates of the positions.
         kept: groups that `params.keep` fixes: they require no gradient, hence get no update.
+        fixed: [N] bool, Gaussians that nothing changes, not even density control; None if there are none. What density
+            control adds is not among them.
         stats: how each Gaussian was seen since the last refinement.
     """
 
@@ -62,6 +64,7 @@ class GaussianOptimizer:
         self.model = model
         self.params = params
         self.extent = extent
+        self.fixed: Tensor | None = None
         self.stats = DensificationStats.zeros(len(model), model.device)
         self.kept = (*(GEOMETRY if params.keeps_geometry else ()), *(COLOR if params.keeps_color else ()))
         for name in self.kept:
@@ -95,6 +98,7 @@ class GaussianOptimizer:
         for the device.
         """
         self.set_rates(step)
+        self._drop_fixed_gradients()
         update = self._measure()
         self._clip(update.gradients, step)
         # As torch.amp.GradScaler tells a fused optimizer that it has to leave out a step.
@@ -110,6 +114,36 @@ class GaussianOptimizer:
         """Gradients by group: those that there are, and none of groups without rows."""
         raw = self.model.raw().items()
         return {name: p.grad for name, p in raw if p.grad is not None and p.numel() > 0}
+
+    @torch.no_grad()
+    def fix(self, fixed: Tensor | None) -> None:
+        """Hold these Gaussians [N] (bool) fixed from here on, and forget their moments. Raises ValueError for another shape."""
+        if fixed is not None and (fixed.shape != (len(self.model),) or fixed.dtype != torch.bool):
+            raise ValueError(
+                f"fixed is {fixed.dtype} {list(fixed.shape)}, but it must be torch.bool [{len(self.model)}]."
+            )
+        self.fixed = fixed
+        for state in self.moments().values() if fixed is not None else ():
+            for key in MOMENTS:
+                state[key].masked_fill_(self._fixed_rows(state[key]), 0.0)
+
+    @property
+    def free(self) -> Tensor:
+        """Whether each Gaussian may change, [N] bool."""
+        if self.fixed is None:
+            return torch.ones(len(self.model), dtype=torch.bool, device=self.model.device)
+        return ~self.fixed
+
+    def _fixed_rows(self, like: Tensor) -> Tensor:
+        """`fixed` in a shape that meets `like` [N, ...]."""
+        assert self.fixed is not None
+        return self.fixed.view(-1, *[1] * (like.ndim - 1))
+
+    def _drop_fixed_gradients(self) -> None:
+        """Set the gradients of what is fixed to 0. Its moments are 0 already, so Adam's step is 0 too."""
+        if self.fixed is not None:
+            for gradient in self.gradients().values():
+                gradient.masked_fill_(self._fixed_rows(gradient), 0.0)
 
     def _measure(self) -> Update:
         gradients = self.gradients()
@@ -142,6 +176,8 @@ class GaussianOptimizer:
             lambda name, moment: torch.cat([moment, moment.new_zeros(rows[name].shape)]),
         )
         self.stats.append(len(rows["xyz"]))
+        if self.fixed is not None:
+            self.fixed = torch.cat([self.fixed, self.fixed.new_zeros(len(rows["xyz"]))])
 
     def keep(self, mask: Tensor) -> None:
         """Keep the Gaussians where `mask` [N] is true, with their moments and statistics."""
@@ -151,12 +187,19 @@ class GaussianOptimizer:
             )
         self._rebuild(lambda name, tensor: tensor[mask], lambda name, moment: moment[mask])
         self.stats.keep(mask)
+        if self.fixed is not None:
+            self.fixed = self.fixed[mask]
 
     @torch.no_grad()
     def replace(self, name: str, values: Tensor, rows: Tensor | None = None) -> None:
-        """Set group `name`, or its `rows` (indices [M]), to `values` in place and clear the moments there."""
+        """Set group `name`, or its `rows` (indices [M]), to `values` in place and clear the moments there.
+
+        All rows are those that are not fixed; rows that are named must not be fixed.
+        """
         parameter = self.model.raw()[name]
         where = slice(None) if rows is None else rows
+        if rows is None and self.fixed is not None:
+            values = torch.where(self._fixed_rows(parameter), parameter, values)
         parameter[where] = values
         for key in MOMENTS:
             if key in self.adam.state[parameter]:
@@ -164,12 +207,24 @@ class GaussianOptimizer:
 
     @torch.no_grad()
     def dim(self, name: str, factor: float, where: Tensor) -> None:
-        """Multiply group `name` by `factor` and clear its moments, if `where`: a bool [] on the device, which is not waited for."""
+        """Multiply group `name` by `factor` and clear its moments, if `where`: a bool [] on the device, which is not waited for.
+        What is fixed stays."""
         parameter = self.model.raw()[name]
+        if self.fixed is not None:
+            where = where & ~self._fixed_rows(parameter)
         parameter.mul_(torch.where(where, factor, 1.0))
         for key in MOMENTS:
             if key in self.adam.state[parameter]:
                 self.adam.state[parameter][key].mul_(~where)
+
+    @torch.no_grad()
+    def clamp(self, name: str, **bounds: float) -> None:
+        """Clamp group `name` in place to `bounds`, those of `torch.clamp`; what is fixed and the moments stay."""
+        parameter = self.model.raw()[name]
+        if self.fixed is None:
+            parameter.clamp_(**bounds)
+        else:
+            parameter.copy_(torch.where(self._fixed_rows(parameter), parameter, parameter.clamp(**bounds)))
 
     @torch.no_grad()
     def _rebuild(

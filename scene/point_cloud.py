@@ -94,13 +94,7 @@ class Fit:
         return ((points.double() - self.middle) * self.factor).to(points.dtype)
 
 
-def fit_to_view(points: Tensor, view: float) -> Tensor:
-    """Return points [N, 3] that the default camera shows well: see `fit_of`."""
-    fit = fit_of(points, view)
-    return points if fit is None else fit(points)
-
-
-def fit_of(points: Tensor, view: float) -> Fit | None:
+def fit_of(points: Tensor, view: float, *, always: bool = False) -> Fit | None:
     """Find how points [N, 3] come to be shown well by the default camera, centred and scaled; None if they are already.
 
     `view` is half the height of what the default camera sees at the origin. Clouds stay where they are if they
@@ -108,6 +102,7 @@ def fit_of(points: Tensor, view: float) -> Fit | None:
     wide as high leaves the picture. Below NEAREST, it covers less than a twentieth of it, and the guidance sees
     background. Others are centred at the middle of their bounding box and scaled to FITTED. Size is the
     distance from there to the farthest point, all but the farthest hundredth: generated clouds have strays.
+    `always` moves all: bodies have their origin at the feet or the chest, and are to be seen whole.
     """
     exact = points.double()
     low, high = exact.aminmax(dim=0)
@@ -115,6 +110,6 @@ def fit_of(points: Tensor, view: float) -> Fit | None:
     centred = exact - middle
     nearly_all = math.ceil(0.99 * len(points))
     reach, size = (float(x.norm(dim=1).kthvalue(nearly_all).values) for x in (exact, centred))
-    if reach <= FARTHEST * view and size >= NEAREST * view:
+    if not always and reach <= FARTHEST * view and size >= NEAREST * view:
         return None
     return Fit(middle, FITTED * view / size if size > 0.0 else 0.0)

@@ -16,7 +16,7 @@ from utils.device import HOST
 
 
 def snapshot(optimizer: GaussianOptimizer) -> dict[str, Tensor]:
-    """Copy Gaussians, Adam's moments and densification statistics to the host."""
+    """Copy Gaussians, those that are fixed, Adam's moments and densification statistics to the host."""
     named: dict[str, Tensor] = {f"gaussians/{name}": value for name, value in optimizer.model.raw().items()}
     named |= {
         f"adam/{name}/{key}": value
@@ -26,6 +26,8 @@ def snapshot(optimizer: GaussianOptimizer) -> dict[str, Tensor]:
     named |= {
         f"stats/{field.name}": getattr(optimizer.stats, field.name) for field in fields(DensificationStats)
     }
+    if optimizer.fixed is not None:
+        named["fixed"] = optimizer.fixed
     return {name: value.detach().to(HOST, copy=True).contiguous() for name, value in named.items()}
 
 
@@ -49,6 +51,8 @@ def restore(
         raise ValueError(f"The checkpoint has no {error.args[0]}: it is another program's.") from None
     if any(getattr(stats, field.name).shape != (len(model),) for field in fields(stats)):
         raise ValueError(f"The checkpoint's statistics are not those of its {len(model)} Gaussians.")
+    if "fixed" in tensors:
+        optimizer.fix(tensors["fixed"].to(device))
     return optimizer
 
 

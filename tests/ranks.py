@@ -11,9 +11,8 @@ import pytest
 import torch
 
 import config as configuration
-from scene.snapshot import snapshot
 from training.iterations import iterations, logs
-from training.state import assemble
+from training.state import assemble, checkpoint_of
 from utils.device import HOST
 from utils.interruption import Interruption
 from utils.ranks import Ranks, RanksDiffer, launched, meeting
@@ -56,7 +55,7 @@ def main(file: str, views_at_once: str, *flags: str) -> None:
                 logged.append({name: float(value) for name, value in iteration.numbers.items()})
     torch.save(
         {
-            "tensors": snapshot(state.optimizer),
+            "tensors": checkpoint_of(state).tensors,
             "sizes": sizes,
             "logged": logged,
             "dimmed": state.counts.dimmed,

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -360,6 +361,14 @@ def test_meshes(tmp_path: Path, count: int) -> None:
     for suffix in (".obj", ".glb", ".gltf", ".stl", ".ply"):
         made = square(vertex_colors=[(255, 0, 0)] * 4) if suffix == ".ply" else mesh
         contents[suffix] = Path(exported(made, tmp_path / f"sound{suffix}")).read_bytes()
+    corners = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], dtype=np.float32)
+    np.savez(
+        tmp_path / "sound.npz",
+        vertices=corners,
+        faces=np.array([[0, 1, 2]]),
+        colors=np.eye(3, dtype=np.uint8),
+    )
+    contents[".npz"] = (tmp_path / "sound.npz").read_bytes()
     contents[".rich.glb"] = everything().encode()
     contents[".rich.ply"] = RICH_PLY
     contents[".rich.obj"] = RICH_OBJ

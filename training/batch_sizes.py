@@ -13,7 +13,9 @@ from torch import Tensor
 
 import guidance
 from config import Config
-from guidance import Condition, Prediction, Prior
+from guidance import Condition, Prediction
+from guidance.condition import ORIGINAL
+from guidance.prior import LatentPrior
 from scene.cameras import sample, view_range_at
 from utils.rng import Draws
 
@@ -21,14 +23,15 @@ SAMPLED = 200
 """Iterations that are gone through, spread evenly over the run."""
 
 
-def batch_shares(config: Config, prior: Prior, views: range, at_once: int) -> dict[int, float]:
+def batch_shares(config: Config, prior: LatentPrior, views: range, at_once: int) -> dict[int, float]:
     """Return batch size -> its share of the U-Net's calls that record no gradient.
 
     Counts with the run's own cameras and draws, for these `views` of each iteration, `at_once` at a time. Only the
     schedule of `prior` is used.
     """
     counter, draws, together = _Counter(prior), Draws(config.seed), prior.views_per_set
-    guide, prompts = guidance.build(config, counter), guidance.embed_prompts(config, counter, together)
+    guide = guidance.build(config, counter)
+    prompts = guidance.embed_prompts(config, counter, together, view_words=not prior.edits)
     last, camera = config.optimization.iterations, config.camera
     for step in range(1, last + 1, -(-last // SAMPLED)):
         view_range = view_range_at(camera, config.optimization, step)
@@ -39,6 +42,8 @@ def batch_shares(config: Config, prior: Prior, views: range, at_once: int) -> di
             these = cameras[some.start : some.stop]
             conditioning = prompts.at(these.azimuth, these.polar)
             images = torch.zeros(len(some), 3, 1, 1)
+            if prior.edits:
+                conditioning = conditioning.with_part(ORIGINAL, counter.encode(images))
             guide(images, conditioning, step - 1, draws.of_sets("timesteps", step, some, together))
     calls = sum(counter.sizes.values())
     return {size: count / calls for size, count in sorted(counter.sizes.items())}
@@ -47,7 +52,7 @@ def batch_shares(config: Config, prior: Prior, views: range, at_once: int) -> di
 class _Counter:
     """A prior with one number for a latent, and one for a text, that counts the rows of each call."""
 
-    def __init__(self, prior: Prior) -> None:
+    def __init__(self, prior: LatentPrior) -> None:
         self.schedule, self.views_per_set = prior.schedule, prior.views_per_set
         self.sizes: Counter[int] = Counter()
 

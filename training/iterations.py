@@ -84,12 +84,15 @@ def progress(state: Training, interruption: Interruption) -> Iterator[Iteration]
 
 def of_all(numbers: dict[str, float | Tensor], state: Training) -> dict[str, float | Tensor]:
     """An iteration's numbers in all processes: of the parts of a loss the sum, of what the guidance says of views the mean;
-    the Gaussians' gradients are the same in all of them."""
+    the Gaussians' gradients and the poses are the same in all
+    of them."""
     ranks, views = state.ranks, state.config.guidance.C_batch_size
     if ranks.count == 1:
         return numbers
     mine = ranks.share(views, state.prior.views_per_set)
-    weights = {"loss": 1.0, "guidance": len(mine) / views, "grad_norm": 1 / ranks.count}
+    weights = {"loss": 1.0, "guidance": len(mine) / views} | dict.fromkeys(
+        ("grad_norm", "poses"), 1 / ranks.count
+    )
     shared = torch.stack(
         [
             weights[name.split("/")[0]] * torch.as_tensor(value, dtype=torch.float32, device=state.device)

@@ -10,9 +10,10 @@ import torch
 
 import guidance
 from config import Config
-from guidance import Condition
-from guidance.prior import LatentPrior
-from guidance.prior.shadow import META, fused_attention, shadow
+from guidance import Condition, PoseRectifier
+from guidance.condition import ORIGINAL
+from guidance.prior import InstructPix2Pix, LatentPrior
+from guidance.prior.shadow import META, fused_attention, shadow, shadow_rectifier
 from scene.densify import bytes_per_gaussian
 from training.live_memory import LiveMemory
 from utils.rng import Draws
@@ -77,7 +78,9 @@ def whole_sets(views: int, together: int) -> int:
     return max(views // together, 1) * together
 
 
-def plan_memory(config: Config, prior: LatentPrior, views: int, free_bytes: int) -> MemoryPlan:
+def plan_memory(
+    config: Config, prior: LatentPrior, views: int, free_bytes: int, rectifier: PoseRectifier | None = None
+) -> MemoryPlan:
     """Choose the first of the `plans` of so many views that fits into `free_bytes`, or else the last; log the choice.
 
     `free_bytes` are left when the networks have their share. `vram_O` takes the last plan.
@@ -88,7 +91,7 @@ def plan_memory(config: Config, prior: LatentPrior, views: int, free_bytes: int)
         logger.info("vram_O: %s.", last)
         return last
     for plan in tried:
-        needed = needed_bytes(config, prior, plan)
+        needed = needed_bytes(config, prior, plan, rectifier)
         if needed <= free_bytes:
             logger.info("%s: %s (%.1f GB).", free, plan, needed / 1e9)
             return plan
@@ -96,7 +99,9 @@ def plan_memory(config: Config, prior: LatentPrior, views: int, free_bytes: int)
     return last
 
 
-def needed_bytes(config: Config, prior: LatentPrior, plan: MemoryPlan) -> int:
+def needed_bytes(
+    config: Config, prior: LatentPrior, plan: MemoryPlan, rectifier: PoseRectifier | None = None
+) -> int:
     """Bytes of an iteration beside the networks' weights, with the reserve that allocator and libraries want."""
     camera = config.camera
     gaussians = GROWTH * camera.init_num_pts
@@ -104,14 +109,16 @@ def needed_bytes(config: Config, prior: LatentPrior, plan: MemoryPlan) -> int:
         gaussians = min(gaussians, config.optimization.max_num_gaussians)
     pixels = plan.views_at_once * camera.image_w * camera.image_h * camera.SSAA**2
     tensors = (
-        guidance_bytes(config, prior, plan)
+        guidance_bytes(config, prior, plan, rectifier)
         + BYTES_PER_PIXEL * pixels
         + gaussians * bytes_per_gaussian(config.model.sh_degree, plan.views_at_once)
     )
     return int((1 + SHARE_OF_ALLOCATOR) * tensors) + WORKSPACES
 
 
-def guidance_bytes(config: Config, prior: LatentPrior, plan: MemoryPlan) -> int:
+def guidance_bytes(
+    config: Config, prior: LatentPrior, plan: MemoryPlan, rectifier: PoseRectifier | None = None
+) -> int:
     """Most bytes that the guidance of a part of an iteration's views, forward and backward, or their picture holds.
 
     It is gone through with `prior`'s networks on the meta device, where tensors have sizes but no numbers: a
@@ -121,15 +128,20 @@ def guidance_bytes(config: Config, prior: LatentPrior, plan: MemoryPlan) -> int:
     twin.encode_singly = plan.encode_singly
     # Where both encoders have their turn, the autoencoder, which holds more, has the last one.
     twin.encodes_with = config.encodes_with(config.optimization.iterations)
-    guide = guidance.build(config, twin)
+    weighs = None if rectifier is None else shadow_rectifier(rectifier)
+    guide = guidance.build(config, twin, rectifier=weighs)
     views, camera, together = plan.views_at_once, config.camera, prior.views_per_set
-    prompts = guidance.embed_prompts(config, _NoWords(twin), together)
+    prompts = guidance.embed_prompts(
+        config, _NoWords(twin), together, twin.image_tokens, view_words=not prior.edits
+    )
     # Halfway to the side: from there Perp-Neg needs the most.
     conditioning = prompts.at(torch.full((views,), 45.0), torch.full((views,), 90.0))
     images = torch.zeros(views, 3, camera.image_h, camera.image_w, device=META, requires_grad=True)
     with LiveMemory() as memory, fused_attention():
         if prior.controlnets is not None:
             conditioning = conditioning.shown(twin.blank_pictures(views))
+        if isinstance(twin, InstructPix2Pix):
+            conditioning = conditioning.with_part(ORIGINAL, twin.encode_original(images))
         guided = guide(images, conditioning, 0, Draws(0).of_sets("timesteps", 0, range(views), together))
         guided.loss.backward()
         with torch.no_grad():

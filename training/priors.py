@@ -8,7 +8,7 @@ import logging
 from config import Config
 from config.mixing import share_at
 from training.faults import settle
-from training.state import Guiding, Training, load_guides
+from training.state import Guiding, Training, load_guides, rectifier_of
 from utils.device import release_memory
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ def change_prior(state: Training, step: int) -> None:
     logger.info("Iteration %d: %s guides from here on.", step, key)
     state.waiting.clear()
     del state.prior, state.prompts, state.guide
+    state.rectifier = None
     gc.collect()
     release_memory(state.device)
-    load_guides(state, step)
+    load_guides(state, step, rectifier_of(state.config, step, state.device))

@@ -27,6 +27,8 @@ from scene.cameras import six_views, turntable
 from scene.cameras_json import cameras_json, cfg_args
 from scene.gaussian_model import GaussianModel
 from scene.ply import write_gaussians
+from scene.skeleton.file import write_skeleton
+from scene.skeleton.skeleton import Skeleton
 from training.report_page import try_report_page
 from training.report_picture import report_sheet, tiles
 from training.training_picture import training_picture
@@ -110,8 +112,12 @@ class Recorder:
     def white(self) -> bool:
         return self.config.model.white_background
 
-    def start(self, gaussians: GaussianModel) -> None:
-        """Draw what training starts from, as solid as it can be drawn: shapes begin nearly transparent."""
+    def start(self, gaussians: GaussianModel, skeleton: Skeleton | None = None) -> None:
+        """Draw what training starts from, as solid as it can be drawn: shapes begin nearly transparent. Keep its skeleton,
+        from which an export takes its skin."""
+        if skeleton is not None:
+            with self._extra("The skeleton"):
+                write_skeleton(self.run.skeleton, skeleton)
         cameras = six_views(self.config.camera)
         labels = [f"{round(azimuth) % 360}°" for azimuth in cameras.azimuth.tolist()]
         shown = show(solid(gaussians), cameras, **self._how)

@@ -13,16 +13,21 @@ from torch import Tensor
 import config as configuration
 import guidance
 from config import Config
-from guidance import Checked, Guidance, PromptEmbeddings
+from guidance import Checked, Guidance, PoseRectifier, PromptEmbeddings
 from guidance.prior import LatentPrior
 from scene.densify import SHARE_OF_MEMORY, Refinement, bytes_per_gaussian
 from scene.gaussian_model import GaussianModel
 from scene.initialize import initialize
 from scene.optimizer import GaussianOptimizer, Update
+from scene.skeleton.placed import load_skeleton
+from scene.skeleton.skeleton import Skeleton
 from scene.snapshot import restore, snapshot
 from training.batch_sizes import batch_shares
+from training.edit_mask import fixed_by_mask
 from training.memory_plan import MemoryPlan, needed_bytes, plan_memory, whole_sets
-from training.steering import Steering, steering
+from training.mesh_fit import fit_to_mesh
+from training.original import Original, original_of
+from training.steering import Steering, check_image_prompt, steering
 from utils.checkpoints import Checkpoint
 from utils.device import HOST, free_memory, resolve_device, tune
 from utils.ranks import ALONE, Ranks
@@ -30,6 +35,8 @@ from utils.rng import Draws
 
 logger = logging.getLogger(__name__)
 
+POSES = "poses/marginal"
+"""Name of the averages over the poses in a checkpoint."""
 DENSITY = ("cloned", "split", "pruned", "relocated", "opacity_resets")
 """Counts of what density control has done so far."""
 
@@ -123,6 +130,9 @@ class Training:
     Attributes:
         guided: the configuration of the present prior, whose model_key names it.
         steering: makes the pictures that ControlNets are shown; None in a run without.
+        original: what a prior that edits is shown; None in a run without one.
+        skeleton: of the body, where it stands; None in a run without, and in one that goes on and needs it no more.
+        rectifier: weighs the poses of the prior that sees each view alone; None in a run without.
         waiting: the prior that takes turns with the present one, by its model_key; none in most runs.
         noted: what the device has found that the host has not looked at.
         whole: false in the middle of an iteration, when the Gaussians are those of no `counts.step`.
@@ -135,6 +145,9 @@ class Training:
     ranks: Ranks
     counts: Counts
     steering: Steering | None = None
+    original: Original | None = None
+    skeleton: Skeleton | None = None
+    rectifier: PoseRectifier | None = None
     guided: Config = field(init=False)
     prior: LatentPrior = field(init=False)
     prompts: PromptEmbeddings = field(init=False)
@@ -175,30 +188,47 @@ def assemble(
     """
     device = resolve_device(config.device, ranks.local)
     later = config.guided_at(config.optimization.iterations)
-    for prior_config in {each.guidance.model_key: each for each in (*config.guiding_from(1), later)}.values():
+    priors = [*{each.guidance.model_key: each for each in (*config.guiding_from(1), later)}.values()]
+    for prior_config in priors:
         _check_number_of_views(prior_config, ranks)
     tune(device, deterministic=config.deterministic)
     torch.autograd.set_detect_anomaly(config.detect_anomaly)
     draws = Draws(config.seed)
     params, extent = config.optimization, config.camera.default_radius
     # Before minutes of work on a start.
-    steered = steering(config, draws, device)
+    with_pose = "pose" in (each.kind for each in config.guidance.controlnets)
+    skeleton = None
+    if config.camera.skeleton is not None and (checkpoint is None or with_pose):
+        skeleton = load_skeleton(config, draws)
+    steered = steering(config, draws, device, skeleton)
+    check_image_prompt(config, device)
+    original = original_of(config, priors, draws, device)
+    rectifier = rectifier_of(config, 1 if checkpoint is None else checkpoint.step + 1, device)
     if checkpoint is None:
         gaussians = initialize(config, draws.at("init"), device)
+        if config.camera.init_fit_iter > 0:
+            fit_to_mesh(gaussians, config, draws)
         # Devices may round differently.
         ranks.take_from_first([parameter.detach() for parameter in gaussians.raw().values()])
         optimizer = GaussianOptimizer(gaussians, params, extent)
+        optimizer.fix(_fixed(config, gaussians, ranks))
         counts = Counts()
     else:
         counts = _counts_of(checkpoint)
         if not force:
             _refuse_other_settings(checkpoint, config)
-            _refuse_another_guide(checkpoint, steered)
+            _refuse_another(checkpoint, "guide", steered, "guide of the ControlNets")
+            _refuse_another(checkpoint, "original", original, "original")
         optimizer = restore(checkpoint.tensors, params, extent, device)
+        if _edit_mask_of(checkpoint) != params.edit_mask:
+            # Only --force comes here. What the mask names, it names among the Gaussians that there are now.
+            optimizer.fix(_fixed(config, optimizer.model, ranks))
     if later.guidance.model_key not in (
         each.guidance.model_key for each in config.guiding_from(counts.step + 1)
     ):
         guidance.prior.check_prior(later, device)
+        if guidance.prior.rectifies(later):
+            guidance.prior.load_rectifier(later, device)
     state = Training(
         config=config,
         optimizer=optimizer,
@@ -207,19 +237,39 @@ def assemble(
         ranks=ranks,
         counts=counts,
         steering=steered,
+        original=original,
+        skeleton=skeleton,
     )
-    load_guides(state, counts.step + 1, checkpoint, force=force)
+    load_guides(state, counts.step + 1, rectifier, checkpoint, force=force)
     return state
 
 
+def rectifier_of(config: Config, step: int, device: torch.device) -> PoseRectifier | None:
+    """Load what weighs the poses of a prior of iteration `step`, anew; None in a run without. Raises: PriorError."""
+    for each in config.guiding_from(step):
+        if guidance.prior.rectifies(each):
+            rectifier = guidance.prior.load_rectifier(each, device)
+            shares = dict(zip(rectifier.classifier.poses, rectifier.classifier.shares.tolist()))
+            wanted = ", ".join(f"{share:.0%} {pose}" for pose, share in shares.items())
+            logger.info("RecDreamer: the poses of the views are to be %s.", wanted)
+            return rectifier
+    return None
+
+
 def load_guides(
-    state: Training, step: int, checkpoint: Checkpoint | None = None, *, force: bool = False
+    state: Training,
+    step: int,
+    rectifier: PoseRectifier | None,
+    checkpoint: Checkpoint | None = None,
+    *,
+    force: bool = False,
 ) -> None:
     """Load the prior of iteration `step`, that which takes turns with it, if any, and all that follows from them.
 
     How many views go through the networks at once is decided anew, unless the checkpoint is of these very priors.
 
     Args:
+        rectifier: that of `rectifier_of`, which takes its averages from the checkpoint.
         checkpoint: where the run goes on.
         force: go on although its weights were others.
     Raises: PriorError and ValueError, one sentence each.
@@ -237,13 +287,20 @@ def load_guides(
                 f"{model_key}; --force continues with these."
             )
         _report_sets(config, prior)
-        loaded.append((config, prior, guidance.embed_prompts(config, prior, prior.views_per_set)))
+        _report_edits(config, prior)
+        prompts = guidance.embed_prompts(
+            config, prior, prior.views_per_set, prior.image_tokens, view_words=not prior.edits
+        )
+        loaded.append((config, prior, prompts))
         prior.free_text_encoder()
+    state.rectifier = rectifier
+    if goes_on and checkpoint is not None and rectifier is not None:
+        _take_poses(rectifier, checkpoint)
     if not goes_on:
         # Only now, for the priors have taken their share of the memory.
         if counts.step == 0:
             counts.most_gaussians = ranks.least(_most_gaussians(state.config, device), device)
-        _plan([(config, prior) for config, prior, _ in loaded], ranks, counts)
+        _plan([(config, prior) for config, prior, _ in loaded], ranks, counts, rectifier)
     first, *others = (_guiding(state, step, *each) for each in loaded)
     state.take(first)
     state.waiting = {each.config.guidance.model_key: each for each in others}
@@ -266,14 +323,28 @@ def _guiding(
     prior.encode_singly = counts.encode_singly
     prior.encodes_with = config.encodes_with(step)
     at_once = whole_sets(counts.views_at_once or len(mine), prior.views_per_set)
+    rectifier = state.rectifier if guidance.prior.rectifies(config) else None
     guidance.prior.compile_networks(
         config,
         prior,
         at_once,
         shares=lambda: batch_shares(config, prior, mine, at_once),
-        needed=lambda: needed_bytes(config, prior, MemoryPlan(at_once, counts.encode_singly)),
+        needed=lambda: needed_bytes(config, prior, MemoryPlan(at_once, counts.encode_singly), rectifier),
     )
-    return Guiding(config, prior, prompts, guidance.build(config, prior, prior.with_autoencoder()))
+    guide = guidance.build(config, prior, prior.with_autoencoder(), rectifier)
+    return Guiding(config, prior, prompts, guide)
+
+
+def _take_poses(rectifier: PoseRectifier, checkpoint: Checkpoint) -> None:
+    """Go on with a checkpoint's averages over the poses, or from even ones after a warning if it has none that fit."""
+    kept = checkpoint.tensors.get(POSES)
+    if kept is None or kept.shape != rectifier.marginal.shape:
+        logger.warning(
+            "The checkpoint of iteration %d has no averages over these poses: they begin evenly.",
+            checkpoint.step,
+        )
+        return
+    rectifier.marginal.copy_(kept)
 
 
 def checkpoint_of(state: Training) -> Checkpoint:
@@ -287,9 +358,14 @@ def checkpoint_of(state: Training) -> Checkpoint:
     }
     if state.steering is not None:
         facts["guide"] = state.steering.fingerprint
+    if state.original is not None:
+        facts["original"] = state.original.fingerprint
     if state.waiting:
         facts["waiting"] = {key: each.prior.fingerprint for key, each in state.waiting.items()}
-    return Checkpoint(state.counts.step, snapshot(state.optimizer), facts)
+    tensors = snapshot(state.optimizer)
+    if state.rectifier is not None:
+        tensors[POSES] = state.rectifier.marginal.to(HOST, copy=True)
+    return Checkpoint(state.counts.step, tensors, facts)
 
 
 def _check_number_of_views(config: Config, ranks: Ranks) -> None:
@@ -324,18 +400,40 @@ def _report_sets(config: Config, prior: LatentPrior) -> None:
         return
     off = [
         name
-        for name, on in (("perpneg", config.guidance.perpneg), ("jitter_pose", config.camera.jitter_pose))
+        for name, on in (
+            ("perpneg", config.guidance.perpneg),
+            ("rectify_poses", config.guidance.rectify_poses),
+            ("jitter_pose", config.camera.jitter_pose),
+        )
         if on
     ]
+    *before, last = off or [""]
     logger.warning(
         "The prior %s sees %d views together, evenly around the asset, and is told where they are: the prompt has no view words%s.",
         config.guidance.model_key,
         prior.views_per_set,
-        f", and {' and '.join(off)} {'does' if len(off) == 1 else 'do'} nothing" if off else "",
+        f", and {', '.join(before)}{' and ' if before else ''}{last} {'do' if before else 'does'} nothing"
+        if off
+        else "",
     )
 
 
-def _plan(priors: Sequence[tuple[Config, LatentPrior]], ranks: Ranks, counts: Counts) -> None:
+def _report_edits(config: Config, prior: LatentPrior) -> None:
+    """Log what a prior that edits does without."""
+    if prior.edits:
+        logger.warning(
+            "The prior %s edits the original, which shows each view: the prompt, an instruction, has no view words%s.",
+            config.guidance.model_key,
+            ", and perpneg does nothing" if config.guidance.perpneg else "",
+        )
+
+
+def _plan(
+    priors: Sequence[tuple[Config, LatentPrior]],
+    ranks: Ranks,
+    counts: Counts,
+    rectifier: PoseRectifier | None,
+) -> None:
     """Decide how many of a process's views go through the networks together: as many as fit with each of the priors.
 
     On this machine's own processor all do unless `vram_O` asks for less: its memory serves other processes too, and a run's
@@ -346,7 +444,13 @@ def _plan(priors: Sequence[tuple[Config, LatentPrior]], ranks: Ranks, counts: Co
         return
     free = ranks.least(free_memory(prior.device), prior.device)
     plans = [
-        plan_memory(config, prior, len(ranks.share(config.guidance.C_batch_size, prior.views_per_set)), free)
+        plan_memory(
+            config,
+            prior,
+            len(ranks.share(config.guidance.C_batch_size, prior.views_per_set)),
+            free,
+            rectifier if guidance.prior.rectifies(config) else None,
+        )
         for config, prior in priors
     ]
     counts.views_at_once = min(plan.views_at_once for plan in plans)
@@ -387,9 +491,24 @@ def _refuse_other_settings(checkpoint: Checkpoint, config: Config) -> None:
         )
 
 
-def _refuse_another_guide(checkpoint: Checkpoint, steered: Steering | None) -> None:
-    if steered is not None and checkpoint.facts.get("guide") != steered.fingerprint:
+def _fixed(config: Config, gaussians: GaussianModel, ranks: Ranks) -> Tensor | None:
+    """Return what `fixed_by_mask` finds in the first process."""
+    fixed = fixed_by_mask(config, gaussians)
+    if fixed is not None:
+        ranks.take_from_first([fixed])
+    return fixed
+
+
+def _edit_mask_of(checkpoint: Checkpoint) -> str | None:
+    """Return the `edit_mask` that a checkpoint's run had."""
+    before = checkpoint.facts.get("config")
+    params = before.get("optimization") if isinstance(before, dict) else None
+    return params.get("edit_mask") if isinstance(params, dict) else None
+
+
+def _refuse_another(checkpoint: Checkpoint, fact: str, shown: Steering | Original | None, what: str) -> None:
+    """Refuse a checkpoint whose pictures were of another file than those that are `shown`."""
+    if shown is not None and checkpoint.facts.get(fact) != shown.fingerprint:
         raise ValueError(
-            f"The checkpoint of iteration {checkpoint.step} was made with another guide of the ControlNets; --force continues with "
-            "this one."
+            f"The checkpoint of iteration {checkpoint.step} was made with another {what}; --force continues with this one."
         )

@@ -13,6 +13,9 @@ from torch import Tensor
 from gaussian_renderer.regularize import binary_alpha, mean_alpha, mean_scale, tv, tv_l1
 from gaussian_renderer.training_views import TrainingViews, training_views
 from guidance import GuidanceOutput
+from guidance.condition import ORIGINAL
+from guidance.poses import packed
+from guidance.prior import InstructPix2Pix
 from scene.brightness import brightness, equalize_brightness, equalizes, lift_colors
 from scene.cameras import Cameras, sample, view_range_at
 from scene.densify import cap_scales, refine, refines
@@ -65,6 +68,7 @@ def training_step(state: Training, step: int) -> Iteration:
             state.optimizer, ranks.all_views(torch.cat(bright), views, together), params
         )
     constrain(state)
+    poses = weigh_poses(state, guided)
     first, sizes = guided[0], [len(part.views) for part in guided]
     times = mean_of([part.guided.times for part in guided], sizes)
     diagnostics = mean_of([part.guided.diagnostics for part in guided], sizes)
@@ -79,6 +83,7 @@ def training_step(state: Training, step: int) -> Iteration:
         **{f"loss/{name}": sum_of([part.losses[name] for part in guided]) for name in first.losses},
         **{f"guidance/{name}": value for name, value in (times | diagnostics).items()},
         **{f"grad_norm/{name}": value for name, value in found.gradients.items()},
+        **{f"poses/{name}": value for name, value in poses.items()},
     }
     return Iteration(numbers, first.seen, first.guided)
 
@@ -134,6 +139,11 @@ def backward(state: Training, cameras: Cameras, views: range, step: int, before:
         leaves, rngs = seen.detached(), draws.of_sets("timesteps", step, views, together)
         # Prompts depend on the cameras: taken from those on the host, so that nothing waits for the device.
         conditioning = state.prompts.at(these.azimuth, these.polar, mirrored=seen.mirrored)
+        if isinstance(state.prior, InstructPix2Pix):
+            assert state.original is not None
+            shown = state.original.images(seen)
+            conditioning = conditioning.with_part(ORIGINAL, state.prior.encode_original(shown))
+            seen = replace(seen, guide={"The original": shown})
         if state.steering is not None:
             pictures = state.steering.pictures(state.prior, these, step, mirrored=seen.mirrored)
             if pictures is not None:
@@ -156,10 +166,24 @@ def backward(state: Training, cameras: Cameras, views: range, step: int, before:
     }
     weighed = {name: penalty for name, penalty in penalties.items() if isinstance(penalty, Tensor)}
     pulled = [(pixels, pull) for pixels, pull in zip(seen.pixels(), gradient) if pull is not None]
-    roots, upstream = zip(*pulled, *((penalty, None) for penalty in weighed.values()))
+    # Of what is kept, a penalty has no gradient.
+    pulling = [penalty for penalty in weighed.values() if penalty.requires_grad]
+    roots, upstream = zip(*pulled, *((penalty, None) for penalty in pulling))
     torch.autograd.backward(roots, upstream)
     detached = {name: loss.detach() for name, loss in {"guidance": guided.loss, **weighed}.items()}
     return Part(views, seen, guided, gradient, {**penalties, **detached})
+
+
+def weigh_poses(state: Training, parts: Sequence[Part]) -> dict[str, Tensor]:
+    """Add the poses that were seen in an iteration's views, by all processes, to the averages; return these for the logs, or
+    nothing in an iteration that weighs none."""
+    seen = [part.guided.poses for part in parts if part.guided.poses is not None]
+    if state.rectifier is None or not seen:
+        return {}
+    whole = state.ranks.all_views(packed(seen), state.config.guidance.C_batch_size)
+    state.rectifier.add(whole)
+    found = state.rectifier.imbalance(whole)
+    return {**found.marginal, "entropy": found.entropy}
 
 
 def update(state: Training, parts: Sequence[Part], cameras: Cameras, step: int) -> Update:
@@ -175,9 +199,9 @@ def constrain(state: Training) -> None:
     """Bring what a step has moved out of the configuration's bounds back into them."""
     params = state.config.optimization
     if params.max_scale is not None and not params.keeps_geometry:
-        cap_scales(state.gaussians, params.max_scale)
+        cap_scales(state.optimizer, params.max_scale)
     if params.min_color is not None and not params.keeps_color:
-        lift_colors(state.gaussians, params.min_color)
+        lift_colors(state.optimizer, params.min_color)
 
 
 def what_was_seen(parts: Sequence[Part], cameras: Cameras, ranks: Ranks) -> DensificationStats:

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Use = Literal["init", "cameras", "augment", "background", "timesteps", "densify", "controlnet"]
+Use = Literal["init", "cameras", "augment", "background", "timesteps", "densify", "controlnet", "init_fit"]
 """Uses of random numbers; each has its own, so that no use shifts another's."""
 
 

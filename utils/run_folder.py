@@ -95,6 +95,11 @@ class RunFolder:
         return self.root / "start.png"
 
     @property
+    def skeleton(self) -> Path:
+        """Joints of the body that the run starts from, in the asset's coordinates; their skin lies beside it."""
+        return self.root / "skeleton.json"
+
+    @property
     def asset(self) -> Path:
         """Gaussians at the end."""
         return self.root / "save" / "asset.ply"

@@ -163,7 +163,7 @@ def warm_up(state: Training) -> None:
     for size in batch_shares(state.config, state.prior, mine, at_once):
         z = torch.zeros(size, *prior.latents, device=state.device)
         with torch.no_grad():
-            prior.predict(z, torch.zeros(size, dtype=torch.long), prior.blank_condition(size))
+            prior.predict(z, torch.zeros(size, dtype=torch.long), prior.whole_blank(size))
     for step in (1, 2):
         iterate(state, step)
 

@@ -45,7 +45,7 @@ def work_of(prior: LatentPrior) -> Work:
     encode = operations(lambda: latents.append(twin.encode(images)))
     [z] = latents
     with torch.no_grad():
-        unet = operations(lambda: twin.predict(z, torch.zeros(1, dtype=torch.long), twin.blank_condition(1)))
+        unet = operations(lambda: twin.predict(z, torch.zeros(1, dtype=torch.long), twin.whole_blank(1)))
     return Work(*(each // views for each in (unet, encode, operations(z.sum().backward))))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +14,7 @@ from evaluation.assets import Asset, ScoredAsset, Scores
 from evaluation.scorers.contract import Column, ScorerError, ScorerOptions
 from evaluation.scorers.pixels import clip_pixels
 from evaluation.scorers.weights import fingerprint, reason, unavailable
-
-if TYPE_CHECKING:
-    from transformers import CLIPModel, CLIPTokenizer
+from guidance.prior.clip import embed_texts, load_clip
 
 AT_ONCE = 16
 
@@ -25,7 +23,7 @@ class ClipScorer:
     """CLIP score (Hessel et al., 2021): 100 max(cos, 0), of the views' mean cosine as in torchmetrics. R-Precision
     (DreamFusion): the share of the views to which the asset's own prompt is nearest, among all prompts.
 
-    prompts: that pool; with one alone, there is no R-Precision.
+    model, tokenizer: as `load_clip` gives them; prompts: that pool; with one alone, there is no R-Precision.
     """
 
     name = "clip"
@@ -35,8 +33,8 @@ class ClipScorer:
     )
     set_columns: tuple[Column, ...] = ()
 
-    def __init__(self, model: CLIPModel, tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> None:
-        self.model, self.tokenizer = model.eval().requires_grad_(False), tokenizer
+    def __init__(self, model: Any, tokenizer: Any, prompts: Sequence[str]) -> None:
+        self.model, self.tokenizer = model, tokenizer
         self.prompts = tuple(dict.fromkeys(prompts))
         self.captions = self.embed_texts(self.prompts)
         self.identity = repr(("clip", fingerprint(model), self.prompts))
@@ -46,28 +44,18 @@ class ClipScorer:
         cls, options: ScorerOptions, prompts: Sequence[str], config: Config, device: torch.device
     ) -> ClipScorer:
         """Load the scorer. Raises ScorerError, one sentence."""
-        from transformers import CLIPModel, CLIPTokenizer
-
         try:
-            loaded: Any = CLIPModel.from_pretrained(
-                options.clip, dtype=torch.float32, output_loading_info=True
-            )
-            tokenizer = CLIPTokenizer.from_pretrained(options.clip)
+            model, tokenizer, missing = load_clip(options.clip)
         except (OSError, ValueError, RuntimeError) as error:
             raise unavailable("clip", options.clip, reason(error)) from None
-        model, info = loaded
-        if info["missing_keys"]:
-            raise ScorerError(f"clip is {options.clip!r}, but it lacks {sorted(info['missing_keys'])[0]}.")
+        if missing:
+            raise ScorerError(f"clip is {options.clip!r}, but it lacks {missing[0]}.")
         return cls(model.to(device), tokenizer, prompts)
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors [P, D] on the host, of texts cut at the model's length."""
-        length = self.model.config.text_config.max_position_embeddings
-        tokens = self.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=length, return_tensors="pt"
-        ).to(self.model.device)
-        return F.normalize(self.model.get_text_features(**tokens).pooler_output, dim=-1).cpu()
+        return embed_texts(self.model, self.tokenizer, [*texts]).cpu()
 
     @torch.no_grad()
     def embed_images(self, images: Tensor) -> Tensor:

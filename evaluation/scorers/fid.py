@@ -82,6 +82,10 @@ class FidScorer:
 def prior_images(config: Config, prompts: Sequence[str], device: torch.device) -> PriorImages:
     """Images of the prior that a configuration names, in turn of each prompt. Raises PriorError if it is nowhere."""
     key = config.guidance.hf_key or config.guidance.model_key
+    if guidance.prior.class_of(config).edits:
+        raise PriorError(
+            f"model_key '{key}' edits pictures and makes none of words alone, which fid compares with."
+        )
     folder = find_model(key, half=config.guidance.fp16 and is_accelerator(device))
     wanted = config.guidance.prediction_type
     with (folder.path / folder.weight_files("unet")[0]).open("rb") as file:
@@ -92,9 +96,12 @@ def prior_images(config: Config, prompts: Sequence[str], device: torch.device) -
 
 
 def tuned_prior(config: Config, device: torch.device) -> LatentPrior:
-    """The prior, to make images as fast as the device can. Raises PriorError."""
+    """The prior without an image prompt, to make images as fast as the device can. Raises PriorError."""
     tune(device, deterministic=config.deterministic)
-    return guidance.prior.load_prior(config, device)
+    of_words = config.model_copy(
+        update={"guidance": config.guidance.model_copy(update={"image_prompt": None})}
+    )
+    return guidance.prior.load_prior(of_words, device)
 
 
 def _read(files: Sequence[Path]) -> Iterable[Tensor]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
+from guidance.prior.clip import normalized
 
 
 def clip_pixels(images: Tensor, size: int) -> Tensor:
@@ -24,6 +22,4 @@ def clip_pixels(images: Tensor, size: int) -> Tensor:
         if shape != list(levels.shape[-2:]):
             levels = F.interpolate(levels, size=shape, mode="bicubic", antialias=True).round().clamp(0, 255)
     top, left = ((side - size) // 2 for side in scaled)
-    square = levels[:, :, top : top + size, left : left + size] / 255
-    mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (MEAN, STD))
-    return (square - mean) / std
+    return normalized(levels[:, :, top : top + size, left : left + size] / 255)

@@ -12,11 +12,12 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from exporting.mesh.raster import cover
-from exporting.mesh.sight import sight
-from exporting.mesh.views import Box, around, project
+from exporting.mesh.views import Box, around
 from gaussian_renderer import Gaussians, render
 from scene.cameras import Cameras
+from scene.meshes.raster import cover
+from scene.meshes.sight import sight
+from scene.projection import project
 
 VIEW = 512
 DEPTH_VIEW = 256

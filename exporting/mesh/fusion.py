@@ -17,10 +17,11 @@ from scipy import ndimage
 from skimage.measure import marching_cubes
 from torch import Tensor
 
-from exporting.mesh.sight import sight
-from exporting.mesh.views import Box, around, front_depth, project, size_for
+from exporting.mesh.views import Box, around, front_depth, size_for
 from gaussian_renderer import Gaussians, render
 from scene.cameras import Cameras
+from scene.meshes.sight import sight
+from scene.projection import project
 
 TRUNCATION = 4.0
 """Distance from the surface at which the field is 1 or -1, in grains (see `Box`)."""

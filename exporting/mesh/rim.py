@@ -13,11 +13,12 @@ from scipy.sparse import coo_array, diags_array
 from scipy.sparse.linalg import spsolve
 
 from exporting.mesh.options import OUTLINE_ROUNDS
-from exporting.mesh.sight import faces_camera, sight
 from exporting.mesh.simplify import Faces, Vertices
-from exporting.mesh.views import Box, around, project, size_for
+from exporting.mesh.views import Box, around, size_for
 from gaussian_renderer import Gaussians, render
 from scene.cameras import Cameras
+from scene.meshes.sight import faces_camera, sight
+from scene.projection import project
 
 MAX_VIEW = 512
 REACH = 6

@@ -9,8 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from exporting.mesh.rig import Rig, bind
 from exporting.pose import Pose
 from scene.axes import turn
+from scene.skeleton.skeleton import Skeleton
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class TexturedMesh:
 
     Vertices are doubled along seams of the texture: shared [V] numbers, from 0, the vertex of the closed surface that
     each is. open_edges holds where the surface is not closed without the seams, as middles of edges [E, 3].
+    rig: the skeleton that bends it, and by which weights; None for most meshes.
     """
 
     vertices: NDArray[np.float32]
@@ -31,6 +34,7 @@ class TexturedMesh:
     texture: NDArray[np.uint8]
     open_edges: NDArray[np.float32]
     shared: NDArray[np.int64]
+    rig: Rig | None = None
 
     def placed(self, axes: str, pose: Pose) -> TexturedMesh:
         """The mesh as a program with `axes` sees it (see `scene.axes`), scaled and lifted."""
@@ -46,7 +50,17 @@ class TexturedMesh:
             # A mirrored face goes round the other way.
             faces=self.faces[:, ::-1] if float(torch.linalg.det(matrix)) < 0 else self.faces,
             open_edges=moved(self.open_edges),
+            rig=None
+            if self.rig is None
+            else self.rig.moved(matrix.numpy(), pose.scale, pose.rise(axes).numpy()),
         )
+
+    def bound(self, skeleton: Skeleton) -> TexturedMesh:
+        """The mesh with a skin, in the coordinates of the skeleton. See `rig.bind`."""
+        vertices, faces = self.merged
+        normals = np.empty_like(vertices)
+        normals[self.shared] = self.normals
+        return replace(self, rig=bind(vertices, normals, faces, skeleton).at(self.shared))
 
     @property
     def bounds(self) -> Tensor:

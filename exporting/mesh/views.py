@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from gaussian_renderer import Gaussians, render
 from gaussian_renderer.activated import Activated
-from scene.cameras import Cameras, orbit
+from scene.cameras import Cameras, orbit, spiral
+from scene.projection import project
 
 FIELD_OF_VIEW = math.radians(25.0)
 """Vertical angle of a view: narrow, so that pixels are of one size on the whole asset."""
@@ -65,10 +65,7 @@ def box_of(gaussians: Gaussians) -> Box:
 
 def around(box: Box, count: int, size: int, device: torch.device) -> Cameras:
     """`count` cameras of size × size pixels evenly all around the box, which fills their view."""
-    # A Fibonacci spiral over the whole sphere.
-    index = torch.arange(count, dtype=torch.float64)
-    polar = torch.rad2deg(torch.acos(1 - (2 * index + 1) / count))
-    azimuth = torch.rad2deg(index * math.pi * (3 - math.sqrt(5)))
+    azimuth, polar = spiral(count)
     distance = box.radius / math.sin(FIELD_OF_VIEW / 2)
     middle = box.middle.double()
     return orbit(azimuth, polar, distance, FIELD_OF_VIEW, size, size, center=middle, device=device)
@@ -77,29 +74,6 @@ def around(box: Box, count: int, size: int, device: torch.device) -> Cameras:
 def size_for(box: Box, pixel: float, most: int) -> int:
     """The size of a view that has pixels of `pixel` world units in the middle of the box, at most `most`, at least 32."""
     return max(32, min(most, math.ceil(2 * box.radius / pixel)))
-
-
-class Projected(NamedTuple):
-    """Projection of points by one camera: x, y [N] in pixels, whole numbers at pixel centres, and z [N] in
-    world units.
-    """
-
-    x: Tensor
-    y: Tensor
-    z: Tensor
-
-    def pixels(self, size: int) -> Tensor:
-        """The pixel [N] that each falls into, counted row by row in a size × size image; the nearest one if none."""
-        column, row = (value.round().clamp(0, size - 1).long() for value in (self.x, self.y))
-        return row * size + column
-
-
-def project(camera: Cameras, points: Tensor) -> Projected:
-    """Points [N, 3] as the one camera of a batch of one sees them."""
-    (rotation,), (translation,) = camera.viewmats[:, :3, :3], camera.viewmats[:, :3, 3]
-    x, y, z = rotation @ points.T + translation[:, None]
-    (focal,), (principal,) = camera.focals, camera.principals
-    return Projected(x / z * focal[0] + principal[0], y / z * focal[1] + principal[1], z)
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 
@@ -10,18 +11,23 @@ from config.schema import Config
 from guidance.prior.adaptations import Adaptations
 from guidance.prior.controlnet import Controls, find_controls
 from guidance.prior.families import FAMILIES
+from guidance.prior.family import EDITS
+from guidance.prior.image_prompt_files import ImagePromptFiles, find_image_prompt, text_width
+from guidance.prior.instruct import InstructPix2Pix
 from guidance.prior.latent_prior import LatentPrior
 from guidance.prior.model_files import PriorError
 from guidance.prior.mvdream import MVDream
 from guidance.prior.mvdream_files import is_mvdream
 from guidance.prior.pipeline_files import find_pipeline, pipeline_named
 from guidance.prior.pipeline_prior import PipelinePrior, Wanted
+from guidance.prior.pose_classifiers import load_rectifier
 from guidance.prior.stable_diffusion import StableDiffusionPrior
 from guidance.prompts import texts_of
 from utils.device import is_accelerator
 
 __all__ = [
     "Adaptations",
+    "InstructPix2Pix",
     "LatentPrior",
     "MVDream",
     "PriorError",
@@ -29,7 +35,10 @@ __all__ = [
     "class_of",
     "compile_networks",
     "controls_of",
+    "image_prompt_of",
     "load_prior",
+    "load_rectifier",
+    "rectifies",
 ]
 
 
@@ -37,7 +46,16 @@ def class_of(config: Config) -> type[StableDiffusionPrior] | type[PipelinePrior]
     """Return the class of the diffusion model that `hf_key` or else `model_key` names, by its list of parts or its names."""
     model_key = config.guidance.hf_key or config.guidance.model_key
     pipeline = pipeline_named(model_key)
-    return MVDream if is_mvdream(model_key, pipeline) else FAMILIES.get(pipeline, StableDiffusionPrior)
+    if is_mvdream(model_key, pipeline):
+        return MVDream
+    if pipeline.startswith(EDITS):
+        return InstructPix2Pix
+    return FAMILIES.get(pipeline, StableDiffusionPrior)
+
+
+def rectifies(config: Config) -> bool:
+    """Return whether a run weighs the poses of this prior: `rectify_poses`, for one that sees each view alone."""
+    return config.guidance.rectify_poses > 0 and class_of(config).views_per_set == 1
 
 
 def load_prior(config: Config, device: torch.device) -> LatentPrior:
@@ -52,7 +70,7 @@ def load_prior(config: Config, device: torch.device) -> LatentPrior:
         return family.load(
             find_pipeline(model_key, family.core, half=params.fp16 and is_accelerator(device)),
             device,
-            wanted_by(config),
+            replace(wanted_by(config), image_prompt=image_prompt_of(config, device)),
         )
     if params.prior_image_size is not None and params.refine_model_key is None:
         raise PriorError(
@@ -75,6 +93,7 @@ def load_prior(config: Config, device: torch.device) -> LatentPrior:
         small_encoder=config.small_encoder_iterations > 0,
         small_encoder_key=params.small_encoder_key,
         controls=controls_of(config),
+        image_prompt=image_prompt_of(config, device),
     )
 
 
@@ -84,10 +103,37 @@ def controls_of(config: Config) -> Controls | None:
     Raises: PriorError.
     """
     params, acting = config.guidance, config.guidance.controlnets
-    if acting and issubclass(class_of(config), PipelinePrior):
+    family = class_of(config)
+    if acting and issubclass(family, PipelinePrior):
         wanted_by(config)
+    if acting and family.edits:
+        raise PriorError(
+            f"controlnet_model_key is for priors of text alone, and model_key '{params.hf_key or params.model_key}' is shown an "
+            "original already: leave it out."
+        )
     keys, scales = [each.key for each in acting], [each.scale for each in acting]
     return find_controls(keys, scales, params.controlnet_t_range)
+
+
+def image_prompt_of(config: Config, device: torch.device) -> ImagePromptFiles | None:
+    """Find the files of the image prompt, which are fetched if need be; None for none.
+
+    Raises: PriorError, also for a family without adapters.
+    """
+    params, family = config.guidance, class_of(config)
+    if not params.has_image_prompt:
+        return None
+    assert params.image_prompt is not None
+    model_key, half = params.hf_key or params.model_key, params.fp16 and is_accelerator(device)
+    if not family.takes_image_prompt:
+        raise PriorError(
+            f"image_prompt is for Stable Diffusion 1, 2 and XL, and model_key '{model_key}' is of another family: leave it out."
+        )
+    if issubclass(family, PipelinePrior):
+        settings = find_pipeline(model_key, family.core, half=half).path
+    else:
+        settings = family.find(model_key, params.base_model_key, half=half).settings
+    return find_image_prompt(params.image_prompt, params.image_prompt_model_key, text_width(settings))
 
 
 def check_prior(config: Config, device: torch.device) -> None:

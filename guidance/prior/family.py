@@ -46,9 +46,12 @@ PIPELINES = {
 }
 """First letters of `_class_name` in model_index.json -> what that is. Pipelines that also hold plain Stable Diffusion
 (inpainting, image to image, ControlNet) are recognised by their U-Net alone."""
+EDITS = "StableDiffusionInstructPix2Pix"
+"""First letters of `_class_name` of a model whose U-Net takes the latents of an original behind its own."""
 TAKES_CHANNELS = {
     9: "an inpainting model",
-    8: "InstructPix2Pix or another model that edits pictures",
+    8: "InstructPix2Pix or another model that edits pictures, which is read as a folder of StableDiffusionInstructPix2PixPipeline "
+    "alone",
     7: "an upscaler",
     5: "a depth-to-image model",
 }
@@ -91,7 +94,8 @@ def misfit(folder: Path, files: Set[str]) -> str | None:
         unet, vae = settings["unet/config.json"], settings["vae/config.json"]
         _check_pipeline(settings[MODEL_INDEX], files)
         if unet:
-            _check_unet(unet)
+            edits = str(settings[MODEL_INDEX].get("_class_name", "")).startswith(EDITS)
+            _check_unet(unet, edits=edits)
         if unet and vae:
             _check_autoencoder(unet, vae)
         if text := _text_config(settings["text_encoder/config.json"]):
@@ -133,7 +137,7 @@ def _check_pipeline(index: Mapping[str, Any], files: Set[str]) -> None:
         raise _Misfit(f"is Stable Diffusion XL (it has a text_encoder_2); {FITS}")
 
 
-def _check_unet(unet: Mapping[str, Any]) -> None:
+def _check_unet(unet: Mapping[str, Any], *, edits: bool) -> None:
     kind = unet.get("_class_name", "UNet2DConditionModel")
     if kind != "UNet2DConditionModel":
         raise _Misfit(f"is another kind of model: its U-Net is a {kind}; {FITS}")
@@ -158,7 +162,7 @@ def _check_unet(unet: Mapping[str, Any]) -> None:
         raise _Misfit(
             f"is another kind of model (its U-Net projects what it reads, by encoder_hid_dim); {FITS}"
         )
-    if gives != takes:
+    if takes != (2 * gives if edits else gives):
         if gives == 2 * takes:
             what = "a model that predicts a variance beside the noise"
         else:
@@ -178,10 +182,10 @@ def _check_autoencoder(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
             f"has an autoencoder of another kind (a {kind} in vae/), but it must be an AutoencoderKL"
         )
     channels = _whole("vae/config.json", vae, "latent_channels", 4)
-    takes = _whole("unet/config.json", unet, "in_channels", 4)
-    if channels != takes:
+    gives = _whole("unet/config.json", unet, "out_channels", 4)
+    if channels != gives:
         raise _Misfit(
-            f"has an autoencoder whose latents have {channels} channels and a U-Net that takes {takes}: unet/ and "
+            f"has an autoencoder whose latents have {channels} channels and a U-Net that takes {gives}: unet/ and "
             "vae/ must be of the same model"
         )
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from guidance.condition import Condition
+from guidance.condition import IMAGE, Condition
 from guidance.contract import Prediction
 from guidance.prediction import KINDS
 from guidance.prior.autoencoders import posterior_mean, scaled, shrinks_by, unscaled
@@ -67,6 +67,12 @@ class LatentPrior:
     """Attribute that holds the network."""
     views_per_set = 1
     """Number of views that the network sees together."""
+    edits = False
+    """Whether it changes an original that it is shown, as `InstructPix2Pix` does, and its prompt is an instruction."""
+    takes_image_prompt = False
+    """Whether there are adapters for image prompts that fit its network."""
+    image_tokens: tuple[Tensor, Tensor] | None = None
+    """Tokens [1, T, D] of an image prompt and of none, where the network has its adapter."""
     controlnets: Any = None
     """What is shown pictures and adds to the network, see `ControlNets`; only for Stable Diffusion 1 and 2."""
 
@@ -110,8 +116,16 @@ class LatentPrior:
         raise NotImplementedError
 
     def blank_condition(self, rows: int) -> Condition:
-        """Make a condition without a meaning, as large as one of a prompt."""
+        """Make a condition without a meaning, as large as one of a text."""
         raise NotImplementedError
+
+    def whole_blank(self, rows: int) -> Condition:
+        """Make a condition without a meaning with all its parts but ControlNets' pictures, as large as those of a run."""
+        blank = self.blank_condition(rows)
+        if self.image_tokens is None:
+            return blank
+        length, width = self.image_tokens[0].shape[1:]
+        return blank.with_part(IMAGE, torch.zeros(rows, length, width + 1, device=self.device))
 
     def blank_pictures(self, views: int) -> Tensor:
         """Make pictures without a meaning, [views, n, 3, H, W], for n ControlNets."""
@@ -279,7 +293,7 @@ class LatentPrior:
         """Make latents, times and conditions without a meaning, as the network takes them."""
         z = torch.zeros(rows, *self.latents, device=self.device)
         t = torch.full((rows,), self.schedule.num_timesteps // 2)
-        return self._inputs(z, t, self.blank_condition(rows))
+        return self._inputs(z, t, self.whole_blank(rows))
 
 
 def _precision(network: Any) -> torch.dtype:

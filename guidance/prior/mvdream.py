@@ -31,7 +31,7 @@ class MVDream(StableDiffusionPrior):
     Latents are [V / 4, 4, C, h, w], and a condition has the text [V / 4, L, D] and the cameras [V / 4, 4, 16].
     """
 
-    views_per_set = VIEWS
+    views_per_set, takes_image_prompt = VIEWS, False
 
     def __init__(self, vae: Any, unet: Any, *args: Any, **settings: Any) -> None:
         attend_across(unet, self.views_per_set)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from guidance.prior.libraries import in_short, quiet_libraries
 from guidance.prior.model_files import PriorError
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
+HUB_ID = r"[\w-][\w.-]*/[\w-][\w.-]*"
+"""Pattern of a repository's name on the hub."""
 
 logger = logging.getLogger(__name__)
 
@@ -39,30 +42,38 @@ def find_network(name: str, key: str, ways_out: str) -> NetworkFiles:
     """
     local = Path(key).expanduser()
     if local.is_dir():
-        return _complete(name, key, local, ways_out)
+        return NetworkFiles(key, complete(name, key, local, (CONFIG, WEIGHTS), ways_out))
     if local.is_file() and local.suffix == ".safetensors":
         return NetworkFiles(key, local)
-    if local.is_file() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", key):
+    if local.is_file() or not re.fullmatch(HUB_ID, key):
         raise PriorError(f"{name} '{key}' is no folder here, no .safetensors file and no hub id; {ways_out}.")
-    return NetworkFiles(key, _of_hub(name, key, ways_out))
+    return NetworkFiles(key, fetched(name, key, (CONFIG, WEIGHTS), ways_out))
 
 
-def _complete(name: str, key: str, folder: Path, ways_out: str) -> NetworkFiles:
-    missing = [file for file in (CONFIG, WEIGHTS) if not (folder / file).is_file()]
+def complete(name: str, key: str, folder: Path, wanted: Sequence[str], ways_out: str) -> Path:
+    """Return a folder that has all `wanted` files, for a configuration's key `name` of the value `key`.
+
+    Raises: PriorError, in one sentence that ends in `ways_out`, if it lacks any.
+    """
+    missing = [file for file in wanted if not (folder / file).is_file()]
     if missing:
         raise PriorError(f"{name} '{key}' lacks {', '.join(missing)} in {folder}; {ways_out}.")
-    return NetworkFiles(key, folder)
+    return folder
 
 
-def _of_hub(name: str, repo: str, ways_out: str) -> Path:
-    """Folder of a repository in the hub's cache, downloaded if need be."""
+def fetched(name: str, repo: str, wanted: Sequence[str], ways_out: str) -> Path:
+    """Return a repository's folder in the hub's cache, with all `wanted` files, which are fetched if need be.
+
+    name, ways_out: as for `find_network`.
+
+    Raises: PriorError, in one sentence.
+    """
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 
-    wanted = [CONFIG, WEIGHTS]
     looked = f"{name} '{repo}' is neither a folder here nor in the cache folder {constants.HF_HUB_CACHE}"
     try:
-        cached = Path(snapshot_download(repo, local_files_only=True, allow_patterns=wanted))
+        cached = Path(snapshot_download(repo, local_files_only=True, allow_patterns=[*wanted]))
         if all((cached / file).is_file() for file in wanted):
             return cached
     except LocalEntryNotFoundError:
@@ -71,7 +82,8 @@ def _of_hub(name: str, repo: str, ways_out: str) -> Path:
         raise PriorError(f"{looked} and HF_HUB_OFFLINE forbids to download it; {ways_out}.")
     try:
         logger.warning("downloading %s to %s", repo, constants.HF_HUB_CACHE)
-        return _complete(name, repo, Path(snapshot_download(repo, allow_patterns=wanted)), ways_out).path
+        folder = Path(snapshot_download(repo, allow_patterns=[*wanted]))
+        return complete(name, repo, folder, wanted, ways_out)
     except (HTTPError, OSError) as error:
         raise PriorError(
             f"{looked} and could not be fetched from the hub ({type(error).__name__}: {in_short(error)}); {ways_out}."
@@ -79,7 +91,7 @@ def _of_hub(name: str, repo: str, ways_out: str) -> Path:
 
 
 def read_network(kind: Any, folder: Path, needed: str = "") -> Any:
-    """Read a network of diffusers' class `kind` from a folder; it must have all weights whose names begin with `needed`.
+    """Read a network of diffusers' or transformers' class `kind` from a folder; it must have all weights whose names begin with `needed`.
 
     Raises: ValueError, part of a sentence, if it lacks any, and whatever a foreign file makes diffusers raise.
     """

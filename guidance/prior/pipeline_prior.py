@@ -17,6 +17,8 @@ from torch import nn
 from guidance.condition import Condition
 from guidance.prior.autoencoders import shrinks_by
 from guidance.prior.embeddings import Embeddings
+from guidance.prior.image_prompt import read_image_prompt
+from guidance.prior.image_prompt_files import ImagePromptFiles
 from guidance.prior.latent_prior import LatentPrior
 from guidance.prior.libraries import in_short, quiet_libraries, without_progress_bars
 from guidance.prior.model_files import SMALL_ENCODER, PriorError
@@ -41,6 +43,7 @@ class Wanted:
         embeddings: folder where embeddings are kept.
         lora, lora_scale: a LoRA's file or folder for the network, and the factor on its change.
         small_encoder, small_encoder_key: whether there is to be a small encoder, and which; None: the family's.
+        image_prompt: the files of an image prompt, for a family that takes one.
     """
 
     texts: Sequence[str] = ()
@@ -52,6 +55,7 @@ class Wanted:
     lora_scale: float = 1.0
     small_encoder: bool = False
     small_encoder_key: str | None = None
+    image_prompt: ImagePromptFiles | None = None
 
 
 class PipelinePrior(LatentPrior):
@@ -117,10 +121,15 @@ class PipelinePrior(LatentPrior):
                 files |= small.files(SMALL_ENCODER)
             if wanted.lora is not None:
                 files |= _add_lora(cls, parts[cls.core], wanted.lora, wanted.lora_scale)
+            tokens = None
+            if wanted.image_prompt is not None:
+                tokens = read_image_prompt(wanted.image_prompt, parts[cls.core], device)
+                files |= wanted.image_prompt.files()
         # Not diffusers' own `to`, which warns of the precision of a small encoder.
         parts = {name: nn.Module.to(part, device) for name, part in parts.items()}
         vae, network, tiny = parts["vae"], parts[cls.core], parts.get("small_encoder")
         prior = cls(vae, network, predicts, (channels, side, side), files, embeddings, tiny)
+        prior.image_tokens = tokens
         if small is not None:
             report_difference(small, prior.vae, prior.small_encoder)
         return prior

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from guidance.condition import Condition
+from guidance.prior.image_prompt import with_image
 from guidance.prior.pipeline_prior import PipelinePrior
 
 
@@ -17,6 +18,7 @@ class StableDiffusionXL(PipelinePrior):
 
     pipeline, core, half, patch = "StableDiffusionXLPipeline", "unet", torch.float16, 8
     taesd = "madebyollin/taesdxl"
+    takes_image_prompt = True
 
     @staticmethod
     def embed_with(pipeline: Any, texts: Sequence[str], image_size: int) -> Condition:
@@ -33,8 +35,9 @@ class StableDiffusionXL(PipelinePrior):
         return Condition({"text": text.float(), "pooled": pooled.float(), "sizes": sizes})
 
     def answer(self, z: Tensor, told: Tensor, *parts: Tensor) -> Tensor:
-        """Return eps or v [B, 4, h, w] under texts, pooled vectors and sizes."""
-        text, pooled, sizes = parts
+        """Return eps or v [B, 4, h, w] under texts, pooled vectors, sizes and an image prompt's tokens, where there is one."""
+        text, pooled, sizes, *tokens = parts
         more = {"text_embeds": pooled, "time_ids": sizes}
-        found: Tensor = self.network(z, told, text, added_cond_kwargs=more).sample
+        read = with_image(text, *tokens) if tokens else text
+        found: Tensor = self.network(z, told, read, added_cond_kwargs=more).sample
         return found

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from guidance.poses import PoseRectifier
 from guidance.prior.latent_prior import LatentPrior
 
 META = torch.device("meta")
@@ -24,14 +25,27 @@ def shadow(prior: P) -> P:
     """
     # Whatever holds the networks, or methods of `prior`, holds the copies of them in the end.
     copies: dict[int, Any] = {id(getattr(prior, "text_encoder", None)): None}
-    for network in prior.networks().values():
+    copies |= _shapes_of(*prior.networks().values())
+    copies |= {id(tensor): _shape_of(tensor) for tensor in prior.image_tokens or ()}
+    twin = copy.deepcopy(prior.uncompiled(), copies)
+    twin.device = META
+    return twin
+
+
+def shadow_rectifier(rectifier: PoseRectifier) -> PoseRectifier:
+    """Make a rectifier like this one, which it leaves as it is, that takes meta tensors."""
+    return copy.deepcopy(rectifier, _shapes_of(rectifier))
+
+
+def _shapes_of(*networks: nn.Module) -> dict[int, Any]:
+    """Return the tensors of networks on the meta device, by the identity of those that they stand for."""
+    copies: dict[int, Any] = {}
+    for network in networks:
         for parameter in network.parameters():
             copies[id(parameter)] = nn.Parameter(_shape_of(parameter), requires_grad=parameter.requires_grad)
         for buffer in network.buffers():
             copies[id(buffer)] = _shape_of(buffer)
-    twin = copy.deepcopy(prior.uncompiled(), copies)
-    twin.device = META
-    return twin
+    return copies
 
 
 def _shape_of(tensor: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ from guidance.prior.adaptations import Adaptations, adapt
 from guidance.prior.autoencoders import shrinks_by
 from guidance.prior.compiled_unet import compiled_unet
 from guidance.prior.controlnet import ControlNets, Controls
+from guidance.prior.image_prompt import read_image_prompt, with_image
+from guidance.prior.image_prompt_files import ImagePromptFiles
 from guidance.prior.latent_prior import LatentPrior
 from guidance.prior.libraries import quiet_libraries, without_progress_bars
 from guidance.prior.model_files import SMALL_ENCODER, PriorError, find_model, find_single_file
@@ -69,6 +71,7 @@ class StableDiffusionPrior(LatentPrior):
     """
 
     unet: Any
+    takes_image_prompt = True
 
     def __init__(
         self,
@@ -103,7 +106,7 @@ class StableDiffusionPrior(LatentPrior):
             self._spell = adapt(unet, text_encoder, tokenizer, adaptations)
         text_encoder.eval().requires_grad_(False)
         side = int(unet.config.sample_size)
-        latents = int(unet.config.in_channels), side, side
+        latents = int(unet.config.out_channels), side, side
         super().__init__(vae, unet, predicts, latents, dict(files or {}) | adaptations.files(), small_encoder)
 
     @classmethod
@@ -119,6 +122,7 @@ class StableDiffusionPrior(LatentPrior):
         small_encoder: bool = False,
         small_encoder_key: str | None = None,
         controls: Controls | None = None,
+        image_prompt: ImagePromptFiles | None = None,
     ) -> StableDiffusionPrior:
         """Load 'toybox', a local diffusers folder, a hub id or a single .safetensors file.
 
@@ -129,6 +133,7 @@ class StableDiffusionPrior(LatentPrior):
             adaptations: LoRA, textual inversion, layers left out.
             small_encoder: load a small encoder too, that of `small_encoder_key` or of the model's family.
             controls: ControlNets to load too.
+            image_prompt: a picture's adapter to load too.
         Raises: PriorError, in one sentence, if it is nowhere to be had, incomplete, or of a family that cannot guide.
         """
         adaptations.check()
@@ -146,6 +151,9 @@ class StableDiffusionPrior(LatentPrior):
                 networks["controlnets"] = controls.read(
                     networks["unet"], shrinks_by(networks["vae"].config), dtype
                 )
+            tokens = (
+                None if image_prompt is None else read_image_prompt(image_prompt, networks["unet"], device)
+            )
         prior = cls(
             **{name: network.to(device) for name, network in networks.items()},
             tokenizer=tokenizer,
@@ -154,9 +162,11 @@ class StableDiffusionPrior(LatentPrior):
                 **found.files,
                 **(small.files(SMALL_ENCODER) if small is not None else {}),
                 **(controls.all_files() if controls is not None else {}),
+                **(image_prompt.files() if image_prompt is not None else {}),
             },
             adaptations=adaptations,
         )
+        prior.image_tokens = tokens
         if small is not None:
             report_difference(small, prior.vae, prior.small_encoder)
         return prior
@@ -254,9 +264,11 @@ class StableDiffusionPrior(LatentPrior):
         self.text_encoder = None
 
     def answer(self, z: Tensor, told: Tensor, *parts: Tensor) -> Tensor:
-        """Return what the U-Net answers [B, C, h, w]; the parts are texts [B, L, D] and, for ControlNets, pictures."""
+        """Return what the U-Net answers [B, C, h, w]; the parts are texts [B, L, D], an image prompt's tokens where there is one,
+        and, for ControlNets, pictures."""
         text, *pictures = parts
-        return self.unet(z, told, text, **self.added(z, told, text, *pictures)).sample
+        read = with_image(text, pictures.pop(0)) if self.image_tokens is not None else text
+        return self.unet(z, told, read, **self.added(z, told, text, *pictures)).sample
 
     def added(self, z: Tensor, told: Tensor, text: Tensor, pictures: Tensor | None = None) -> dict[str, Any]:
         """Return what the ControlNets add, as arguments of the U-Net; nothing without pictures [B, n, 3, H, W]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,32 @@ def read_gltf(path: str) -> list[Placed]:
             placed += reader.placed(node, reader.worlds[index])
     report_unused(path, unused + _left_out(file, shown))
     return placed
+
+
+@dataclass(frozen=True)
+class Skinned:
+    """A shape in the scene's coordinates, the nodes [V, K] that move its vertices, and by which weights [V, K]."""
+
+    shape: Shape
+    nodes: Array
+    weights: Array
+
+
+def read_skinned(path: str) -> tuple[GltfFile, list[Skinned], int]:
+    """Read the meshes that bones hold, of the scene that a file opens with, as they stand there; also return the file, and
+    how many meshes no bone holds. Raises as `read_gltf`."""
+    file = GltfFile(path)
+    unused: list[str] = []
+    reader, shown = _Reader(file, unused), shown_nodes(file)
+    found: list[Skinned] = []
+    rigid = 0
+    for index in shown:
+        node = file.entry("nodes", index)
+        if "mesh" in node and "skin" in node:
+            found += reader.skinned(node)
+        rigid += "mesh" in node and "skin" not in node
+    report_unused(path, unused + _left_out(file, shown))
+    return file, found, rigid
 
 
 def _left_out(file: GltfFile, shown: list[int]) -> list[str]:
@@ -137,20 +164,41 @@ class _Reader:
             matrices = matrices @ inverse.transpose(0, 2, 1)
         return matrices
 
-    def _posed(self, shape: Shape, attributes: dict[str, Any], bones: Array) -> Shape:
-        """A shape whose vertices the bones have moved to the scene's coordinates."""
-        moved, total = np.zeros_like(shape.vertices), np.zeros(len(shape.vertices))
+    def skinned(self, node: dict[str, Any]) -> list[Skinned]:
+        """The shapes of a node's mesh as its bones hold them, and the nodes that do."""
+        joints = self._file.entry("skins", node["skin"])["joints"]
+        bones, nodes = self._bones(self._file.entry("skins", node["skin"])), np.array(joints, dtype=np.int64)
+        found = []
+        for shape, attributes in self._shapes_of(node):
+            numbers_of, weights = self._influences(attributes, len(shape.vertices), len(nodes))
+            found.append(Skinned(self._posed(shape, attributes, bones), nodes[numbers_of], weights))
+        return found
+
+    def _influences(self, attributes: dict[str, Any], vertices: int, joints: int) -> tuple[Array, Array]:
+        """The joints [V, K] of a skin that move each vertex, and by which weights [V, K]; K is 0, 4 or 8."""
+        found: tuple[list[Array], list[Array]] = ([], [])
         for index in range(2):
             if f"JOINTS_{index}" not in attributes or f"WEIGHTS_{index}" not in attributes:
                 continue
-            joints = whole_numbers(self._file, attributes[f"JOINTS_{index}"])
+            numbers_of = whole_numbers(self._file, attributes[f"JOINTS_{index}"])
             weights = numbers(self._file, attributes[f"WEIGHTS_{index}"])
-            if len(joints) and not 0 <= joints.min() <= joints.max() < len(bones):
-                raise ValueError(f"a vertex has joint {joints.max()}, but there are {len(bones)}")
-            for joint, weight in zip(joints.T, weights.T):
-                placed = np.einsum("vij,vj->vi", bones[joint, :3, :3], shape.vertices) + bones[joint, :3, 3]
-                moved += weight[:, None] * placed
-                total += weight
+            if len(numbers_of) and not 0 <= numbers_of.min() <= numbers_of.max() < joints:
+                raise ValueError(f"a vertex has joint {numbers_of.max()}, but there are {joints}")
+            if not len(numbers_of) == len(weights) == vertices:
+                raise ValueError(f"a mesh has {vertices} positions, but {len(weights)} weights of joints")
+            found[0].append(numbers_of)
+            found[1].append(weights)
+        if not found[0]:
+            return np.empty((vertices, 0), dtype=np.int64), np.empty((vertices, 0))
+        return np.hstack(found[0]), np.hstack(found[1])
+
+    def _posed(self, shape: Shape, attributes: dict[str, Any], bones: Array) -> Shape:
+        """A shape whose vertices the bones have moved to the scene's coordinates."""
+        moved, total = np.zeros_like(shape.vertices), np.zeros(len(shape.vertices))
+        for joint, weight in zip(*(each.T for each in self._influences(attributes, len(total), len(bones)))):
+            placed = np.einsum("vij,vj->vi", bones[joint, :3, :3], shape.vertices) + bones[joint, :3, 3]
+            moved += weight[:, None] * placed
+            total += weight
         held = total[:, None] > 0
         vertices = np.where(held, moved / np.where(held, total[:, None], 1.0), shape.vertices)
         return Shape(vertices, shape.faces, shape.paint)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -54,7 +55,11 @@ def sample_mesh(path: str, count: int, rng: torch.Generator) -> PointCloud:
     warning; a file without any area gives its vertices, at most `count`, with another. Raises
     FileNotFoundError, or ValueError in one sentence for a file that cannot be read or holds nothing.
     """
-    parts = _parts(path)
+    return sample_parts(read_parts(path), path, count, rng)
+
+
+def sample_parts(parts: list[Part], path: str, count: int, rng: torch.Generator) -> PointCloud:
+    """Sample the parts that `read_parts` has read from a file, as `sample_mesh` does."""
     decode: Decode = lru_cache(maxsize=PICTURES)(Picture.decode)
     areas = np.concatenate([part.areas() for part in parts])
     if broken := int(np.isnan(areas).sum()):
@@ -72,12 +77,31 @@ def sample_mesh(path: str, count: int, rng: torch.Generator) -> PointCloud:
     r1, r2 = np.where(beyond, 1 - r1, r1), np.where(beyond, 1 - r2, r2)
     weights = np.stack([1 - r1 - r2, r1, r2], axis=1)
 
-    points, normals = np.empty((2, count, 3))
-    colors, start = np.full((count, 3), np.nan), 0
+    found = places(parts, drawn, weights, decode)
+    return replace(
+        _cloud(found.points, found.colors), normals=torch.from_numpy(found.normals.astype(np.float32))
+    )
+
+
+class Places(NamedTuple):
+    """Points [M, 3] on the faces of a scene, their colours [M, 3], NaN where they have none, and unit normals [M, 3]."""
+
+    points: np.ndarray
+    colors: np.ndarray
+    normals: np.ndarray
+
+
+def places(parts: list[Part], faces: np.ndarray, weights: np.ndarray, decode: Decode) -> Places:
+    """Look up the places at `weights` [M, 3] of the corners of `faces` [M], which count through all parts and ascend.
+
+    decode: gives a picture's pixels.
+    """
+    points, normals = np.empty((2, len(faces), 3))
+    colors, start = np.full((len(faces), 3), np.nan), 0
     for part in parts:
-        # Draws are in order, so those of a part are a slice.
-        here = slice(*np.searchsorted(drawn, [start, start + len(part.faces)]))
-        rows, start = drawn[here] - start, start + len(part.faces)
+        # Faces are in order, so those of a part are a slice.
+        here = slice(*np.searchsorted(faces, [start, start + len(part.faces)]))
+        rows, start = faces[here] - start, start + len(part.faces)
         if len(rows) == 0:
             continue  # no face, or none with an area
         points[here] = np.einsum("nk,nkd->nd", weights[here], part.vertices[part.faces[rows]])
@@ -87,7 +111,7 @@ def sample_mesh(path: str, count: int, rng: torch.Generator) -> PointCloud:
         found = part.paint.colors(interpolate, rows, len(rows), decode)
         if found is not None:
             colors[here] = found
-    return replace(_cloud(points, colors), normals=torch.from_numpy(normals.astype(np.float32)))
+    return Places(points, colors, normals)
 
 
 def _interpolation(corners: np.ndarray, weights: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -116,8 +140,8 @@ def _cloud(points: np.ndarray, colors: np.ndarray) -> PointCloud:
     return PointCloud(tensor, torch.from_numpy(np.nan_to_num(colors, nan=GREY).astype(np.float32)))
 
 
-def _parts(path: str) -> list[Part]:
-    """Parts of a file, with at least one vertex in all."""
+def read_parts(path: str) -> list[Part]:
+    """Read the parts of a file, with at least one vertex in all. Raises as `sample_mesh` does."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path!r} is not there, but it must be a mesh.")
     try:
@@ -157,6 +181,10 @@ def _read(path: str) -> list[Placed]:
         from scene.meshes.ply import read_mesh_ply
 
         return read_mesh_ply(path)
+    if path.lower().endswith(".npz"):
+        from scene.meshes.npz import read_npz
+
+        return read_npz(path)
     from scene.meshes.stl import read_stl
 
     return read_stl(path)

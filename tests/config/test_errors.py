@@ -55,7 +55,7 @@ BROKEN_FILES = [
     ("GuidanceParams: {weighting: 1}", "GuidanceParams.weighting|1|sigma_over_alpha, one, sigma_squared"),
     ("GenerateCamParams: {init_shape: spheer}", "GenerateCamParams.init_shape|'spheer'|.ply|is 'sphere'"),
     ("GenerateCamParams: {init_shape: shapee}", "init_shape|'shapee'|--init_shape shapee.ply --init_axes z,-y"),
-    ("GenerateCamParams: {init_shape: a.fbx}", "GenerateCamParams.init_shape|'a.fbx'|.obj, .glb, .gltf or .stl"),
+    ("GenerateCamParams: {init_shape: a.fbx}", "GenerateCamParams.init_shape|'a.fbx'|.obj, .glb, .gltf, .stl or .npz"),
     ("GenerateCamParams: {init_shape: 3}", "GenerateCamParams.init_shape|3|sphere, box"),
     ("GenerateCamParams: {init_axes: z}", "GenerateCamParams.init_axes|'z'|such as 'y,z' or 'z,-y'"),
     ("GenerateCamParams: {init_axes: 'z,-z'}", "GenerateCamParams.init_axes|'z,-z'|up and to the front"),

@@ -203,37 +203,24 @@ def test_dump_is_complete_and_in_the_sections_of_the_files() -> None:
         assert list(content[section]) == keys_of(section)
 
 
-def test_a_file_may_hold_what_differs_from_another(tmp_path: Path) -> None:
-    """The base's keys hold where the file has none, in the sections that it has too; flags win over both."""
-    (tmp_path / "base.yaml").write_text(
-        "seed: 1\nphase_num: 3\nGuidanceParams: {text: a mug, guidance_scale: 7.5}"
-    )
-    file = written(
-        tmp_path,
-        "base: base.yaml\nseed: 2\nGuidanceParams: {guidance_scale: 20}\nModelParams: {sh_degree: 1}",
-    )
-    config = load(["--opt", file, "--phase_num", "4"])
-    assert (config.seed, config.phase_num, config.model.sh_degree) == (2, 4, 1)
-    assert (config.guidance.text, config.guidance.guidance_scale) == ("a mug", 20)
-    flow = load(["--opt", str(ROOT / "config/quickstart-flow.yaml")])
-    plain = load([])
-    assert flow.camera == plain.camera
-    assert flow.optimization == plain.optimization
-    assert flow.guidance.model_key == "toybox-flow"
-
-
-def test_ten_presets_the_quickstarts_and_the_edit() -> None:
-    assert len(PRESETS) == 18
-    assert {"bagel", "quickstart", "quickstart-flow", "edit"} <= {file.stem for file in PRESETS}
+def test_ten_presets_the_quickstart_and_the_edit() -> None:
+    assert len(PRESETS) == 20
+    assert {"bagel", "quickstart", "edit"} <= {file.stem for file in PRESETS}
 
 
 @pytest.mark.parametrize("file", PRESETS, ids=lambda file: file.stem)
 def test_presets_load_silently_and_hold_differences_only(
     file: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    asset = tmp_path / "asset.ply"
-    asset.touch()
-    load(["--opt", str(file), *(["--pretrained_model_path", str(asset)] if file.stem == "edit" else [])])
+    start = tmp_path / "start.ply"
+    start.touch()
+    (tmp_path / "body.json").touch()
+    needed = {
+        "edit": ["--pretrained_model_path", str(start)],
+        "refine": ["--init_shape", str(start)],
+        "avatar": ["--init_shape", str(start), "--skeleton", str(tmp_path / "body.json")],
+    }
+    load(["--opt", str(file), *needed.get(file.stem, [])])
     assert caplog.messages == []
     defaults = yaml.safe_load(dump(Config()))
     content = yaml.safe_load(file.read_text(encoding="utf-8"))

@@ -81,12 +81,12 @@ BEYOND = {
     "GuidanceParams": (
         "compile prediction_type weighting normalize_grad interval_ratio accum sctd_variant approximate LoRA_scale LoRA_partial "
         "cds_variant cds_stage noise_offset w_self check_interval encoder small_encoder_share small_encoder_key "
-        "prior_image_size embeddings refine_model_key refine_from_iter controlnet_kinds controlnet_guide controlnet_scale controlnet_t_range multiview_model_key multiview_share"
+        "prior_image_size embeddings refine_model_key refine_from_iter controlnet_kinds controlnet_guide controlnet_scale controlnet_t_range image_guidance_scale image_prompt image_prompt_scale image_prompt_behind image_prompt_model_key multiview_model_key multiview_share rectify_poses pose_model_key"
     ),
     "ModelParams": "input_axes bg_gray flip_aug_ratio source_path model_path images resolution",
     "PipelineParams": "",
-    "OptimizationParams": "raster_steps lambda_tv_l1 keep min_color adam_betas max_scale max_screen_radius max_num_gaussians relocate_interval lambda_alpha lambda_alpha_binary",
-    "GenerateCamParams": "pointe_model init_axes",
+    "OptimizationParams": "raster_steps lambda_tv_l1 keep edit_mask min_color adam_betas max_scale max_screen_radius max_num_gaussians relocate_interval lambda_alpha lambda_alpha_binary",
+    "GenerateCamParams": "pointe_model init_axes init_fit_iter skeleton",
 }
 
 
@@ -109,16 +109,19 @@ def test_keys_of_ours_are_off_by_default() -> None:
     assert not config.guidance.normalize_grad
     assert config.guidance.w_self == config.optimization.raster_steps == 1
     assert config.guidance.encoder == "full"
+    assert config.guidance.rectify_poses == 0
     assert config.guidance.refine_model_key is config.guidance.refine_from_iter is None
     assert config.guidance.prior_image_size is config.guidance.embeddings is None
     assert not config.deterministic
     assert config.like is None
     assert not config.model.bg_gray
     assert config.optimization.keep == "nothing"
+    assert config.optimization.edit_mask is None
     assert config.optimization.max_scale is config.optimization.min_color is None
     assert config.optimization.max_screen_radius is None
-    assert config.optimization.relocate_interval == 0
+    assert config.optimization.relocate_interval == config.camera.init_fit_iter == 0
     assert config.camera.pointe_model is config.camera.init_axes is config.model.input_axes is None
+    assert config.camera.skeleton is None
     assert config.optimization.lambda_alpha == config.optimization.lambda_alpha_binary == 0
     assert config.optimization.lambda_tv_l1 == 0
 

@@ -18,7 +18,8 @@ from config import Config
 from evaluation.assets import Asset
 from evaluation.scorers import ScorerError, ScorerOptions
 from evaluation.scorers.clip import ClipScorer
-from evaluation.scorers.pixels import MEAN, STD, clip_pixels
+from evaluation.scorers.pixels import clip_pixels
+from guidance.prior.clip import MEAN, STD
 from scene.gaussian_model import GaussianModel
 from tests.evaluation.published import TINY_CLIP, write_clip
 

@@ -11,14 +11,15 @@ import trimesh
 
 from exporting.mesh import simplify
 from exporting.mesh.fusion import Field, fuse, outline, outline_level, surface, without_litter
-from exporting.mesh.raster import cover
 from exporting.mesh.rim import fitted
-from exporting.mesh.sight import sight
 from exporting.mesh.simplify import open_edges, simplified, unpinched
-from exporting.mesh.views import around, box_of, front_depth, project
+from exporting.mesh.views import around, box_of, front_depth
 from gaussian_renderer import render
 from scene.cameras import orbit
 from scene.gaussian_model import GaussianModel
+from scene.meshes.raster import cover
+from scene.meshes.sight import sight
+from scene.projection import project
 from tests.exporting.assets import on_surface, spiral
 
 GRAIN = 0.03

@@ -21,7 +21,6 @@ from exporting.formats import MESHES, WriteOptions, write_mesh
 from exporting.mesh.bake import bake
 from exporting.mesh.build import build_mesh
 from exporting.mesh.options import MeshOptions
-from exporting.mesh.raster import cover
 from exporting.mesh.textured import TexturedMesh
 from exporting.mesh.unwrap import unwrap
 from exporting.mesh.views import Box
@@ -30,6 +29,7 @@ from exporting.targets import Frame
 from scene.axes import OURS, Y_UP, turn
 from scene.cameras import orbit
 from scene.gaussian_model import GaussianModel
+from scene.meshes.raster import cover
 from scene.meshes.sample import sample_mesh
 from tests.exporting.assets import on_surface, spiral
 from tests.exporting.usd_checks import remarks

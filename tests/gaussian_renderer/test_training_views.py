@@ -130,6 +130,7 @@ def pictured(mirrored: bool, geometry: bool = False) -> tuple[Tensor, TrainingVi
         1,
         geometry=geometry,
         mirrored=mirrored,
+        backgrounds=torch.zeros(3, 3),
     )
     gradient = torch.cat([-images[:, 1:2], images[:, 1:2]], dim=1)
     return training_picture(shown, {"as seen": lambda: images}, gradient, decode=lambda z: z).sheet(), shown
@@ -182,7 +183,13 @@ def test_large_views_are_shown_smaller() -> None:
     big = orbit([0.0], 90.0, 3.0, 0.6, 600, 300)
     rgb, plane, empty = torch.rand(1, 3, 300, 600), torch.rand(1, 1, 300, 600), torch.zeros(1, 0)
     views = TrainingViews(
-        big, RenderOutput(rgb, plane, plane, empty, empty, empty), plane, 1, geometry=False, mirrored=False
+        big,
+        RenderOutput(rgb, plane, plane, empty, empty, empty),
+        plane,
+        1,
+        geometry=False,
+        mirrored=False,
+        backgrounds=torch.zeros(1, 3),
     )
     sheet = training_picture(views, {}, torch.rand(1, 4, 37, 75), decode=lambda z: z).sheet()
     assert sheet.shape[1] < 4 * (128 + 50)

@@ -10,10 +10,12 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
 import guidance
-from guidance import Condition, PerpNeg, Prediction, PromptEmbeddings, solver
+from guidance import SDS, Condition, Guidance, PerpNeg, PoseRectifier, Prediction, PromptEmbeddings, solver
 from guidance.denoiser import Denoiser
+from guidance.poses import packed
 from guidance.prior import StableDiffusionPrior
 from guidance.prior.parametrization import Parametrization
+from guidance.prior.pose_classifiers import AzimuthClassifier
 from tests.draws import rngs
 from tests.guidance.cases import VARIANTS, VIEWS, config_of
 from tests.tiny_diffusers import write_tiny_folder
@@ -99,16 +101,32 @@ def test_a_guidance_waits_for_nothing_under_other_settings(
     guide(prior, variant, with_negatives=True, **changes)
 
 
+def test_nor_does_weighing_poses(prior: StableDiffusionPrior) -> None:
+    """Not in the guidance, and not where averages are kept."""
+    regressor = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2))
+    rectifier = PoseRectifier(AzimuthClassifier(regressor), 1.0, "one").to(DEVICE)
+    denoiser, config = Denoiser(prior), config_of("sds")
+    weighing = Guidance(denoiser, SDS(config, denoiser), config.guidance, rectifier)
+    conditioning = PromptEmbeddings(Encoder(), "a mug").at(AZIMUTH, POLAR)
+    images = torch.rand(VIEWS, 3, 64, 64, device=DEVICE)
+    with no_waits():
+        output = weighing(images, conditioning, 399, rngs(VIEWS))
+        assert output.poses is not None
+        seen = packed([output.poses])
+        rectifier.add(seen)
+        rectifier.imbalance(seen)
+
+
 def test_waits_in_a_step_are_seen(prior: StableDiffusionPrior, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests of this file find each of these faults."""
-    encode, predict, per_view = prior.encode, Denoiser.predict, solver.per_view
+    encode, predict, per_view = prior.encode, prior.predict, solver.per_view
 
     def looks(images: Tensor) -> Tensor:
         z0 = encode(images)
         return z0 if bool(torch.isfinite(z0).all()) else torch.zeros_like(z0)
 
-    def looks_at_predictions(self: Denoiser, z: Tensor, t: Tensor, condition: Condition) -> Prediction:
-        found = predict(self, z, t, condition)
+    def looks_at_predictions(z: Tensor, t: Tensor, condition: Condition) -> Prediction:
+        found = predict(z, t, condition)
         return Prediction(found.eps / max(1.0, found.eps.norm().item()), found.clean_of)
 
     def copies(values: Tensor, like: Tensor) -> Tensor:
@@ -120,7 +138,7 @@ def test_waits_in_a_step_are_seen(prior: StableDiffusionPrior, monkeypatch: pyte
 
     for owner, name, fault in (
         (prior, "encode", looks),
-        (Denoiser, "predict", looks_at_predictions),
+        (prior, "predict", looks_at_predictions),
         (solver, "per_view", copies),
     ):
         with monkeypatch.context() as patch:

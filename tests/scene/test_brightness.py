@@ -112,7 +112,7 @@ def test_lifted_colours_look_the_same_and_can_be_taught() -> None:
     red = model._features_dc.detach()[:, 0, 0].clone()
     before, reached = taught()
     assert reached == [True, False, False]
-    lift_colors(model, 0.002)
+    lift_colors(GaussianOptimizer(model, PARAMS, extent=1.0), 0.002)
     after, reached = taught()
     assert reached == [True, True, True]
     assert float((after - before).abs().max()) <= 0.002

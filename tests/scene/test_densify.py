@@ -181,7 +181,7 @@ def test_opacity_reset_lowers_only_and_forgets_the_moments() -> None:
 
 def test_scales_are_capped() -> None:
     optimizer = build([0.5, 0.01])
-    cap_scales(optimizer.model, 0.03)
+    cap_scales(optimizer, 0.03)
     assert optimizer.model.scales.amax(dim=1).tolist() == pytest.approx([0.03, 0.01])
 
 

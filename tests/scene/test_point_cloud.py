@@ -7,10 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from scene.point_cloud import AXES, PointCloud, fit_to_view, thin, upright, without_broken
+from scene.point_cloud import AXES, PointCloud, fit_of, thin, upright, without_broken
 
 NAMES = [sign + axis for axis in "xyz" for sign in ("", "-")]
 PAIRS = [(up, front) for up, front in itertools.product(NAMES, NAMES) if up[-1] != front[-1]]
+
+
+def fit_to_view(points: Tensor, view: float) -> Tensor:
+    fit = fit_of(points, view)
+    return points if fit is None else fit(points)
 
 
 def vector(name: str) -> Tensor:

@@ -58,7 +58,7 @@ def needed(
     found = cache(
         assumed.__getitem__ if request.param == "assumed" else lambda plan: needed_bytes(bagel, sd21, plan)
     )
-    monkeypatch.setattr(memory_plan, "needed_bytes", lambda config, prior, plan: found(plan))
+    monkeypatch.setattr(memory_plan, "needed_bytes", lambda config, prior, plan, rectifier: found(plan))
     return found
 
 
@@ -108,22 +108,30 @@ def test_the_tiny_prior_fits_anywhere(tiny_config: Config) -> None:
     [{}]
     + [
         pytest.param(keys, marks=pytest.mark.thorough)
-        for keys in ({"guidance_type": "gcs"}, {"perpneg": False}, {"approximate": False})
+        for keys in (
+            {"guidance_type": "gcs"},
+            {"perpneg": False},
+            {"approximate": False},
+            {"rectify_poses": 1.0},
+        )
     ],
     ids=str,
 )
 def test_what_is_foretold_is_what_a_real_guidance_holds(tiny_config: Config, keys: dict[str, object]) -> None:
     """A real guidance is counted in the same way, forward and backward, on this machine."""
     config = changed(tiny_config, C_batch_size=3, image_w=32, image_h=32, **keys)
-    prior = guidance.prior.load_prior(config, HOST)
-    prompts, guide = guidance.embed_prompts(config, prior), guidance.build(config, prior)
+    prior, rectifier = guidance.prior.load_prior(config, HOST), None
+    if config.guidance.rectify_poses:
+        rectifier = guidance.prior.load_rectifier(changed(config, model_key="toybox"), HOST)
+    prompts = guidance.embed_prompts(config, prior)
+    guide = guidance.build(config, prior, rectifier=rectifier)
     images = torch.rand(3, 3, 32, 32, requires_grad=True)
     with LiveMemory() as memory:
         conditioning = prompts.at(torch.full((3,), 45.0), torch.full((3,), 90.0))
         guided = guide(images, conditioning, 0, Draws(0).of_views("timesteps", 0, range(3)))
         guided.loss.backward()
         del guided
-    foretold = guidance_bytes(config, prior, MemoryPlan(3, False))
+    foretold = guidance_bytes(config, prior, MemoryPlan(3, False), rectifier)
     assert foretold == pytest.approx(memory.peak, rel=0.1)
 
 

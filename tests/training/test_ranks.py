@@ -17,6 +17,7 @@ import torch
 from config import Config
 from scene.gaussian_model import GaussianModel
 from tests.changed import changed
+from tests.evaluation.published import TINY_CLIP, write_clip
 from tests.guidance.prior.tiny_mvdream import write_base, write_mvdream
 from tests.ranks import main
 from training.state import assemble
@@ -82,14 +83,16 @@ def check_two_are_one(folder: Path, flags: list[str]) -> None:
 def test_two_processes_give_what_one_gives_that_takes_the_views_in_the_same_halves(
     tiny_prior: Path, tmp_path: Path
 ) -> None:
-    """Compare 20 iterations with densification, relocation, resets and every augmentation.
+    """Compare 20 iterations with densification, relocation, resets, every augmentation and averages over poses.
 
     Rounding depends on how many views go through a network together. Adam makes steps of it wherever a gradient is
     nothing but rounding (the rotations of round Gaussians): hence the halves. Beforehand the processes check what they
     exchange.
     """
     flags = f"{SMALL} {DENSIFIED} {AUGMENTED} {SOONER} --iterations 20 --guidance_type sds"
-    check_two_are_one(tmp_path, [*flags.split(), "--model_key", str(tiny_prior)])
+    clip = write_clip(tmp_path / "clip", TINY_CLIP)
+    flags += f" --model_key {tiny_prior} --rectify_poses 0.5 --pose_model_key {clip}"
+    check_two_are_one(tmp_path, flags.split())
 
 
 @pytest.mark.thorough

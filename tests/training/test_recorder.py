@@ -56,7 +56,10 @@ def views_of(device: torch.device = HOST) -> tuple[TrainingViews, GuidanceOutput
     rgb, plane, latents = (torch.full((2, c, SIZE, SIZE), 0.5, device=device) for c in (3, 1, 4))
     out = RenderOutput(rgb, plane, plane, plane, plane, plane)
     guided = GuidanceOutput(latents.sum(), {}, {}, latents, {"x0": lambda: latents})
-    return TrainingViews(cameras.to(device), out, plane, 1, geometry=False, mirrored=False), guided
+    seen = TrainingViews(
+        cameras.to(device), out, plane, 1, geometry=False, mirrored=False, backgrounds=torch.zeros(2, 3)
+    )
+    return seen, guided
 
 
 def go_on(record: Recorder, model: GaussianModel, after: Callable[[int], None] = lambda step: None) -> None:

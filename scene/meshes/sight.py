@@ -1,4 +1,4 @@
-"""What a view shows of a mesh: the front faces, of which the nearest hides what is behind it."""
+"""What a view shows of a mesh: the nearest face of each pixel."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from exporting.mesh.raster import cover, nearest
-from exporting.mesh.views import project
 from scene.cameras import Cameras
+from scene.meshes.raster import cover, nearest
+from scene.projection import project
 
 
 class Sight(NamedTuple):
@@ -32,12 +32,17 @@ class Sight(NamedTuple):
         return depth.reshape(size, size)
 
 
-def sight(camera: Cameras, vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> Sight:
-    """Pixels of a closed mesh, whose back faces are hidden by others, as the one camera sees it."""
+def sight(
+    camera: Cameras, vertices: NDArray[np.floating], faces: NDArray[np.integer], *, both_sides: bool = False
+) -> Sight:
+    """Pixels of a mesh as the one camera sees it: of a closed one, whose back faces are hidden by others, or with
+    `both_sides` of any. Faces that reach behind the camera are left out.
+    """
     seen = project(camera, torch.from_numpy(vertices).float().to(camera.viewmats.device))
     x, y, z = (values.double().numpy(force=True) for values in seen)
     corners = np.stack([x, y], axis=-1)[faces]
-    front = np.flatnonzero(faces_camera(corners))
+    ahead = (z[faces] > 0).all(axis=1)
+    front = np.flatnonzero(ahead if both_sides else ahead & faces_camera(corners))
     height, width = camera.height, camera.width
     found = cover(corners[front], height, width)
     # 1/z is linear on the screen, and so is anything linear in space divided by z (Blinn, 1992).

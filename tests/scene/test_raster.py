@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from exporting.mesh.raster import cover, nearest
+from scene.meshes.raster import cover, nearest
 
 
 def brute_force(corners: np.ndarray, height: int, width: int) -> set[tuple[int, int, int]]:
