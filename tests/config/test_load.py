@@ -203,6 +203,25 @@ def test_dump_is_complete_and_in_the_sections_of_the_files() -> None:
         assert list(content[section]) == keys_of(section)
 
 
+def test_a_file_may_hold_what_differs_from_another(tmp_path: Path) -> None:
+    """The base's keys hold where the file has none, in the sections that it has too; flags win over both."""
+    (tmp_path / "base.yaml").write_text(
+        "seed: 1\nphase_num: 3\nGuidanceParams: {text: a mug, guidance_scale: 7.5}"
+    )
+    file = written(
+        tmp_path,
+        "base: base.yaml\nseed: 2\nGuidanceParams: {guidance_scale: 20}\nModelParams: {sh_degree: 1}",
+    )
+    config = load(["--opt", file, "--phase_num", "4"])
+    assert (config.seed, config.phase_num, config.model.sh_degree) == (2, 4, 1)
+    assert (config.guidance.text, config.guidance.guidance_scale) == ("a mug", 20)
+    flow = load(["--opt", str(ROOT / "config/quickstart-flow.yaml")])
+    plain = load([])
+    assert flow.camera == plain.camera
+    assert flow.optimization == plain.optimization
+    assert flow.guidance.model_key == "toybox-flow"
+
+
 def test_ten_presets_the_quickstart_and_the_edit() -> None:
     assert len(PRESETS) == 20
     assert {"bagel", "quickstart", "edit"} <= {file.stem for file in PRESETS}
