@@ -79,7 +79,7 @@ class PixelGradient:
 
 @dataclass(frozen=True)
 class Imagined:
-    """What the prior makes of V views under the prompt, at the noisiest time that a method asks it.
+    """Clean sample that the prior predicts of V views under the prompt, at the noisiest time that a method asks it.
 
     Attributes:
         clean: function that returns the clean latents [V, ...] that it predicts.

@@ -41,7 +41,7 @@ class GuideShape:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run has its guide.
+    """Place at which a run has the shape of a file.
 
     Attributes:
         axes: up and front of its file.

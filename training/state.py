@@ -196,10 +196,7 @@ def assemble(
     draws = Draws(config.seed)
     params, extent = config.optimization, config.camera.default_radius
     # Before minutes of work on a start.
-    with_pose = "pose" in (each.kind for each in config.guidance.controlnets)
-    skeleton = None
-    if config.camera.skeleton is not None and (checkpoint is None or with_pose):
-        skeleton = load_skeleton(config, draws)
+    skeleton = _skeleton_of(config, checkpoint, draws)
     steered = steering(config, draws, device, skeleton)
     check_image_prompt(config, device)
     original = original_of(config, priors, draws, device)
@@ -242,6 +239,13 @@ def assemble(
     )
     load_guides(state, counts.step + 1, rectifier, checkpoint, force=force)
     return state
+
+
+def _skeleton_of(config: Config, checkpoint: Checkpoint | None, draws: Draws) -> Skeleton | None:
+    """Load the skeleton of a run; None in one without, and in one that goes on and draws no pose."""
+    drawn = "pose" in (each.kind for each in config.guidance.controlnets)
+    needed = config.camera.skeleton is not None and (checkpoint is None or drawn)
+    return load_skeleton(config, draws) if needed else None
 
 
 def rectifier_of(config: Config, step: int, device: torch.device) -> PoseRectifier | None:

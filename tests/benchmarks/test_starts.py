@@ -32,7 +32,7 @@ def exact_point_e(turned: bool) -> SimpleNamespace:
     return SimpleNamespace(from_text=from_text)
 
 
-@pytest.mark.parametrize("turned", [pytest.param(False, marks=pytest.mark.thorough), True])
+@pytest.mark.parametrize("turned", [False, pytest.param(True, marks=pytest.mark.thorough)])
 def test_clouds_are_judged_as_toys_stand(turned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(starts, "_pipeline", lambda: exact_point_e(turned))
     boats = [Name("boat", color) for color in COLORS]
