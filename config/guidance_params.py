@@ -36,12 +36,10 @@ PREDICTION_TYPE_MEANT = {
     **dict.fromkeys(("v", "v-prediction", "v_pred"), "v_prediction"),
 }
 """Other spellings of `prediction_type`."""
+
 TOYBOX, TOYBOX_FLOW = "toybox", "toybox-flow"
 """Priors that come with the project: a U-Net, and a flow that knows the same toys."""
 TOY_PRIORS = (TOYBOX, TOYBOX_FLOW)
-
-TOY_PRIORS = ("toybox",)
-"""Priors that come with the project, and know its toys."""
 
 PICTURES = ("depth", "normal", "outline", "mask", "pose")
 """Pictures of a guide that a ControlNet may be shown; `pose` is that of a skeleton."""
