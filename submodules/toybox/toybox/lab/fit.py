@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
+
+from toybox.lab.muon import Muon
+
+MUON_LR = 0.02
 
 Loss = Callable[[int, torch.Generator], tuple[Tensor, dict[str, float | Tensor]]]
 
@@ -34,22 +38,37 @@ class Schedule:
         return min(1.0, (step + 1) / self.warmup) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
 
 
-def fit(name: str, model: nn.Module, loss: Loss, schedule: Schedule, folder: Path, seed: int) -> None:
+def fit(
+    name: str,
+    model: nn.Module,
+    loss: Loss,
+    schedule: Schedule,
+    folder: Path,
+    seed: int,
+    muon: Sequence[nn.Parameter] = (),
+) -> None:
     """Train `model` in place by descending loss(step, rng) and leave its averaged weights in it.
 
     Every 500 steps the state goes to `folder`/name.pt, from which an interrupted run continues exactly.
+
+    muon: matrices that Muon trains, at MUON_LR; AdamW trains all else.
     """
     checkpoint = folder / f"{name}.pt"
     rng = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay, betas=(0.9, 0.99)
-    )
+    of_muon, decay = {*muon}, schedule.weight_decay
+    others = [parameter for parameter in model.parameters() if parameter not in of_muon]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(others, lr=schedule.lr, weight_decay=decay, betas=(0.9, 0.99)),
+        *([Muon(muon, MUON_LR, decay)] if muon else []),
+    ]
+    peaks = (schedule.lr, MUON_LR)
     average = [p.detach().clone() for p in model.parameters()]
     first = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         average, first = state["average"], state["step"]
         rng.set_state(state["rng"])
 
@@ -57,23 +76,24 @@ def fit(name: str, model: nn.Module, loss: Loss, schedule: Schedule, folder: Pat
     writer = SummaryWriter(str(folder / "logs" / name))
     bar = tqdm(range(first, schedule.steps), initial=first, total=schedule.steps, desc=name)
     for step in bar:
-        for group in optimizer.param_groups:
-            group["lr"] = schedule.lr * schedule.factor(step)
+        for optimizer, peak in zip(optimizers, peaks):
+            optimizer.param_groups[0]["lr"] = peak * schedule.factor(step)
         value, logs = loss(step, rng)
-        optimizer.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         value.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        decay = min(schedule.ema, (1 + step) / (10 + step))
-        torch._foreach_lerp_(average, [p.detach() for p in model.parameters()], 1 - decay)
+        for optimizer in optimizers:
+            optimizer.step()
+        kept = min(schedule.ema, (1 + step) / (10 + step))
+        torch._foreach_lerp_(average, [p.detach() for p in model.parameters()], 1 - kept)
         if step % 50 == 0:
             shown = {"loss": float(value.detach()), **{key: float(number) for key, number in logs.items()}}
             bar.set_postfix({key: f"{number:.3g}" for key, number in shown.items()})
             for key, number in shown.items():
                 writer.add_scalar(f"{name}/{key}", number, step)
         if (step + 1) % 500 == 0 or step + 1 == schedule.steps:
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average,
-                     "step": step + 1, "rng": rng.get_state()}  # fmt: skip
+            state = {"model": model.state_dict(), "average": average, "step": step + 1, "rng": rng.get_state(),
+                     "optimizers": [optimizer.state_dict() for optimizer in optimizers]}  # fmt: skip
             torch.save(state, checkpoint.with_suffix(".tmp"))
             os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
     writer.close()

@@ -12,7 +12,7 @@ from toybox.lab.fit import Schedule, fit
 from toybox.lab.models import build_transformer
 from toybox.lab.training_views import TrainingViews
 
-STEPS, BATCH = 8000, 48
+STEPS, BATCH = 5000, 48
 
 
 def train_flow(views: TrainingViews, folder: Path, seed: int) -> ZImageTransformer2DModel:
@@ -20,9 +20,21 @@ def train_flow(views: TrainingViews, folder: Path, seed: int) -> ZImageTransform
 
     Noise levels are logistic-normal, as in Stable Diffusion 3, and stratified. As in Z-Image, the network is told
     1 - sigma and answers with the velocity turned round.
+
+    Muon trains the blocks' matrices. After 200 steps of a schedule of 300, the loss on 384 views was 0.352; with AdamW at 1e-3 for
+    all it was 0.450, and no other rate of that was tried.
     """
     torch.manual_seed(seed)
     transformer: ZImageTransformer2DModel = build_transformer()
+    blocks = [*transformer.layers, *transformer.noise_refiner, *transformer.context_refiner]
+    matrices = [
+        parameter
+        for block in blocks
+        for name, parameter in block.named_parameters()
+        if parameter.dim() == 2 and "adaLN" not in name
+    ]
+    for block in blocks:
+        block.compile()
 
     def loss(step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
         index = torch.randint(len(views), (BATCH,), generator=rng)
@@ -37,5 +49,5 @@ def train_flow(views: TrainingViews, folder: Path, seed: int) -> ZImageTransform
         error = (torch.stack([*found]).squeeze(2) - (z0 - noise)).square().mean(dim=(1, 2, 3))
         return error.mean(), {"late": error[sigma > 0.5].mean().detach()}
 
-    fit("flow", transformer, loss, Schedule(STEPS, lr=1e-3), folder, seed)
+    fit("flow", transformer, loss, Schedule(STEPS, lr=2e-3), folder, seed, muon=matrices)
     return transformer
