@@ -87,7 +87,7 @@ FLOW_PIPELINE = {
 """Contents of model_index.json. The flow's autoencoder is the U-Net's, in the folder above."""
 
 
-def write_pipeline_index(folder: Path, index: Mapping[str, str | list[str | None]]) -> None:
+def write_pipeline_index(folder: Path, index: Mapping[str, str | Sequence[str | None]]) -> None:
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
