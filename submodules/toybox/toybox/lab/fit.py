@@ -1,4 +1,4 @@
-"""Training loop for the VAE, the U-Net and the judge: seeded, resumable, logged."""
+"""Training loop for all networks: seeded, resumable, logged."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tqdm import tqdm
 from toybox.lab.muon import Muon
 
 MUON_LR = 0.02
+"""Peak learning rate of Muon, its authors' own."""
 
 Loss = Callable[[int, torch.Generator], tuple[Tensor, dict[str, float | Tensor]]]
 
@@ -38,6 +39,16 @@ class Schedule:
         return min(1.0, (step + 1) / self.warmup) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
 
 
+def _optimizers(
+    model: nn.Module, muon: Sequence[nn.Parameter], schedule: Schedule
+) -> list[tuple[torch.optim.Optimizer, float]]:
+    """Return what trains a model, each with its peak learning rate."""
+    of_muon, decay = {*muon}, schedule.weight_decay
+    others = [parameter for parameter in model.parameters() if parameter not in of_muon]
+    adam = torch.optim.AdamW(others, lr=schedule.lr, weight_decay=decay, betas=(0.9, 0.99))
+    return [(adam, schedule.lr), *([(Muon(muon, MUON_LR, decay), MUON_LR)] if muon else [])]
+
+
 def fit(
     name: str,
     model: nn.Module,
@@ -55,19 +66,13 @@ def fit(
     """
     checkpoint = folder / f"{name}.pt"
     rng = torch.Generator().manual_seed(seed)
-    of_muon, decay = {*muon}, schedule.weight_decay
-    others = [parameter for parameter in model.parameters() if parameter not in of_muon]
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(others, lr=schedule.lr, weight_decay=decay, betas=(0.9, 0.99)),
-        *([Muon(muon, MUON_LR, decay)] if muon else []),
-    ]
-    peaks = (schedule.lr, MUON_LR)
+    optimizers = _optimizers(model, muon, schedule)
     average = [p.detach().clone() for p in model.parameters()]
     first = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
-        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        for (optimizer, _), saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         average, first = state["average"], state["step"]
         rng.set_state(state["rng"])
@@ -76,13 +81,13 @@ def fit(
     writer = SummaryWriter(str(folder / "logs" / name))
     bar = tqdm(range(first, schedule.steps), initial=first, total=schedule.steps, desc=name)
     for step in bar:
-        for optimizer, peak in zip(optimizers, peaks):
+        for optimizer, peak in optimizers:
             optimizer.param_groups[0]["lr"] = peak * schedule.factor(step)
         value, logs = loss(step, rng)
         model.zero_grad(set_to_none=True)
         value.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
+        for optimizer, _ in optimizers:
             optimizer.step()
         kept = min(schedule.ema, (1 + step) / (10 + step))
         torch._foreach_lerp_(average, [p.detach() for p in model.parameters()], 1 - kept)
@@ -93,7 +98,7 @@ def fit(
                 writer.add_scalar(f"{name}/{key}", number, step)
         if (step + 1) % 500 == 0 or step + 1 == schedule.steps:
             state = {"model": model.state_dict(), "average": average, "step": step + 1, "rng": rng.get_state(),
-                     "optimizers": [optimizer.state_dict() for optimizer in optimizers]}  # fmt: skip
+                     "optimizers": [optimizer.state_dict() for optimizer, _ in optimizers]}  # fmt: skip
             torch.save(state, checkpoint.with_suffix(".tmp"))
             os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
     writer.close()

@@ -21,8 +21,9 @@ def train_flow(views: TrainingViews, folder: Path, seed: int) -> ZImageTransform
     Noise levels are logistic-normal, as in Stable Diffusion 3, and stratified. As in Z-Image, the network is told
     1 - sigma and answers with the velocity turned round.
 
-    Muon trains the blocks' matrices. After 200 steps of a schedule of 300, the loss on 384 views was 0.352; with AdamW at 1e-3 for
-    all it was 0.450, and no other rate of that was tried.
+    Muon trains the blocks' matrices, and AdamW the rest. After 200 steps of a schedule of 300 the loss on 384 of the views was
+    0.352 with steps about as large as these; it was 0.450 with AdamW at 1e-3 for all, whose other rates were not tried.
+    Compiled blocks took 1.0 s forth and back, in place of 1.3, on two cores of an EPYC (Zen 3).
     """
     torch.manual_seed(seed)
     transformer: ZImageTransformer2DModel = build_transformer()
