@@ -83,7 +83,8 @@ def load(path: Path) -> Suite:
     `base`: the configuration file of all runs; `prompts`: a list, or a text file with one on each line; `seeds`;
     `settings`: of all runs; `methods`: each name's own settings; `vary`: lists of values of which every combination
     makes a method of its own; `leave_out`: combinations that are not wanted, with a reason; `lead`: the method that the
-    others are compared with (the last); `published`: figures of the methods by column, and their `source`. Raises ConfigError, one sentence.
+    others are compared with (the last); `published`: figures of the methods by column, and their `source`. In settings `{prompt}`
+    stands for the prompt, such as in the name of a file. Raises ConfigError, one sentence.
     """
     content = _mapping(_read(path), str(path))
     for key in content:
@@ -100,7 +101,8 @@ def load(path: Path) -> Suite:
         if name in absent:
             continue
         try:
-            config = _config(base, {**common, **settings, "text": prompt, "seed": seed})
+            own = {key: _filled(value, prompt) for key, value in {**common, **settings}.items()}
+            config = _config(base, {**own, "text": prompt, "seed": seed})
         except ConfigError as error:
             if not content.get("vary"):
                 raise ConfigError(f"{path}: {name}: {error}") from None
@@ -193,6 +195,11 @@ def _methods(content: Mapping[str, Any], path: Path) -> tuple[dict[str, Settings
     if not methods:
         raise ConfigError(f"{path}: methods is empty, but must name at least one.")
     return methods, absent
+
+
+def _filled(value: Any, prompt: str) -> Any:
+    """Return a setting's value for a prompt."""
+    return value.replace("{prompt}", prompt) if isinstance(value, str) else value
 
 
 def _plain(value: Any) -> str:

@@ -34,7 +34,7 @@ def guide_pictures(
         assert shape.keypoints is not None
         found[POSE] = pose(shape.keypoints, cameras, mirrored=mirrored, device=device)
     if {*kinds} != {POSE}:
-        seen = surface(shape, cameras.to(device))
+        seen = surface(shape.gaussians, shape.normals, cameras.to(device))
         if mirrored:
             seen = seen.mirrored()
         found |= {kind: PICTURES[kind](seen) for kind in kinds if kind != POSE}

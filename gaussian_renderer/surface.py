@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gaussian_renderer import RenderOutput, render
+from gaussian_renderer import Gaussians, RenderOutput, render
 from scene.cameras import Cameras
-from scene.guide_shape import GuideShape
 from utils.spherical_harmonics import rgb_to_dc
 
 SMOOTHING = 1.5
@@ -45,14 +44,14 @@ class Surface:
 
 
 @torch.no_grad()
-def surface(shape: GuideShape, cameras: Cameras) -> Surface:
-    """Render the surface that cameras on the shape's device see; nothing waits for that.
+def surface(gaussians: Gaussians, normals: Tensor | None, cameras: Cameras) -> Surface:
+    """Render the surface of Gaussians that cameras on their device see; nothing waits for that.
 
-    What has normals is seen as planes: a pixel's depth is where it looks through the mean plane of all Gaussians that are
-    seen in it. Otherwise its depth is their mean, and normals are those of its slope.
+    What has normals [N, 3] is seen as planes: a pixel's depth is where it looks through the mean plane of all Gaussians that
+    are seen in it. Otherwise its depth is their mean, and normals are those of its slope.
     """
-    gaussians, rays = shape.gaussians, _rays(cameras)
-    grey = torch.full((3,), 0.5, device=gaussians.device)
+    rays = _rays(cameras)
+    grey = torch.full((3,), 0.5, device=gaussians.means.device)
 
     def render_over_grey(**colors: Any) -> RenderOutput:
         return render(gaussians, cameras, grey, antialiasing=True, **colors)
@@ -64,11 +63,11 @@ def surface(shape: GuideShape, cameras: Cameras) -> Surface:
     out = render_over_grey()
     covered, alpha = out.alpha >= 0.5, out.alpha.clamp_min(0.5)
     depth = out.depth / alpha
-    if shape.normals is None:
+    if normals is None:
         across = _slope(depth, covered, rays)
     else:
         turn, shift = cameras.viewmats[:, :3, :3], cameras.viewmats[:, :3, 3, None, None]
-        across = F.normalize(torch.einsum("vij,vjhw->vihw", turn, mean(shape.normals)), dim=1)
+        across = F.normalize(torch.einsum("vij,vjhw->vihw", turn, mean(normals)), dim=1)
         reach = gaussians.means.abs().amax()
         place = torch.einsum("vij,vjhw->vihw", turn, mean(gaussians.means / reach) * reach / alpha) + shift
         slant = (across * rays).sum(1, keepdim=True)
@@ -77,9 +76,9 @@ def surface(shape: GuideShape, cameras: Cameras) -> Surface:
     facing = torch.where((across * rays).sum(1, keepdim=True) > 0, -across, across)
     x, y, z = F.normalize(facing, dim=1).split(1, dim=1)
     # From the camera's axes: x right, y down, z forward.
-    normals = torch.cat([x, -y, -z], dim=1)
+    outward = torch.cat([x, -y, -z], dim=1)
     ahead = torch.cat([torch.zeros_like(x), torch.zeros_like(x), torch.ones_like(x)], dim=1)
-    return Surface(covered, depth, torch.where(covered, normals, ahead), out.rgb)
+    return Surface(covered, depth, torch.where(covered, outward, ahead), out.rgb)
 
 
 def _rays(cameras: Cameras) -> Tensor:

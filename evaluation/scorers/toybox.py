@@ -40,6 +40,7 @@ class ToyboxScorer:
         Column("psnr", "PSNR", ".1f", 1),
         Column("chamfer", "Chamfer", ".1f", -1),
         Column("janus", "Janus", ".1%", -1),
+        Column("orientation", "off front, °", ".0f", -1),
         Column("speckle", "speckle", ".2f", -1),
     )
     set_columns: tuple[Column, ...] = (

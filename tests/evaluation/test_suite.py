@@ -54,6 +54,14 @@ def test_prompts_come_from_a_file_of_lines(tmp_path: Path) -> None:
     assert load(tmp_path, prompts=str(tmp_path / "prompts.txt")).prompts == ("a red car", "a blue duck")
 
 
+def test_a_setting_may_hold_the_prompt(tmp_path: Path) -> None:
+    found = load(
+        tmp_path, prompts=["a red car", "a duck"], settings={"controlnet_guide": "toys/{prompt}.ply"}
+    )
+    guides = {run.prompt: run.config.guidance.controlnet_guide for run in found.runs}
+    assert guides == {"a red car": "toys/a red car.ply", "a duck": "toys/a duck.ply"}
+
+
 def test_what_is_varied_makes_methods_of_which_the_impossible_have_a_reason(tmp_path: Path) -> None:
     found = load(
         tmp_path,

@@ -71,7 +71,7 @@ def test_a_ball_is_as_its_formula_has_it(ball: GuideShape) -> None:
     rim = ~inside & ~outside
     assert bool((mask[inside.expand(-1, 3, -1, -1)] == 1).all())
     assert bool((mask[outside.expand(-1, 3, -1, -1)] == 0).all())
-    off = (surface(ball, cameras.resized(SIZE, SIZE)).depth - distance).abs()[inside]
+    off = (surface(ball.gaussians, ball.normals, cameras.resized(SIZE, SIZE)).depth - distance).abs()[inside]
     assert float(off.max()) < 0.01 * RADIUS
     for view in range(2):
         # Straight in the inverse depth, from 0 at the rim to 1 at the nearest place.

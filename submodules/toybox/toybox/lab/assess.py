@@ -29,7 +29,8 @@ class Assessment:
 
     recognised: share of the views whose kind and colours the judge names right (R-Precision over all toys and
     "none of these"); janus: share of the views from behind (azimuth beyond ±120°) that it takes for a front
-    (within ±60°), 0 for kinds whose back is as their front; psnr: to the true toy's renders on white, in dB;
+    (within ±60°), and orientation: mean of how many degrees further from the front or nearer to it, left and right alike, the
+    judge takes the views to be, both 0 for kinds whose back is as their front; psnr: to the true toy's renders on white, in dB;
     chamfer: between the surfaces that the training cameras can see of the asset and of the true toy, in
     percent of the radius of the ball that toys fit in; speckle: of the views (`toybox.lab.metrics`); features [NUM_VIEWS, 128]: the views in the space of
     the Fréchet distance.
@@ -38,6 +39,7 @@ class Assessment:
     prompt: str
     recognised: float
     janus: float
+    orientation: float
     psnr: float
     chamfer: float
     speckle: float
@@ -83,11 +85,14 @@ def assess(
     verdict = judge.judge(images)
     behind = cameras.azimuth.abs() > 120
     fronts = (verdict.azimuth.abs() < 60) & (verdict.name >= 0)
+    off = (verdict.azimuth.abs() - cameras.azimuth.abs()).abs()
+    faceless = name.kind in FACELESS
     mse = (images - truth).square().mean(dim=(1, 2, 3))
     return Assessment(
         prompt=caption(name),
         recognised=float(named_right(verdict, [name] * NUM_VIEWS).float().mean()),
-        janus=0.0 if name.kind in FACELESS else float(fronts[behind].float().mean()),
+        janus=0.0 if faceless else float(fronts[behind].float().mean()),
+        orientation=0.0 if faceless else float(off.mean()),
         psnr=float((-10 * mse.log10()).mean()),
         chamfer=100 * chamfer_distance(visible_surface(gaussians, around), visible_surface(toy, around)),
         speckle=speckle(images),
