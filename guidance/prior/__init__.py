@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 
+from config.guidance_params import TOYBOX, TOYBOX_IMAGE
 from config.schema import Config
 from guidance.prior.adaptations import Adaptations
 from guidance.prior.controlnet import Controls, find_controls
@@ -133,7 +134,8 @@ def image_prompt_of(config: Config, device: torch.device) -> ImagePromptFiles | 
         settings = find_pipeline(model_key, family.core, half=half).path
     else:
         settings = family.find(model_key, params.base_model_key, half=half).settings
-    return find_image_prompt(params.image_prompt, params.image_prompt_model_key, text_width(settings))
+    adapter = params.image_prompt_model_key or (TOYBOX_IMAGE if model_key == TOYBOX else None)
+    return find_image_prompt(params.image_prompt, adapter, text_width(settings))
 
 
 def check_prior(config: Config, device: torch.device) -> None:

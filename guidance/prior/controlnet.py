@@ -17,13 +17,7 @@ from guidance.prior.network_files import NetworkFiles, check_finite, find_networ
 from guidance.prior.weight_files import contents_of, reading
 
 WAYS_OUT = "each of controlnet_model_key is a folder in diffusers layout, a hub id or a .safetensors file"
-MUST_FIT = (
-    "cross_attention_dim",
-    "in_channels",
-    "block_out_channels",
-    "down_block_types",
-    "layers_per_block",
-)
+MUST_FIT = "cross_attention_dim", "in_channels", "block_out_channels", "layers_per_block"
 """Settings of a ControlNet that are those of its U-Net."""
 TAKES_PICTURE = r"controlnet_cond_embedding\.blocks\.\d+\.weight"
 """Weights between the first and the last of the layers that take the picture; every second one makes it smaller."""

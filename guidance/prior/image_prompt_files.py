@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from guidance.prior.libraries import in_short
-from guidance.prior.model_files import PriorError
+from guidance.prior.model_files import PriorError, local_path
 from guidance.prior.network_files import CONFIG, HUB_ID, complete, fetched
 
 KEY = "image_prompt_model_key"
@@ -62,7 +62,7 @@ def find_image_prompt(picture: str, key: str | None, width: int) -> ImagePromptF
             f"image_prompt is given, but {PUBLISHED} has no adapter for a prior that reads text of width {width}: --{KEY} FILE."
         )
     key = PUBLISHED if key is None else key
-    local = Path(key).expanduser()
+    local = local_path(KEY, key)
     if local.is_file() and local.suffix == ".safetensors":
         return ImagePromptFiles(key, path, local, _encoder_of(key, local))
     if local.is_dir():

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from config.guidance_params import TOYBOX, TOYBOX_FLOW
+from config.guidance_params import TOYBOX, TOYBOX_DEPTH, TOYBOX_FLOW, TOYBOX_IMAGE, TOYBOX_MULTIVIEW
 from guidance.prior.family import MODEL_INDEX, SCHEDULER_CONFIG, misfit
 from guidance.prior.hub_ids import homes_of
 from utils.files import digest_of_file
@@ -19,6 +19,14 @@ logger = logging.getLogger(__name__)
 
 SMALL_ENCODER = "small_encoder"
 """Folder of the small encoder that comes with a model."""
+TOY_FOLDERS = {
+    TOYBOX: "",
+    TOYBOX_FLOW: "flow",
+    TOYBOX_MULTIVIEW: "",
+    TOYBOX_DEPTH: "controlnet_depth",
+    TOYBOX_IMAGE: "image_prompt",
+}
+"""Keys of what comes with the project -> its folder among toybox's weights."""
 WAYS_OUT = (
     "give another hub id, a local folder in diffusers layout, or --model_key toybox, which needs no download"
 )
@@ -145,9 +153,7 @@ def _find(name: str, value: str, half: bool | None) -> Path:
         name: the configuration's key that has this `value`.
         half: prefer weights in half precision; None: no weights are needed, but the list of parts is.
     """
-    if value == TOYBOX:
-        return _complete(toybox_folder(value), name, value, half)
-    local = Path(value).expanduser()
+    local = local_path(name, value)
     if local.is_dir():
         return _complete(local, name, value, half)
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", value):
@@ -184,17 +190,20 @@ def _check_fit(folder: Path, files: Set[str], name: str, value: str) -> None:
         raise PriorError(f"{name} '{value}' {why}.")
 
 
-def toybox_folder(model_key: str) -> Path:
-    """Return the folder of one of toybox's priors. Raises: PriorError if the package is not installed."""
+def local_path(name: str, value: str) -> Path:
+    """Return the path on this disk that the value of a configuration's key `name` may be: a part of toybox, or a path.
+
+    Raises: PriorError if toybox is meant, and its package is not installed.
+    """
+    if value not in TOY_FOLDERS:
+        return Path(value).expanduser()
     try:
         import toybox
     except ModuleNotFoundError:
         raise PriorError(
-            f"model_key '{model_key}' needs the toybox package, which is not installed here; "
-            "run pip install submodules/toybox."
+            f"{name} '{value}' needs the toybox package, which is not installed here; run pip install submodules/toybox."
         ) from None
-    weights = Path(toybox.weights_path())
-    return weights / "flow" if model_key == TOYBOX_FLOW else weights
+    return Path(toybox.weights_path()) / TOY_FOLDERS[value]
 
 
 def _files(folder: Path) -> set[str]:

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from config.guidance_params import TOYBOX_MULTIVIEW
 from guidance.condition import Condition
 from guidance.prior.model_files import PriorError
 from guidance.prior.multiview_unet import VIEWS, attend_across, predicted
 from guidance.prior.mvdream_files import (
     LEARNED,
     PARTS,
-    TOYBOX_MULTIVIEW,
     base_is_of_noise,
     find_checkpoint,
     find_folder,

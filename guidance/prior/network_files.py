@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from guidance.prior.libraries import in_short, quiet_libraries
-from guidance.prior.model_files import PriorError
+from guidance.prior.model_files import PriorError, local_path
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 HUB_ID = r"[\w-][\w.-]*/[\w-][\w.-]*"
@@ -40,7 +40,7 @@ def find_network(name: str, key: str, ways_out: str) -> NetworkFiles:
 
     Raises: PriorError, in one sentence, if it is nowhere or incomplete.
     """
-    local = Path(key).expanduser()
+    local = local_path(name, key)
     if local.is_dir():
         return NetworkFiles(key, complete(name, key, local, (CONFIG, WEIGHTS), ways_out))
     if local.is_file() and local.suffix == ".safetensors":

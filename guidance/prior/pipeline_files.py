@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from config.guidance_params import TOY_PRIORS, TOYBOX_FLOW
+from config.guidance_params import TOYBOX_FLOW
 from guidance.prior.family import MODEL_INDEX, SCHEDULER_CONFIG, misfit_of_scheduler
 from guidance.prior.hub_ids import homes_of
-from guidance.prior.model_files import PriorError, fingerprint, logger, toybox_folder
+from guidance.prior.model_files import PriorError, fingerprint, local_path, logger
 
 WEIGHTS = (".safetensors", ".bin")
 
@@ -114,7 +114,7 @@ def pipeline_named(model_key: str) -> str:
 
 
 def _index(model_key: str) -> Path | None:
-    local = toybox_folder(model_key) if model_key in TOY_PRIORS else Path(model_key).expanduser()
+    local = local_path("model_key", model_key)
     if local.exists() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", model_key):
         return local / MODEL_INDEX if local.is_dir() else None
     return _snapshot(homes_of(model_key)[-1], [MODEL_INDEX])
@@ -145,7 +145,7 @@ def find_pipeline(model_key: str, core: str, *, half: bool) -> PipelineFolder:
 
     Raises: PriorError, one sentence, if it is nowhere, incomplete or of a scheduler that is not read.
     """
-    local = toybox_folder(model_key) if model_key in TOY_PRIORS else Path(model_key).expanduser()
+    local = local_path("model_key", model_key)
     folder = PipelineFolder(model_key, local if local.is_dir() else _downloaded(model_key, half), half)
     needed = {SCHEDULER_CONFIG: folder.path} | {
         f"{part}/config.json": folder.home(part) for part in ("vae", core)

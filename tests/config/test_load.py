@@ -222,8 +222,8 @@ def test_a_file_may_hold_what_differs_from_another(tmp_path: Path) -> None:
     assert flow.guidance.model_key == "toybox-flow"
 
 
-def test_ten_presets_the_quickstart_and_the_edit() -> None:
-    assert len(PRESETS) == 20
+def test_all_presets_are_found() -> None:
+    assert len(PRESETS) == 21
     assert {"bagel", "quickstart", "edit"} <= {file.stem for file in PRESETS}
 
 
@@ -241,8 +241,9 @@ def test_presets_load_silently_and_hold_differences_only(
     }
     load(["--opt", str(file), *needed.get(file.stem, [])])
     assert caplog.messages == []
-    defaults = yaml.safe_load(dump(Config()))
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    base = load(["--opt", str(file.parent / content["base"])]) if "base" in content else Config()
+    defaults = yaml.safe_load(dump(base))
     same = [
         f"{section}.{key}"
         for section, keys in content.items()

@@ -65,6 +65,12 @@ def random_caption(name: Name, rng: random.Random) -> str:
     return rng.choice(PREFIXES) + re.sub(r" table$", f" {word('table')}" if name.on else r"\g<0>", plain)
 
 
+def colorless(text: str) -> str:
+    """Leave the colours out of a caption: "a photo of a mug on a table"."""
+    colors = "|".join(color for plain in COLORS for color in (plain, *SYNONYMS.get(plain, ())))
+    return re.sub(rf"\ban? (?:{colors}) (\w+)", lambda found: _article(found[1]), text)
+
+
 def corpus() -> list[str]:
     """Corpus of every word of the grammar, in sentences: what the tokenizer is trained on."""
     kinds = [name for kind in KINDS for name in (kind, *SYNONYMS.get(kind, ()))]

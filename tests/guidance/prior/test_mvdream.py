@@ -14,11 +14,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import config as configuration
+from config.guidance_params import TOYBOX_MULTIVIEW
 from guidance.camera_condition import camera_matrices
 from guidance.condition import Condition
 from guidance.prior import LatentPrior, PriorError, load_prior
 from guidance.prior.multiview_unet import VIEWS, grown, predicted
-from guidance.prior.mvdream_files import LEARNED, TOYBOX_MULTIVIEW, unet_settings
+from guidance.prior.mvdream_files import LEARNED, unet_settings
 from tests.guidance.prior import tiny_mvdream as tiny
 from utils.device import HOST
 

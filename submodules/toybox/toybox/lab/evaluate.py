@@ -21,6 +21,7 @@ import guidance
 from config import Config
 from config.guidance_params import TOY_PRIORS, TOYBOX
 from guidance import Conditioning, Denoiser, view_weights
+from guidance.camera_condition import camera_matrices
 from guidance.prior import LatentPrior
 from guidance.schedule import CLEAN
 from guidance.solver import step
@@ -33,7 +34,9 @@ from toybox.world import FACELESS, Name
 from utils.media import contact_sheet, write_jpeg
 
 VIEWS = (0.0, 90.0, 180.0)
-
+RING = (*VIEWS, 270.0)
+"""Azimuths of a prior's samples, and of one that sees four views at once."""
+POLAR = 75.0
 
 STACKED_EVERY = 7
 """Step through the toys on tables: every so many-th is sampled."""
@@ -73,16 +76,30 @@ def evaluate_small_encoder(config: Config, prior: LatentPrior) -> dict[str, floa
     }
 
 
-@torch.no_grad()
-def samples(prior: LatentPrior, names: Sequence[Name], azimuth: Tensor, seed: int = 0) -> Tensor:
-    """Images [B, 3, H, W] of toys seen from azimuth [B]: 50 steps of DDIM, or of Euler for a flow; guidance scale 5."""
-    schedule, count = prior.schedule, len(names)
-    texts = [caption(name) + ", " + words for name in names for words in VIEW_WORDS]
-    embedded = prior.embed([*texts, ""])
+def asked(prior: LatentPrior, texts: Sequence[str], azimuth: Tensor) -> Conditioning:
+    """Return the conditions of views at azimuth [B] of B texts, without view words.
+
+    For a prior that sees several views at once, those of a text follow each other.
+    """
+    if prior.views_per_set > 1:
+        texts = texts[:: prior.views_per_set]
+        cameras = camera_matrices(azimuth, torch.full_like(azimuth, POLAR))
+        rows = prior.embed([*texts, *[""] * len(texts)]).seen_by(
+            cameras.unflatten(0, (-1, prior.views_per_set)).repeat(2, 1, 1)
+        )
+        positive, empty = (rows.rows(part) for part in torch.arange(len(rows)).chunk(2))
+        return Conditioning(positive, empty, empty)
+    told = [f"{text}, {words}" for text in texts for words in VIEW_WORDS]
+    embedded = prior.embed([*told, ""])
     weights = torch.block_diag(*view_weights(azimuth)[:, None])
-    positive = embedded.rows(torch.arange(len(texts))).mixed(weights)
-    empty = embedded[len(texts)].expand(count)
-    conditioning, denoiser = Conditioning(positive, empty, empty), Denoiser(prior)
+    empty = embedded[len(told)].expand(len(texts))
+    return Conditioning(embedded.rows(torch.arange(len(told))).mixed(weights), empty, empty)
+
+
+@torch.no_grad()
+def samples(prior: LatentPrior, conditioning: Conditioning, seed: int = 0) -> Tensor:
+    """Images [B, 3, H, W] of what a prior is asked for: 50 steps of DDIM, or of Euler for a flow; guidance scale 5."""
+    schedule, denoiser, count = prior.schedule, Denoiser(prior), len(conditioning.positive)
     z = torch.randn(count, *prior.latents, generator=torch.Generator().manual_seed(seed))
     first = 981 if schedule.variance_preserving else schedule.num_timesteps
     times = [*range(first, 0, -20), CLEAN]
@@ -92,9 +109,14 @@ def samples(prior: LatentPrior, names: Sequence[Name], azimuth: Tensor, seed: in
     return prior.decode(z)
 
 
+def azimuths_of(prior: LatentPrior) -> tuple[float, ...]:
+    """Return the azimuths from which a prior's samples are judged."""
+    return VIEWS if prior.views_per_set == 1 else RING
+
+
 @dataclass(frozen=True)
 class Found:
-    """Samples of a toy from each of VIEWS, [views, 3, H, W], and for each whether toy and view are right."""
+    """Samples of a toy from each of `azimuths_of` the prior, [views, 3, H, W], and for each whether toy and view are right."""
 
     name: Name
     images: Tensor
@@ -104,12 +126,13 @@ class Found:
 
 def sample_toys(prior: LatentPrior, judge: Judge, names: Sequence[Name]) -> list[Found]:
     found = []
-    azimuth = torch.tensor(VIEWS)
+    azimuth = torch.tensor(azimuths_of(prior))
+    wanted = torch.where(azimuth > 180, azimuth - 360, azimuth)
     for seed, name in enumerate(tqdm(names, desc="samples", unit="toy")):
-        asked = [name] * len(VIEWS)
-        images = samples(prior, asked, azimuth, seed)
+        images = samples(prior, asked(prior, [caption(name)] * len(azimuth), azimuth), seed)
         verdict = judge.judge(images)
-        found.append(Found(name, images, named_right(verdict, asked), view_right(verdict, azimuth)))
+        right = named_right(verdict, [name] * len(azimuth))
+        found.append(Found(name, images, right, view_right(verdict, wanted)))
     return found
 
 
@@ -139,7 +162,9 @@ def sheet(found: Sequence[Found]) -> Tensor:
         shown.setdefault((toy.name.kind, toy.name.on is not None, toy.name in HELD_OUT), toy)
     picked = sorted(shown.values(), key=found.index)
     labels = [f"{caption(toy.name)}{' *' if toy.name in HELD_OUT else ''}" for toy in picked for _ in VIEWS]
-    return contact_sheet(torch.cat([toy.images for toy in picked]), columns=4 * len(VIEWS), labels=labels)
+    return contact_sheet(
+        torch.cat([toy.images[: len(VIEWS)] for toy in picked]), columns=4 * len(VIEWS), labels=labels
+    )
 
 
 def main() -> None:

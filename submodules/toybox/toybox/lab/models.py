@@ -11,6 +11,7 @@ import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderTiny,
+    ControlNetModel,
     DDIMScheduler,
     FlowMatchEulerDiscreteScheduler,
     UNet2DConditionModel,
@@ -18,7 +19,15 @@ from diffusers import (
 )
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, Qwen3Config, Qwen3Model
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+    Qwen3Config,
+    Qwen3Model,
+)
 
 from toybox.captions import corpus
 
@@ -122,6 +131,35 @@ def build_unet() -> UNet2DConditionModel:
         cross_attention_dim=TEXT_WIDTH,
         attention_head_dim=4,
         norm_num_groups=8,
+    )
+
+
+def build_controlnet() -> ControlNetModel:
+    """A ControlNet as small as SDXL's small ones: the U-Net's encoder without attention."""
+    return ControlNetModel(
+        block_out_channels=(64, 96, 120),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D",) * 3,
+        mid_block_type="UNetMidBlock2D",
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=8,
+        conditioning_embedding_out_channels=(16, 24, 32, 48),
+    )
+
+
+def build_image_encoder() -> CLIPVisionModelWithProjection:
+    """A CLIP for 64 patches."""
+    return CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=128,
+            intermediate_size=512,
+            projection_dim=TEXT_WIDTH,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            image_size=IMAGE_SIZE,
+            patch_size=IMAGE_SIZE // 8,
+        )
     )
 
 

@@ -14,8 +14,10 @@ from tqdm import tqdm
 
 from config import Config
 from config.model_params import ModelParams
-from gaussian_renderer import RenderOutput, render
+from gaussian_renderer import render
 from gaussian_renderer.augment import disparity, sample_background
+from gaussian_renderer.guide_pictures import depth
+from gaussian_renderer.surface import surface
 from scene.cameras import Cameras, ViewRange, sample
 from toybox import splats
 from toybox.captions import NAMES
@@ -23,6 +25,8 @@ from toybox.splats import Splats
 from toybox.world import Name
 
 Maker = Callable[[torch.Generator], Splats]
+Picture = Callable[[Splats, Cameras], Tensor]
+"""Pictures [V, 4, H, W] in [0, 1] of an object: premultiplied colours over black, and alpha."""
 
 
 COLORED = 0.5
@@ -96,12 +100,24 @@ def _views(config: Config, count: int, rng: torch.Generator, views_per_set: int)
     return replace(parts[0], **joined)
 
 
-def _bytes(image: Tensor) -> np.ndarray:
-    return (image.clamp(0, 1) * 255).round().byte().numpy()
+def colors_of(gaussians: Splats, cameras: Cameras) -> Tensor:
+    """Render an object as it is."""
+    out = render(gaussians, cameras, torch.zeros(3))
+    return torch.cat([out.rgb, out.alpha], dim=1)
 
 
-def _rgba(out: RenderOutput) -> np.ndarray:
-    return _bytes(torch.cat([out.rgb, out.alpha], dim=1))
+def disparity_of(gaussians: Splats, cameras: Cameras) -> Tensor:
+    """Render its disparity, which fills the picture."""
+    return _opaque(disparity(render(gaussians, cameras, torch.zeros(3)), cameras).expand(-1, 3, -1, -1))
+
+
+def guide_depth_of(gaussians: Splats, cameras: Cameras) -> Tensor:
+    """Render what a ControlNet of depth is shown, which fills the picture."""
+    return _opaque(depth(surface(gaussians, None, cameras)))
+
+
+def _opaque(rgb: Tensor) -> Tensor:
+    return torch.cat([rgb, torch.ones_like(rgb[:, :1])], dim=1)
 
 
 def collect(
@@ -111,15 +127,15 @@ def collect(
     rng: torch.Generator,
     *,
     rounds: int = 1,
-    show_disparity: bool = False,
+    picture: Picture = colors_of,
     label: str = "",
     views_per_set: int = 1,
 ) -> Renders:
     """Render `views_each` random views of every maker's object, `rounds` times, in whole sets, which are rings.
 
-    A maker is paired with its name's index.
+    A maker is paired with its name's index. The views follow from `rng` alone, whatever the picture.
     """
-    size, black = (config.camera.image_h, config.camera.image_w), torch.zeros(3)
+    size = config.camera.image_h, config.camera.image_w
     total = rounds * len(makers) * views_each
     rgba, name = np.empty((total, 4, *size), np.uint8), np.empty(total, np.int16)
     azimuth, polar = np.empty(total, np.float32), np.empty(total, np.float32)
@@ -127,13 +143,9 @@ def collect(
     for start in tqdm(range(0, total, views_each), desc=label, unit_scale=views_each, unit="view"):
         maker, index = next(jobs)
         cameras = _views(config, views_each, rng, views_per_set)
+        here = slice(start, start + views_each)
         with torch.no_grad():
-            out = render(maker(rng), cameras, black)
-            here = slice(start, start + views_each)
-            if show_disparity:
-                rgba[here, :3], rgba[here, 3] = _bytes(disparity(out, cameras).expand(-1, 3, -1, -1)), 255
-            else:
-                rgba[here] = _rgba(out)
+            rgba[here] = (picture(maker(rng), cameras).clamp(0, 1) * 255).round().byte().numpy()
         name[here], azimuth[here], polar[here] = index, cameras.azimuth.numpy(), cameras.polar.numpy()
     return Renders(rgba, name, azimuth, polar)
 

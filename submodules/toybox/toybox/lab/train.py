@@ -1,13 +1,14 @@
 """`python -m toybox.lab.train`: from nothing to the shipped weights, run in the root of the project's checkout.
 
-Text encoder, autoencoder, U-Net, the flow's transformer, the judge and the tiny Point-E, each a part that can be trained alone
-once those before it are there; an interrupted run continues where it was.
+Text encoder, autoencoder, U-Net, the flow's transformer, what steers the U-Net, the judge and the tiny Point-E, each a part that
+can be trained alone once those before it are there; an interrupted run continues where it was.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import config as configuration
 from config import Config
 from guidance.prior.multiview_unet import VIEWS
 from toybox import splats, weights_path
-from toybox.captions import ALONE, STACKED, TRAINING
+from toybox.captions import ALONE, NAMES, STACKED, TRAINING, caption, colorless, random_caption
 from toybox.judge import save_judge
 from toybox.lab.encoders import half_made_toys
 from toybox.lab.models import (
@@ -31,8 +32,10 @@ from toybox.lab.models import (
     build_tokenizer,
     save_half,
 )
-from toybox.lab.renders import Renders, collect, toys
+from toybox.lab.renders import Picture, Renders, collect, colors_of, disparity_of, guide_depth_of, toys
+from toybox.lab.train_controlnet import train_controlnet
 from toybox.lab.train_flow import train_flow
+from toybox.lab.train_image_prompt import save_adapter, train_image_encoder, train_image_prompt
 from toybox.lab.train_judge import JudgeSets, impostors, train_judge, two_fronted_toys, worn_toys
 from toybox.lab.train_multiview import save_learned, train_multiview_unet
 from toybox.lab.train_point_e import train_point_e
@@ -41,11 +44,14 @@ from toybox.lab.train_text import tokens, train_text
 from toybox.lab.train_unet import train_unet
 from toybox.lab.train_vae import train_vae
 from toybox.lab.training_views import TrainingViews
+from toybox.world import Name
 
 TOY_ROUNDS, TOY_VIEWS, STACKED_VIEWS, DISPARITY_VIEWS = 4, 48, 32, 3
 """Rounds and views of every toy in training."""
 RING_VIEWS = 64
 """Views of every toy in rings of four."""
+COLORLESS_SHARE = 0.75
+"""Share of the captions, beside pictures, that name no colour."""
 VAE_SHARES = (0.5, 0.15, 0.1, 0.25)
 """Shares of a batch: toys alone, on tables, disparity images, clutter."""
 
@@ -101,19 +107,33 @@ def train_words(config: Config, work: Path, out: Path, seed: int) -> None:
     tokenizer.save_pretrained(out / "tokenizer")
 
 
-def seen_toys(config: Config, work: Path, seed: int) -> list[Renders]:
-    """Toys that autoencoder and U-Net see alike: toys alone, toys on tables, and disparity images of both."""
+def colored_toys(
+    config: Config, work: Path, seed: int, picture: Picture = colors_of, mark: str = ""
+) -> list[Renders]:
+    """Toys alone, and toys on tables; `mark` begins the names of pictures that show something else than their colours."""
     alone, stacked = (
         [name for name in TRAINING if (name.on is not None) == table] for table in (False, True)
     )
     sets: dict[str, Callable[[torch.Generator], Renders]] = {
-        "toys": lambda rng: collect(config, toys(alone), TOY_VIEWS, rng, rounds=TOY_ROUNDS, label="toys"),
-        "stacked": lambda rng: collect(config, toys(stacked), STACKED_VIEWS, rng, label="toys on tables"),
-        "disparity": lambda rng: collect(
-            config, toys(TRAINING), DISPARITY_VIEWS, rng, show_disparity=True, label="disparity"
+        "toys": lambda rng: collect(
+            config, toys(alone), TOY_VIEWS, rng, rounds=TOY_ROUNDS, picture=picture, label="toys"
+        ),
+        "stacked": lambda rng: collect(
+            config, toys(stacked), STACKED_VIEWS, rng, picture=picture, label="toys on tables"
         ),
     }
-    return [rendered(work, name, make, seed + index) for index, (name, make) in enumerate(sets.items())]
+    return [
+        rendered(work, mark + name, make, seed + index) for index, (name, make) in enumerate(sets.items())
+    ]
+
+
+def seen_toys(config: Config, work: Path, seed: int) -> list[Renders]:
+    """Toys that autoencoder and U-Net see alike: toys alone, toys on tables, and disparity images of both."""
+
+    def disparity(rng: torch.Generator) -> Renders:
+        return collect(config, toys(TRAINING), DISPARITY_VIEWS, rng, picture=disparity_of, label="disparity")
+
+    return [*colored_toys(config, work, seed), rendered(work, "disparity", disparity, seed + 2)]
 
 
 def train_autoencoder(config: Config, work: Path, out: Path, seed: int) -> None:
@@ -122,18 +142,43 @@ def train_autoencoder(config: Config, work: Path, out: Path, seed: int) -> None:
     save_half(train_vae(list(zip(sets, VAE_SHARES)), config.model, work, seed), out / "vae")
 
 
-def train_denoiser(config: Config, work: Path, out: Path, seed: int) -> None:
-    """Train the U-Net, whose text encoder and autoencoder are read from `out`; with it the prior is whole."""
-    vae = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32)
+Embed = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
+
+
+def trained_words(out: Path) -> Embed:
+    """Read the text encoder in `out`: what embeds texts, as [B, L, D], with the numbers of their tokens."""
     tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
     encoder = CLIPTextModel.from_pretrained(out / "text_encoder", dtype=torch.float32)
 
+    @torch.no_grad()
     def embed(texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         embedded = encoder(tokens(tokenizer, [*texts])).last_hidden_state
         return embedded, torch.full((len(texts),), embedded.shape[1])
 
-    views = TrainingViews.of(vae, embed, seen_toys(config, work, seed), config, work, seed)
-    save_half(train_unet(views, work, seed), out / "unet")
+    return embed
+
+
+def unet_views(
+    config: Config,
+    work: Path,
+    out: Path,
+    seed: int,
+    phrase: Callable[[Name, random.Random], str] = random_caption,
+) -> TrainingViews:
+    """Make what the U-Net, and whatever steers it, is trained on, by the text encoder and the autoencoder in `out`."""
+    vae = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32)
+    sets = seen_toys(config, work, seed)
+    return TrainingViews.of(vae, trained_words(out), sets, config, work, seed, phrase)
+
+
+def read_unet(out: Path) -> UNet2DConditionModel:
+    unet: UNet2DConditionModel = UNet2DConditionModel.from_pretrained(out / "unet", torch_dtype=torch.float32)
+    return unet.eval()
+
+
+def train_denoiser(config: Config, work: Path, out: Path, seed: int) -> None:
+    """Train the U-Net, whose text encoder and autoencoder are read from `out`; with it the prior is whole."""
+    save_half(train_unet(unet_views(config, work, out, seed), work, seed), out / "unet")
     build_scheduler().save_pretrained(out / "scheduler")
     write_pipeline_index(out, PIPELINE)
 
@@ -162,12 +207,37 @@ def train_flow_prior(config: Config, work: Path, out: Path, seed: int) -> None:
     write_pipeline_index(folder, FLOW_PIPELINE)
 
 
+def train_depth(config: Config, work: Path, out: Path, seed: int) -> None:
+    """Train the ControlNet of depth, beside the U-Net in `out`."""
+    guides = Renders.joined(*colored_toys(config, work, seed, guide_depth_of, "depth-"))
+    views = unet_views(config, work, out, seed)
+    save_half(train_controlnet(read_unet(out), views, guides, work, seed), out / "controlnet_depth")
+
+
+def told_in_part(name: Name, rng: random.Random) -> str:
+    """Random phrase for a toy that mostly leaves its colours to a picture."""
+    text = random_caption(name, rng)
+    return colorless(text) if rng.random() < COLORLESS_SHARE else text
+
+
+def train_picture(config: Config, work: Path, out: Path, seed: int) -> None:
+    """Train the image prompt: an image encoder, and an adapter of the U-Net in `out`."""
+    renders = Renders.joined(*colored_toys(config, work, seed))
+    meanings = trained_words(out)([caption(name) for name in NAMES])[0][:, -1]
+    encoder = train_image_encoder(renders, meanings, config.model, work, seed)
+    folder = out / "image_prompt"
+    save_half(encoder, folder / "image_encoder")
+    views = unet_views(config, work, out, seed, told_in_part)
+    adapter = train_image_prompt(read_unet(out), encoder, views, renders, work, seed)
+    save_adapter(adapter, folder / "ip_adapter.safetensors")
+
+
 def train_multiview(config: Config, work: Path, out: Path, seed: int) -> None:
     """Train the multi-view U-Net, which begins as the one in `out`."""
     vae = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32)
     tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
     encoder = CLIPTextModel.from_pretrained(out / "text_encoder", dtype=torch.float32)
-    single = UNet2DConditionModel.from_pretrained(out / "unet", torch_dtype=torch.float32)
+    single = read_unet(out)
 
     def rings(rng: torch.Generator) -> Renders:
         return collect(config, toys(TRAINING), RING_VIEWS, rng, label="rings", views_per_set=VIEWS)
@@ -186,7 +256,7 @@ def train_encoder(config: Config, work: Path, out: Path, seed: int) -> None:
         "small-half-made": lambda rng: collect(config, half_made_toys(TRAINING), 2, rng, label="half-made"),
         "small-clouds": lambda rng: collect(config, [(splats.cloud, -1)] * 120, 2, rng, label="clouds"),
         "small-disparity": lambda rng: collect(
-            config, toys(TRAINING[::4]), 1, rng, show_disparity=True, label="disparity"
+            config, toys(TRAINING[::4]), 1, rng, picture=disparity_of, label="disparity"
         ),
     }
     renders = [
@@ -228,6 +298,8 @@ PARTS: dict[str, Callable[[Config, Path, Path, int], None]] = {
     "unet": train_denoiser,
     "flow": train_flow_prior,
     "multiview": train_multiview,
+    "depth": train_depth,
+    "image-prompt": train_picture,
     "small-encoder": train_encoder,
     "judge": train_judges,
     "point-e": lambda config, work, out, seed: train_point_e(work, out / "point_e", seed),

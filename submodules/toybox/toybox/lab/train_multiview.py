@@ -16,17 +16,18 @@ from config import Config
 from guidance.camera_condition import camera_matrices
 from guidance.prior.multiview_unet import VIEWS, grown, predicted
 from toybox.captions import NAMES, random_caption
+from toybox.lab.denoising import denoising_loss
 from toybox.lab.fit import Schedule, fit
 from toybox.lab.models import build_scheduler
 from toybox.lab.renders import Renders
 from toybox.lab.train_text import tokens
-from toybox.lab.train_unet import SNR_LIMIT
 from toybox.lab.training_views import EMPTY_SHARE, PHRASINGS, cached_latents
 
 STEPS, SETS = 4000, 12
 """Steps, and sets of views in a batch: as many views as the single-view U-Net was trained on."""
-LEARNED = ("attentions", "class_embedding")
-"""Parts of the U-Net that are trained: attention, and the perceptron of cameras. The others stay those of single views."""
+LEARNED = ("attentions", "class_embedding", "time_emb_proj")
+"""Parts of the U-Net that are trained: attention, the perceptron of cameras, and what each block reads of its sum with the time.
+The others stay those of single views."""
 
 
 def learned(unet: nn.Module) -> dict[str, nn.Parameter]:
@@ -82,23 +83,19 @@ def train_multiview_unet(
     with torch.no_grad():
         untold = text_encoder(tokens(tokenizer, [""])).last_hidden_state
     scheduler = build_scheduler()
-    abar = scheduler.alphas_cumprod
-    snr = abar / (1 - abar)
 
     def loss(step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:
         index = torch.randint(len(latents), (SETS,), generator=rng)
-        strata = (torch.arange(SETS) + torch.rand(SETS, generator=rng)) / SETS
-        t = (strata * len(abar)).long()
-        z0, noise = latents[index], torch.randn(SETS, *latents.shape[1:], generator=rng)
-        phrasing = torch.randint(PHRASINGS, (SETS,), generator=rng)
-        empty = torch.rand(SETS, 1, 1, generator=rng) < EMPTY_SHARE
-        text = torch.where(empty, untold, told[kind[index].long(), phrasing])
-        eps = predicted(unet, scheduler.add_noise(z0, noise, t), t, text, cameras[index])
-        weight = snr[t].clamp(max=SNR_LIMIT) / snr[t]
-        error = (eps - noise).square().flatten(1).mean(dim=1)
-        return (weight * error).mean(), {"late": error[t > 500].mean().detach()}
 
-    fit("multiview", unet, loss, Schedule(steps, lr=4e-4), folder, seed)
+        def answer(z: Tensor, t: Tensor) -> Tensor:
+            phrasing = torch.randint(PHRASINGS, (SETS,), generator=rng)
+            empty = torch.rand(SETS, 1, 1, generator=rng) < EMPTY_SHARE
+            text = torch.where(empty, untold, told[kind[index].long(), phrasing])
+            return predicted(unet, z, t, text, cameras[index])
+
+        return denoising_loss(answer, latents[index], scheduler, rng)
+
+    fit("multiview", unet, loss, Schedule(steps, lr=8e-4), folder, seed)
     return unet
 
 

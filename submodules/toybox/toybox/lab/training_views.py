@@ -18,6 +18,7 @@ from config.model_params import ModelParams
 from guidance.prompts import VIEW_WORDS, view_weights
 from toybox.captions import NAMES, random_caption
 from toybox.lab.renders import Renders, backgrounds
+from toybox.world import Name
 from utils.files import atomic_path
 
 PHRASINGS = 4
@@ -81,10 +82,12 @@ class TrainingViews:
         config: Config,
         folder: Path,
         seed: int,
+        phrase: Callable[[Name, random.Random], str] = random_caption,
     ) -> TrainingViews:
         """Encode the views, or read their latents from `folder`, and embed captions of theirs.
 
         embed: returns embeddings [B, L, D] of texts and the numbers of their tokens [B].
+        phrase: makes a caption of a toy.
         """
         latents = cached_latents(vae, sets, config.model, folder / "latents.pt", seed)
         name, azimuth, polar = (
@@ -96,7 +99,7 @@ class TrainingViews:
         told = torch.zeros(len(NAMES), PHRASINGS, len(VIEW_WORDS), *untold.shape[1:])
         lengths = torch.zeros(len(NAMES), PHRASINGS, dtype=torch.int64)
         for index in name.unique().tolist():
-            captions = [random_caption(NAMES[index], words) for _ in range(PHRASINGS)]
+            captions = [phrase(NAMES[index], words) for _ in range(PHRASINGS)]
             embedded, counts = embed([caption + view for caption in captions for view in VIEW_WORDS])
             told[index] = embedded.unflatten(0, (PHRASINGS, len(VIEW_WORDS)))
             lengths[index] = counts.unflatten(0, (PHRASINGS, len(VIEW_WORDS))).amax(1)
