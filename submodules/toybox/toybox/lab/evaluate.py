@@ -34,7 +34,7 @@ from toybox.world import FACELESS, Name
 from utils.media import contact_sheet, write_jpeg
 
 VIEWS = (0.0, 90.0, 180.0)
-RING = (*VIEWS, 270.0)
+RING = (*VIEWS, -90.0)
 """Azimuths of a prior's samples, and of one that sees four views at once."""
 POLAR = 75.0
 
@@ -127,12 +127,11 @@ class Found:
 def sample_toys(prior: LatentPrior, judge: Judge, names: Sequence[Name]) -> list[Found]:
     found = []
     azimuth = torch.tensor(azimuths_of(prior))
-    wanted = torch.where(azimuth > 180, azimuth - 360, azimuth)
     for seed, name in enumerate(tqdm(names, desc="samples", unit="toy")):
         images = samples(prior, asked(prior, [caption(name)] * len(azimuth), azimuth), seed)
         verdict = judge.judge(images)
         right = named_right(verdict, [name] * len(azimuth))
-        found.append(Found(name, images, right, view_right(verdict, wanted)))
+        found.append(Found(name, images, right, view_right(verdict, azimuth)))
     return found
 
 

@@ -43,7 +43,7 @@ from toybox.lab.train_small_encoder import train_small_encoder
 from toybox.lab.train_text import tokens, train_text
 from toybox.lab.train_unet import train_unet
 from toybox.lab.train_vae import train_vae
-from toybox.lab.training_views import TrainingViews
+from toybox.lab.training_views import Embed, TrainingViews
 from toybox.world import Name
 
 TOY_ROUNDS, TOY_VIEWS, STACKED_VIEWS, DISPARITY_VIEWS = 4, 48, 32, 3
@@ -142,11 +142,8 @@ def train_autoencoder(config: Config, work: Path, out: Path, seed: int) -> None:
     save_half(train_vae(list(zip(sets, VAE_SHARES)), config.model, work, seed), out / "vae")
 
 
-Embed = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
-
-
 def trained_words(out: Path) -> Embed:
-    """Read the text encoder in `out`: what embeds texts, as [B, L, D], with the numbers of their tokens."""
+    """Read the text encoder in `out`."""
     tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
     encoder = CLIPTextModel.from_pretrained(out / "text_encoder", dtype=torch.float32)
 
@@ -235,15 +232,12 @@ def train_picture(config: Config, work: Path, out: Path, seed: int) -> None:
 def train_multiview(config: Config, work: Path, out: Path, seed: int) -> None:
     """Train the multi-view U-Net, which begins as the one in `out`."""
     vae = AutoencoderKL.from_pretrained(out / "vae", torch_dtype=torch.float32)
-    tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
-    encoder = CLIPTextModel.from_pretrained(out / "text_encoder", dtype=torch.float32)
-    single = read_unet(out)
 
     def rings(rng: torch.Generator) -> Renders:
         return collect(config, toys(TRAINING), RING_VIEWS, rng, label="rings", views_per_set=VIEWS)
 
     renders = [rendered(work, "rings", rings, seed + 13)]
-    unet = train_multiview_unet(vae, encoder, tokenizer, single, renders, config, work, seed)
+    unet = train_multiview_unet(vae, trained_words(out), read_unet(out), renders, config, work, seed)
     save_learned(unet, out / "multiview" / "learned.safetensors")
 
 

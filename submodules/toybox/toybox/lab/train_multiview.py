@@ -10,7 +10,6 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
 
 from config import Config
 from guidance.camera_condition import camera_matrices
@@ -20,8 +19,7 @@ from toybox.lab.denoising import denoising_loss
 from toybox.lab.fit import Schedule, fit
 from toybox.lab.models import build_scheduler
 from toybox.lab.renders import Renders
-from toybox.lab.train_text import tokens
-from toybox.lab.training_views import EMPTY_SHARE, PHRASINGS, cached_latents
+from toybox.lab.training_views import EMPTY_SHARE, PHRASINGS, Embed, cached_latents
 
 STEPS, SETS = 4000, 12
 """Steps, and sets of views in a batch: as many views as the single-view U-Net was trained on."""
@@ -40,22 +38,22 @@ def learned(unet: nn.Module) -> dict[str, nn.Parameter]:
 
 
 @torch.no_grad()
-def plain_captions(
-    text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, used: np.ndarray, seed: int
-) -> Tensor:
-    """Embeddings [len(NAMES), PHRASINGS, L, D] of captions of the names `used`, without view words; other rows are 0."""
+def plain_captions(embed: Embed, untold: Tensor, used: np.ndarray, seed: int) -> Tensor:
+    """Embeddings [len(NAMES), PHRASINGS, L, D] of captions of the names `used`, without view words; other rows are 0.
+
+    untold: the empty prompt's [1, L, D].
+    """
     words = random.Random(seed)
-    rows = torch.zeros(len(NAMES), PHRASINGS, tokenizer.model_max_length, text_encoder.config.hidden_size)
+    rows = torch.zeros(len(NAMES), PHRASINGS, *untold.shape[1:])
     for index in used.tolist():
         captions = [random_caption(NAMES[index], words) for _ in range(PHRASINGS)]
-        rows[index] = text_encoder(tokens(tokenizer, captions)).last_hidden_state
+        rows[index] = embed(captions)[0]
     return rows
 
 
 def train_multiview_unet(
     vae: AutoencoderKL,
-    text_encoder: CLIPTextModel,
-    tokenizer: CLIPTokenizer,
+    embed: Embed,
     single: UNet2DConditionModel,
     rings: list[Renders],
     config: Config,
@@ -79,9 +77,8 @@ def train_multiview_unet(
         for part in ("name", "azimuth", "polar")
     )
     kind, cameras = name[::VIEWS], camera_matrices(azimuth, polar).unflatten(0, (-1, VIEWS))
-    told = plain_captions(text_encoder, tokenizer, kind.unique().numpy(), seed)
-    with torch.no_grad():
-        untold = text_encoder(tokens(tokenizer, [""])).last_hidden_state
+    untold = embed([""])[0]
+    told = plain_captions(embed, untold, kind.unique().numpy(), seed)
     scheduler = build_scheduler()
 
     def loss(step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float | Tensor]]:

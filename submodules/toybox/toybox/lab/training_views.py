@@ -25,6 +25,9 @@ PHRASINGS = 4
 """Captions of a toy that are encoded, once, before training."""
 EMPTY_SHARE = 0.15
 
+Embed = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
+"""Embeddings [B, L, D] of texts, and the numbers of their tokens [B]."""
+
 
 @torch.no_grad()
 def cached_latents(
@@ -77,7 +80,7 @@ class TrainingViews:
     def of(
         cls,
         vae: AutoencoderKL,
-        embed: Callable[[Sequence[str]], tuple[Tensor, Tensor]],
+        embed: Embed,
         sets: list[Renders],
         config: Config,
         folder: Path,
@@ -86,7 +89,6 @@ class TrainingViews:
     ) -> TrainingViews:
         """Encode the views, or read their latents from `folder`, and embed captions of theirs.
 
-        embed: returns embeddings [B, L, D] of texts and the numbers of their tokens [B].
         phrase: makes a caption of a toy.
         """
         latents = cached_latents(vae, sets, config.model, folder / "latents.pt", seed)
