@@ -12,6 +12,7 @@ from evaluation import suite as suites
 from evaluation.runs import Outcome
 from evaluation.suite import Suite
 from tests.evaluation.fake_runs import finished, run_of
+from toybox.lab import write_toys
 
 ROOT = Path(__file__).parents[2]
 OPT = str(ROOT / "config" / "quickstart.yaml")
@@ -115,9 +116,29 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, content: dict[str, object], w
 SHIPPED = sorted({*(ROOT / "config" / "eval").glob("*.yaml")} - {ROOT / "config/eval/stable_diffusion.yaml"})
 
 
+@pytest.fixture(scope="module")
+def folder_of_toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder to run suites in, where `toybox.lab.write_toys outputs/toys` was run; its files are empty."""
+    folder = tmp_path_factory.mktemp("suites")
+    (folder / "config").symlink_to(ROOT / "config")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["write_toys", str(folder / "outputs" / "toys")])
+        patch.setattr(write_toys, "canonical", lambda name: name)
+        patch.setattr(write_toys, "write_toy", lambda toy, path: _touch(path))
+        write_toys.main()
+    return folder
+
+
+def _touch(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_every_shipped_suite_can_be_run(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+def test_every_shipped_suite_can_be_run(
+    path: Path, folder_of_toys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder_of_toys)
     found = suites.load(path)
     assert f"--suite config/eval/{path.name}" in path.read_text(encoding="utf-8")
     assert found.lead not in found.absent
