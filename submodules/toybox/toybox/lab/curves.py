@@ -16,11 +16,15 @@ CURVES = {
     "vae": ("vae/psnr", "autoencoder: PSNR of a batch, dB"),
     "unet": ("unet/loss", "U-Net: weighted squared error"),
     "flow": ("flow/loss", "flow: squared error of velocities"),
+    "multiview": ("multiview/loss", "four views: weighted squared error"),
+    "controlnet-depth": ("controlnet-depth/loss", "depth ControlNet: weighted squared error"),
+    "image-encoder": ("image-encoder/loss", "image encoder: squared error"),
+    "image-prompt": ("image-prompt/loss", "image prompt: weighted squared error"),
     "small-encoder": ("small-encoder/gradient", "small encoder: squared error of gradients"),
     "judge": ("judge/accuracy", "judge: accuracy on a batch"),
     "point-e": ("point-e/loss", "Point-E: squared error"),
 }
-LOGARITHMIC = ("text/loss", "unet/loss", "flow/loss", "point-e/loss")
+LOGARITHMIC = tuple(tag for tag, _ in CURVES.values() if tag.endswith("/loss"))
 
 
 def read(folder: Path) -> list[Curve]:
