@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import torch
+import trimesh
+from PIL import Image
 
 from config import Config
 from scene.gaussian_model import GaussianModel
@@ -20,6 +22,7 @@ from tests.changed import changed
 from tests.evaluation.published import TINY_CLIP, write_clip
 from tests.guidance.prior.tiny_mvdream import write_base, write_mvdream
 from tests.ranks import main
+from tests.tiny_diffusers import write_tiny_controlnet, write_tiny_ip_adapter
 from training.state import assemble
 from utils.ranks import ALONE, Ranks
 
@@ -83,7 +86,7 @@ def check_two_are_one(folder: Path, flags: list[str]) -> None:
 def test_two_processes_give_what_one_gives_that_takes_the_views_in_the_same_halves(
     tiny_prior: Path, tmp_path: Path
 ) -> None:
-    """Compare 20 iterations with densification, relocation, resets, every augmentation and averages over poses.
+    """Compare 20 iterations with densification, relocation, resets, every augmentation, averages over poses, and a steered prior.
 
     Rounding depends on how many views go through a network together. Adam makes steps of it wherever a gradient is
     nothing but rounding (the rotations of round Gaussians): hence the halves. Beforehand the processes check what they
@@ -92,6 +95,12 @@ def test_two_processes_give_what_one_gives_that_takes_the_views_in_the_same_halv
     flags = f"{SMALL} {DENSIFIED} {AUGMENTED} {SOONER} --iterations 20 --guidance_type sds"
     clip = write_clip(tmp_path / "clip", TINY_CLIP)
     flags += f" --model_key {tiny_prior} --rectify_poses 0.5 --pose_model_key {clip}"
+    trimesh.creation.box((0.9, 0.5, 0.4)).export(tmp_path / "box.obj")
+    net = write_tiny_controlnet(tmp_path / "net", tiny_prior)
+    flags += f" --controlnet_model_key {net} --controlnet_kinds depth --controlnet_ratio 1 --controlnet_guide {tmp_path}/box.obj"
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "front.png")
+    adapter = write_tiny_ip_adapter(tmp_path / "adapter", tiny_prior)
+    flags += f" --image_prompt {tmp_path}/front.png --image_prompt_model_key {adapter}"
     check_two_are_one(tmp_path, flags.split())
 
 
