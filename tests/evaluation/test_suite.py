@@ -124,12 +124,12 @@ def folder_of_toys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["write_toys", str(folder / "outputs" / "toys")])
         patch.setattr(write_toys, "canonical", lambda name: name)
-        patch.setattr(write_toys, "write_toy", lambda toy, path: _touch(path))
+        patch.setattr(write_toys, "write_toy", _write_empty)
         write_toys.main()
     return folder
 
 
-def _touch(path: Path) -> None:
+def _write_empty(toy: object, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
 
